@@ -1,0 +1,244 @@
+//! The border to ONNX: a graph and weights become bytes. The only file that names its messages.
+
+use std::collections::HashSet;
+
+use emo_proto::attribute_proto::AttributeType;
+use emo_proto::tensor::Tensor;
+use emo_proto::tensor_shape_proto::{Dimension, dimension};
+use emo_proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, Result, StringStringEntryProto,
+    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, tensor_proto, type_proto,
+};
+use prost::Message;
+
+use crate::graph::{Dim, Graph, Node, Shape, Source, Value, ValueInfo};
+use crate::models::emo::Request;
+use crate::op::Op;
+use crate::profile::Opset;
+use crate::weights::Weights;
+
+/// Keys of a file's `metadata_props`.
+pub mod metadata {
+    pub const MODEL: &str = "emo.model";
+    pub const PROFILE: &str = "emo.profile";
+    pub const VERSION: &str = "emo.version";
+    pub const WEIGHTS: &str = "emo.weights";
+    /// A line a rewrite, as [`Rewrite`](crate::fold::Rewrite) displays it.
+    pub const REWRITES: &str = "emo.rewrites";
+}
+
+/// The version that is stamped into files.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The ONNX file of `graph`, which was built for `request`: the same bytes for the same
+/// weights on any machine.
+///
+/// # Errors
+/// A state-dict entry that the graph reads is missing, or cannot be folded.
+pub fn encode(graph: &Graph, request: &Request, weights: &Weights) -> Result<Vec<u8>> {
+    let mut nodes = Nodes { opset: request.opset, graph, emitted: HashSet::new(), nodes: Vec::new() };
+    graph.nodes.iter().try_for_each(|node| nodes.push(node))?;
+    let nodes = nodes.nodes;
+    let constants = graph.constants().into_iter().map(|v| graph.value(v));
+    let initializer = constants.filter_map(|v| initializer(v, weights).transpose()).collect::<Result<_>>()?;
+    let model = ModelProto {
+        ir_version: Some(request.opset.ir_version),
+        producer_name: Some("emo".to_owned()),
+        producer_version: Some(VERSION.to_owned()),
+        opset_import: vec![OperatorSetIdProto {
+            domain: Some(String::new()),
+            version: Some(request.opset.version),
+        }],
+        metadata_props: properties(graph, request, weights),
+        graph: Some(GraphProto {
+            name: Some(graph.name.clone()),
+            node: nodes,
+            initializer,
+            input: graph.inputs.iter().map(|&v| value_info(graph.value(v))).collect(),
+            output: graph.outputs.iter().map(|&v| value_info(graph.value(v))).collect(),
+            ..GraphProto::default()
+        }),
+        ..ModelProto::default()
+    };
+    Ok(model.encode_to_vec())
+}
+
+fn properties(graph: &Graph, request: &Request, weights: &Weights) -> Vec<StringStringEntryProto> {
+    let rewrites: Vec<String> = graph.rewrites.iter().map(ToString::to_string).collect();
+    let entries = [
+        (metadata::MODEL, request.variant.name.to_owned()),
+        (metadata::PROFILE, request.profile.name.to_owned()),
+        (metadata::VERSION, VERSION.to_owned()),
+        (metadata::WEIGHTS, weights.origin().to_string()),
+        (metadata::REWRITES, rewrites.join("\n")),
+    ];
+    let stated = entries.into_iter().filter(|(_, value)| !value.is_empty());
+    stated
+        .map(|(key, value)| StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) })
+        .collect()
+}
+
+/// A scalar is written as a node and has no initializer.
+fn initializer(value: &ValueInfo, weights: &Weights) -> Result<Option<TensorProto>> {
+    let dims = || value.shape.0.iter().map(|d| d.at_batch_one()).collect();
+    let folded = match &value.constant {
+        Some(Source::Parameter) => return Ok(Some(weights.require(&value.name)?.encode(&value.name))),
+        Some(Source::FoldedWeight(conv)) => conv.weight(weights),
+        Some(Source::FoldedBias(conv)) => conv.bias(weights),
+        Some(Source::Scalar(_)) | None => return Ok(None),
+    };
+    let tensor = Tensor::from_f32(dims(), folded?).map_err(|e| e.at(&value.name))?;
+    Ok(Some(tensor.encode(&value.name)))
+}
+
+fn value_info(value: &ValueInfo) -> ValueInfoProto {
+    let dim = |&dim: &Dim| Dimension {
+        value: Some(match dim {
+            Dim::Fixed(n) => dimension::Value::DimValue(n as i64),
+            Dim::Batch(_) => dimension::Value::DimParam(dim.to_string()),
+        }),
+        ..Dimension::default()
+    };
+    let tensor = type_proto::Tensor {
+        elem_type: Some(tensor_proto::DataType::Float as i32),
+        shape: Some(TensorShapeProto { dim: value.shape.0.iter().map(dim).collect() }),
+    };
+    ValueInfoProto {
+        name: Some(value.name.clone()),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..TypeProto::default()
+        }),
+        ..ValueInfoProto::default()
+    }
+}
+
+/// Nodes as ONNX has them, each constant operand before its first reader.
+struct Nodes<'a> {
+    opset: &'a Opset,
+    graph: &'a Graph,
+    /// Names of the `Constant` nodes so far.
+    emitted: HashSet<String>,
+    nodes: Vec<NodeProto>,
+}
+
+impl Nodes<'_> {
+    fn push(&mut self, node: &Node) -> Result<()> {
+        let mut inputs = Vec::with_capacity(node.inputs.len() + 3);
+        for &operand in &node.inputs {
+            inputs.push(self.operand(operand)?);
+        }
+        let (attributes, integers) = self.spell(node);
+        for operand in integers {
+            inputs.push(self.integers(&operand)?);
+        }
+        self.nodes.push(NodeProto {
+            name: Some(node.name.clone()),
+            op_type: Some(node.op.onnx_name().to_owned()),
+            input: inputs,
+            output: node.outputs.iter().map(|&v| self.graph.value(v).name.clone()).collect(),
+            attribute: attributes,
+            ..NodeProto::default()
+        });
+        Ok(())
+    }
+
+    fn operand(&mut self, value: Value) -> Result<String> {
+        let info = self.graph.value(value);
+        if let Some(Source::Scalar(number)) = info.constant {
+            self.constant(&info.name, Tensor::from_f32(Vec::new(), vec![number])?);
+        }
+        Ok(info.name.clone())
+    }
+
+    fn integers(&mut self, values: &[i64]) -> Result<String> {
+        let digits: Vec<String> = values.iter().map(ToString::to_string).collect();
+        let name = format!("integers.{}", digits.join("x"));
+        self.constant(&name, Tensor::from_i64(vec![values.len()], values)?);
+        Ok(name)
+    }
+
+    fn constant(&mut self, name: &str, tensor: Tensor) {
+        if self.emitted.insert(name.to_owned()) {
+            self.nodes.push(NodeProto {
+                name: Some(name.to_owned()),
+                op_type: Some("Constant".to_owned()),
+                output: vec![name.to_owned()],
+                attribute: vec![AttributeProto {
+                    t: Some(tensor.encode("")),
+                    ..attribute("value", AttributeType::Tensor)
+                }],
+                ..NodeProto::default()
+            });
+        }
+    }
+
+    /// The attributes of a node and the integer operands behind its values.
+    fn spell(&self, node: &Node) -> (Vec<AttributeProto>, Vec<Vec<i64>>) {
+        match &node.op {
+            Op::Conv { stride, pad, group } => {
+                let kernel = &self.graph.shape(node.inputs[1]).0[2..];
+                let attributes = vec![
+                    ints("dilations", [1; 2]),
+                    int("group", *group),
+                    ints("kernel_shape", kernel.iter().map(|d| d.at_batch_one())),
+                    ints("pads", [*pad; 4]),
+                    ints("strides", [*stride; 2]),
+                ];
+                (attributes, Vec::new())
+            }
+            Op::Gemm => (vec![int("transB", 1)], Vec::new()),
+            Op::BatchNormalization { epsilon } => (vec![float("epsilon", *epsilon)], Vec::new()),
+            Op::LayerNormalization { epsilon } => {
+                (vec![int_signed("axis", -1), float("epsilon", *epsilon)], Vec::new())
+            }
+            Op::Softmax => (vec![int_signed("axis", -1)], Vec::new()),
+            Op::MatMul | Op::Unary(_) | Op::Binary(_) => (Vec::new(), Vec::new()),
+            Op::ReduceMean { axes, keep } => {
+                let keep = int("keepdims", usize::from(*keep));
+                if self.opset.reduce_axes_operand {
+                    (vec![keep], vec![integers(axes)])
+                } else {
+                    (vec![ints("axes", axes.iter().copied()), keep], Vec::new())
+                }
+            }
+            Op::Reshape => (Vec::new(), vec![target(self.graph.shape(node.outputs[0]))]),
+            Op::Transpose { perm } => (vec![ints("perm", perm.iter().copied())], Vec::new()),
+            Op::Split { axis, sizes } => (vec![int("axis", *axis)], vec![integers(sizes)]),
+            Op::Pad { bottom, right } => (Vec::new(), vec![integers(&[0, 0, 0, 0, 0, 0, *bottom, *right])]),
+            Op::Crop { height, width } => {
+                (Vec::new(), vec![vec![0, 0], integers(&[*height, *width]), vec![2, 3]])
+            }
+        }
+    }
+}
+
+/// A reshape's operand: whatever holds the free batch is left to the runtime.
+fn target(shape: &Shape) -> Vec<i64> {
+    shape.0.iter().map(|d| if let Dim::Fixed(n) = d { *n as i64 } else { -1 }).collect()
+}
+
+fn integers(values: &[usize]) -> Vec<i64> {
+    values.iter().map(|&v| v as i64).collect()
+}
+
+fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
+    AttributeProto { name: Some(name.to_owned()), r#type: Some(kind as i32), ..AttributeProto::default() }
+}
+
+fn int_signed(name: &str, value: i64) -> AttributeProto {
+    AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) }
+}
+
+fn int(name: &str, value: usize) -> AttributeProto {
+    int_signed(name, value as i64)
+}
+
+fn float(name: &str, value: f64) -> AttributeProto {
+    AttributeProto { f: Some(value as f32), ..attribute(name, AttributeType::Float) }
+}
+
+fn ints(name: &str, values: impl IntoIterator<Item = usize>) -> AttributeProto {
+    let ints = values.into_iter().map(|v| v as i64).collect();
+    AttributeProto { ints, ..attribute(name, AttributeType::Ints) }
+}

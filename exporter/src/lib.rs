@@ -1,0 +1,54 @@
+//! Writes the EMO mobile vision models as ONNX, without Python.
+//!
+//! A model is one function over a typed graph builder ([`models::emo`]); a profile decides
+//! how each layer is spelled and what is folded ([`profile`]); weights come from a published
+//! checkpoint or a formula ([`weights`]); [`export`] turns the three into bytes.
+//!
+//! ```
+//! use emo_exporter::models::emo::{Request, Variant};
+//! use emo_exporter::profile::Profile;
+//! use emo_exporter::weights::Spec;
+//!
+//! let variant = Variant::named("emo-1m").unwrap();
+//! let request = Request::new(variant, Profile::named("portable").unwrap());
+//! let export = emo_exporter::export(&request, &Spec::Formula(0))?;
+//! assert_eq!(export.graph.outputs.len(), 1);
+//! assert!(export.bytes.len() > 5_000_000);
+//! # Ok::<(), emo_proto::Error>(())
+//! ```
+
+pub mod builder;
+pub mod encode;
+pub mod fold;
+pub mod graph;
+pub mod layer;
+pub mod models;
+pub mod op;
+pub mod profile;
+mod shape;
+pub mod weights;
+
+use emo_proto::Result;
+
+use crate::graph::Graph;
+use crate::models::emo::{self, Request};
+use crate::weights::{Spec, Weights};
+
+/// A model as it was asked for: its graph, its weights and its file.
+#[derive(Debug)]
+pub struct Export {
+    pub graph: Graph,
+    pub weights: Weights,
+    pub bytes: Vec<u8>,
+}
+
+/// Builds the graph, reads the weights, writes the bytes.
+///
+/// # Errors
+/// The request is out of bounds, or the weights are not those of the model.
+pub fn export(request: &Request, weights: &Spec) -> Result<Export> {
+    let graph = emo::build(request)?;
+    let weights = Weights::load(weights, &request.variant.parameters(request.classes))?;
+    let bytes = encode::encode(&graph, request, &weights)?;
+    Ok(Export { graph, weights, bytes })
+}

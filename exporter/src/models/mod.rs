@@ -1,0 +1,4 @@
+//! The published models.
+
+pub mod emo;
+pub mod mmb;

@@ -1,0 +1,97 @@
+//! The operators that we emit, in families; one shape rule serves a family.
+
+/// An ONNX operator with its attributes and its integer operands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// `x: [N, C, H, W]`, `w: [M, C/group, k, k]`, optional `b: [M]`; equal strides,
+    /// equal zero padding on all four sides.
+    Conv {
+        stride: usize,
+        pad: usize,
+        group: usize,
+    },
+    /// `x: [N, K]`, `w: [M, K]`, `b: [M]` → `x·wᵀ + b: [N, M]`.
+    Gemm,
+    /// `[…, M, K] × […, K, N]` → `[…, M, N]`.
+    MatMul,
+    /// `x: [N, C, H, W]` with scale, shift, mean and variance `[C]`, in inference form.
+    BatchNormalization {
+        epsilon: f64,
+    },
+    /// Over the last axis, with scale and shift.
+    LayerNormalization {
+        epsilon: f64,
+    },
+    /// Over the last axis.
+    Softmax,
+    Unary(Unary),
+    /// With numpy's broadcasting.
+    Binary(Binary),
+    /// Mean over `axes`, kept as extents of one or dropped.
+    ReduceMean {
+        axes: Vec<usize>,
+        keep: bool,
+    },
+    /// To the type that the builder was given.
+    Reshape,
+    Transpose {
+        perm: Vec<usize>,
+    },
+    /// Into parts of these sizes.
+    Split {
+        axis: usize,
+        sizes: Vec<usize>,
+    },
+    /// Zeros behind the last row and the last column of `[N, C, H, W]`.
+    Pad {
+        bottom: usize,
+        right: usize,
+    },
+    /// The first rows and columns of `[N, C, H, W]`.
+    Crop {
+        height: usize,
+        width: usize,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unary {
+    Sigmoid,
+    Erf,
+    /// The exact form, ½·x·(1 + erf(x/√2)); opset 20.
+    Gelu,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binary {
+    Add,
+    Mul,
+    Div,
+}
+
+impl Op {
+    /// The name that ONNX gives the operator.
+    #[must_use]
+    pub fn onnx_name(&self) -> &'static str {
+        match self {
+            Op::Conv { .. } => "Conv",
+            Op::Gemm => "Gemm",
+            Op::MatMul => "MatMul",
+            Op::BatchNormalization { .. } => "BatchNormalization",
+            Op::LayerNormalization { .. } => "LayerNormalization",
+            Op::Softmax => "Softmax",
+            Op::Unary(Unary::Sigmoid) => "Sigmoid",
+            Op::Unary(Unary::Erf) => "Erf",
+            Op::Unary(Unary::Gelu) => "Gelu",
+            Op::Binary(Binary::Add) => "Add",
+            Op::Binary(Binary::Mul) => "Mul",
+            Op::Binary(Binary::Div) => "Div",
+            Op::ReduceMean { .. } => "ReduceMean",
+            Op::Reshape => "Reshape",
+            Op::Transpose { .. } => "Transpose",
+            Op::Split { .. } => "Split",
+            Op::Pad { .. } => "Pad",
+            Op::Crop { .. } => "Slice",
+        }
+    }
+}

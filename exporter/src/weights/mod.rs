@@ -1,0 +1,141 @@
+//! Weights: named float tensors, from a formula or a checkpoint.
+//!
+//! A checkpoint holds exactly the tensors that a model takes, or loading it is one error
+//! that lists every difference.
+
+mod callables;
+pub mod formula;
+mod listing;
+mod mismatch;
+mod origin;
+mod pth;
+mod safetensors;
+
+use std::collections::BTreeMap;
+use std::panic;
+use std::path::Path;
+use std::thread;
+
+use emo_proto::tensor::Tensor;
+use emo_proto::{Error, Result, file};
+
+use listing::Listing;
+pub use origin::{Origin, Spec};
+
+/// A published state-dict entry: name and shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    pub name: String,
+    pub shape: Vec<usize>,
+}
+
+/// Float tensors by published name, all f32, all finite.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    origin: Origin,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Weights {
+    /// Exactly the `expected` tensors, from where `spec` says.
+    ///
+    /// A checkpoint is a file of `torch.save` or a safetensors file, told apart by
+    /// content. Its weights may stand at the top or under `net_E` (preferred), `net`,
+    /// `state_dict`, `model`, `model_ema` or `state_dict_ema`, with `module.` and
+    /// `backbone.` before their names, as f16, bf16, f32 or f64.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, is no checkpoint, or carries code; its tensors differ in
+    /// name or shape from the expected ones, all of which the error lists; a number is
+    /// not finite. The file's path comes first.
+    pub fn load(spec: &Spec, expected: &[Parameter]) -> Result<Self> {
+        match spec {
+            Spec::Formula(seed) => Ok(Self::formula(*seed, expected)),
+            Spec::File(path) => Self::read(path, expected),
+        }
+    }
+
+    /// The `expected` tensors computed from their names: see [`formula`].
+    pub fn formula(seed: u64, expected: &[Parameter]) -> Self {
+        let tensor = |Parameter { name, shape }: &Parameter| {
+            let values = formula::tensor(name, shape, seed);
+            let tensor = Tensor::from_f32(shape.clone(), values).expect("the formula fills the shape");
+            (name.clone(), tensor)
+        };
+        Self { origin: Origin::Formula { seed }, tensors: expected.iter().map(tensor).collect() }
+    }
+
+    fn read(path: &Path, expected: &[Parameter]) -> Result<Self> {
+        let file = file::map(path)?;
+        let load = || {
+            let (listing, entry) = listing::network(listing::list(path, &file)?, expected)?;
+            mismatch::compare(expected, &shapes(&listing))?;
+            thread::scope(|scope| {
+                let origin = scope.spawn(|| Origin::of_file(&file, entry));
+                let tensors = tensors(&listing);
+                let origin = origin.join().unwrap_or_else(|payload| panic::resume_unwind(payload));
+                Ok(Self { origin, tensors: tensors? })
+            })
+        };
+        load().map_err(|error: Error| error.at(path.display()))
+    }
+
+    /// Where the weights came from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The tensor of that name, f32.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// The tensor of that name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn require(&self, name: &str) -> Result<&Tensor> {
+        self.get(name).ok_or_else(|| Error::new("expected a weight of this name, found none").at(name))
+    }
+
+    /// The names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+}
+
+/// Whether a file holds exactly the `expected` tensors, by name and shape; none is read.
+///
+/// For a hint after [`Weights::load`] failed: the file may be another model's.
+pub fn fits(path: &Path, expected: &[Parameter]) -> bool {
+    let check = || {
+        let (listing, _) = listing::network(listing::list(path, &file::map(path)?)?, expected)?;
+        mismatch::compare(expected, &shapes(&listing))
+    };
+    check().is_ok()
+}
+
+fn shapes(listing: &Listing) -> BTreeMap<&str, &[usize]> {
+    listing.iter().map(|(name, entry)| (name.as_str(), entry.shape.as_slice())).collect()
+}
+
+fn tensors(listing: &Listing) -> Result<BTreeMap<String, Tensor>> {
+    let read = |(name, entry): (&String, &listing::Entry)| {
+        let tensor = (entry.read)().map_err(|error| error.at(name))?;
+        finite(&tensor).map_err(|error| error.at(name))?;
+        Ok((name.clone(), tensor))
+    };
+    listing.iter().map(read).collect()
+}
+
+/// An error that names the first element that is no number: with one, no output verifies.
+fn finite(tensor: &Tensor) -> Result<()> {
+    let mut values = tensor.bytes().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    match values.by_ref().enumerate().find(|(_, value)| !value.is_finite()) {
+        Some((index, value)) => {
+            Err(Error::new(format!("expected finite numbers, found {value} at element {index}")))
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,28 @@
+//! The witnesses of numerics against PyTorch's golden vectors.
+
+use emo_exporter::weights::Weights;
+use emo_tests::golden::{CLASSIFICATION, Golden};
+use emo_verifier::compare::FLOAT64;
+use emo_verifier::reference::Reference;
+
+/// The features of every stage and the logits, of every golden.
+#[test]
+fn the_reference_holds() {
+    for name in CLASSIFICATION {
+        let golden = Golden::load(name);
+        let variant = golden.variant();
+        let weights = Weights::formula(golden.seed, &variant.parameters(golden.classes()));
+        let reference = Reference::new(variant, &weights).unwrap();
+        let mut stages = 0;
+        let logits = reference.forward_with(golden.input().mapv(f64::from), |block, map| {
+            if block.is_last_of_stage() {
+                let values = map.as_slice().expect("blocks give maps in standard layout");
+                golden.check(block.stage(), values, map.shape(), &FLOAT64).expect(name);
+                stages += 1;
+            }
+        });
+        assert_eq!(stages, golden.features.len(), "{name}: stages");
+        let values = logits.as_slice().expect("logits are in standard layout");
+        golden.check_logits(values, logits.shape(), &FLOAT64).expect(name);
+    }
+}

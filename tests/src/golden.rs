@@ -1,0 +1,230 @@
+//! The golden vectors of `data/goldens`: what PyTorch computed in f64 on formula weights.
+//!
+//! A golden holds all logits, and of every stage's feature map the shape, mean, population standard deviation,
+//! largest magnitude, and every `stride`-th element with 9 significant digits.
+
+use std::path::Path;
+
+use emo_exporter::models::emo::Variant;
+use emo_exporter::weights::formula;
+use emo_verifier::compare::{Tolerance, compare};
+use ndarray::Array4;
+use serde::Deserialize;
+
+/// The whole classifiers: four variants, a batch, and maps that no window divides.
+pub const CLASSIFICATION: [&str; 8] = [
+    "emo_1m_224x224_b1",
+    "emo_1m_224x224_b3",
+    "emo_1m_256x320_b1",
+    "emo_2m_224x224_b1",
+    "emo_2m_448x448_b1",
+    "emo_5m_200x131_b1",
+    "emo_5m_224x224_b1",
+    "emo_6m_224x224_b1",
+];
+
+#[derive(Debug, Deserialize)]
+pub struct Golden {
+    model: String,
+    /// Of the formula.
+    pub seed: u64,
+    /// [N, 3, H, W]
+    pub input: [usize; 4],
+    /// Of the last block of stage 0 to 4.
+    pub features: Vec<Feature>,
+    /// [N, classes]
+    logits: Vec<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Feature {
+    pub name: String,
+    /// [N, C, H, W]
+    pub shape: [usize; 4],
+    mean: f64,
+    std: f64,
+    abs_max: f64,
+    stride: usize,
+    samples: Vec<f64>,
+}
+
+impl Golden {
+    /// The golden called `name`, as in [`CLASSIFICATION`].
+    ///
+    /// # Panics
+    ///
+    /// If there is none or it cannot be read.
+    #[must_use]
+    pub fn load(name: &str) -> Self {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("data/goldens").join(name).with_extension("json");
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
+    /// The model's row.
+    ///
+    /// # Panics
+    ///
+    /// If the golden's model is none of ours.
+    #[must_use]
+    pub fn variant(&self) -> &'static Variant {
+        let name = self.model.replace('_', "-");
+        Variant::named(&name).unwrap_or_else(|| panic!("no model is called {name}"))
+    }
+
+    #[must_use]
+    pub fn classes(&self) -> usize {
+        self.logits.len() / self.input[0]
+    }
+
+    /// The formula's input.
+    ///
+    /// # Panics
+    ///
+    /// Never: the formula gives as many values as the shape holds.
+    #[must_use]
+    pub fn input(&self) -> Array4<f32> {
+        Array4::from_shape_vec(self.input, formula::input(&self.input, self.seed))
+            .expect("a value an element")
+    }
+
+    /// The feature map `data` of stage `stage` against the golden's: shape, samples, mean, standard deviation
+    /// and largest magnitude, each error as a share of that magnitude. Gives the worst error.
+    ///
+    /// # Errors
+    ///
+    /// What differs by more than `tolerance`, and by how much; a NaN differs from everything.
+    pub fn check(
+        &self,
+        stage: usize,
+        data: &[f64],
+        shape: &[usize],
+        tolerance: &Tolerance,
+    ) -> Result<f64, String> {
+        let golden = &self.features[stage];
+        let place = format!("{} {}", self.model, golden.name);
+        expect_shape(&place, shape, &golden.shape, data.len())?;
+        let samples: Vec<f64> = data.iter().copied().step_by(golden.stride).collect();
+        let of_samples = compare(&samples, &golden.samples).map_err(|e| format!("{place}: samples: {e}"))?;
+
+        let mean = data.iter().sum::<f64>() / data.len() as f64;
+        let variance = data.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / data.len() as f64;
+        let abs_max = data.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
+        worst(
+            &place,
+            tolerance,
+            [
+                ("samples", of_samples.max_abs / golden.abs_max),
+                ("mean", (mean - golden.mean).abs() / golden.abs_max),
+                ("standard deviation", (variance.sqrt() - golden.std).abs() / golden.abs_max),
+                ("largest magnitude", (abs_max - golden.abs_max).abs() / golden.abs_max),
+            ],
+        )
+    }
+
+    /// The logits `data` [N, classes] against the golden's: the largest error as a share of the largest |logit|.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::check`].
+    pub fn check_logits(&self, data: &[f64], shape: &[usize], tolerance: &Tolerance) -> Result<f64, String> {
+        let place = format!("{} logits", self.model);
+        expect_shape(&place, shape, &[self.input[0], self.classes()], data.len())?;
+        let difference = compare(data, &self.logits).map_err(|e| format!("{place}: {e}"))?;
+        worst(&place, tolerance, [("all", difference.relative())])
+    }
+}
+
+fn expect_shape(place: &str, found: &[usize], expected: &[usize], elements: usize) -> Result<(), String> {
+    if found != expected || elements != expected.iter().product::<usize>() {
+        return Err(format!(
+            "{place}: expected shape {expected:?}, found {found:?} with {elements} elements"
+        ));
+    }
+    Ok(())
+}
+
+/// The largest of `errors`, unless one is above the tolerance or is not a number.
+fn worst<const N: usize>(
+    place: &str,
+    tolerance: &Tolerance,
+    errors: [(&str, f64); N],
+) -> Result<f64, String> {
+    let mut worst = 0.0_f64;
+    for (what, error) in errors {
+        if error.is_nan() || error > tolerance.bound {
+            let Tolerance { name, bound, .. } = tolerance;
+            return Err(format!(
+                "{place}: {what}: off by {error:.2e} of the largest value, {name} allows {bound:e}"
+            ));
+        }
+        worst = worst.max(error);
+    }
+    Ok(worst)
+}
+
+#[cfg(test)]
+mod tests {
+    use emo_verifier::compare::FLOAT64;
+
+    use super::*;
+
+    /// A golden of the map 0, 1, … 7 and the logits 0, −4.
+    fn ramp() -> (Golden, Vec<f64>) {
+        let data: Vec<f64> = (0..8).map(f64::from).collect();
+        let feature = Feature {
+            name: "stage0".to_owned(),
+            shape: [1, 2, 2, 2],
+            mean: 3.5,
+            std: 5.25_f64.sqrt(),
+            abs_max: 7.0,
+            stride: 3,
+            samples: vec![0.0, 3.0, 6.0],
+        };
+        let logits = vec![0.0, -4.0];
+        (
+            Golden {
+                model: "ramp".to_owned(),
+                seed: 0,
+                input: [1, 3, 4, 4],
+                features: vec![feature],
+                logits,
+            },
+            data,
+        )
+    }
+
+    #[test]
+    fn a_golden_accepts_its_own_values() {
+        let (golden, data) = ramp();
+        assert_eq!(golden.check(0, &data, &[1, 2, 2, 2], &FLOAT64), Ok(0.0));
+        assert_eq!(golden.check_logits(&[0.0, -4.0], &[1, 2], &FLOAT64), Ok(0.0));
+    }
+
+    #[test]
+    fn every_figure_of_a_golden_can_refuse() {
+        let (golden, data) = ramp();
+        let shape = [1, 2, 2, 2];
+        // Elements 1, 2, 4, 5 and 7 are no samples: only the figures over all elements see them.
+        let cases: [(&str, &dyn Fn(&mut Vec<f64>)); 7] = [
+            ("samples", &|d| d[3] += 1e-6),
+            ("mean", &|d| d[1] += 1e-6),
+            ("standard deviation", &|d| (d[1], d[2]) = (d[1] - 1e-5, d[2] + 1e-5)),
+            // Keeps the mean and the standard deviation.
+            ("largest magnitude", &|d| (d[7], d[5], d[4]) = (d[7] + 2e-7, d[5] - 6e-7, d[4] + 4e-7)),
+            ("samples: expected finite numbers, found NaN", &|d| d[3] = f64::NAN),
+            ("mean: off by NaN", &|d| d[1] = f64::NAN),
+            ("with 7 elements", &|d| d.truncate(7)),
+        ];
+        for (expected, damage) in cases {
+            let mut damaged = data.clone();
+            damage(&mut damaged);
+            let message = golden.check(0, &damaged, &shape, &FLOAT64).expect_err(expected);
+            assert!(message.contains(expected), "{message}");
+        }
+        assert!(golden.check(0, &data, &[1, 2, 4, 1], &FLOAT64).is_err());
+        assert!(golden.check_logits(&[1e-7, -4.0], &[1, 2], &FLOAT64).is_err());
+        assert!(golden.check_logits(&[f64::NAN, -4.0], &[1, 2], &FLOAT64).is_err());
+    }
+}

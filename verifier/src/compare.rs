@@ -1,0 +1,180 @@
+//! How far a candidate's values are from the truth's, and how far they may be.
+
+use emo_proto::{Error, Result};
+
+/// The error measures of a candidate against the truth, element by element, all in f64.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Difference {
+    /// Elements compared.
+    pub elements: usize,
+    /// Largest |candidate − truth|.
+    pub max_abs: f64,
+    /// Root of the mean of (candidate − truth)².
+    pub rms: f64,
+    /// Largest |truth|.
+    pub peak: f64,
+    /// Cosine of the angle between the two as vectors; 1 when both are zero, 0 when one is.
+    pub cosine: f64,
+    /// Signal to quantisation noise, 10·log₁₀(Σ truth² / Σ (candidate − truth)²) in dB; infinite when equal.
+    pub sqnr_db: f64,
+}
+
+impl Difference {
+    /// The largest error as a share of the largest truth: the figure that a [`Tolerance`] bounds. Against a
+    /// truth of zeros any error is infinitely large.
+    #[must_use]
+    pub fn relative(&self) -> f64 {
+        if self.max_abs == 0.0 { 0.0 } else { self.max_abs / self.peak }
+    }
+}
+
+/// Measures `candidate` against `truth`.
+///
+/// # Errors
+///
+/// What has no measure, and therefore passes under no tolerance: a different number of elements, none at all,
+/// a NaN or an infinity on either side.
+pub fn compare<T: Copy + Into<f64>>(candidate: &[T], truth: &[f64]) -> Result<Difference> {
+    if candidate.len() != truth.len() {
+        return Err(Error::new(format!("expected {} elements, found {}", truth.len(), candidate.len())));
+    }
+    if truth.is_empty() {
+        return Err(Error::new("expected elements to compare, found none"));
+    }
+    let (mut max_abs, mut peak) = (0.0_f64, 0.0_f64);
+    let (mut noise, mut signal, mut power, mut product) = (0.0, 0.0, 0.0, 0.0);
+    for (index, (&c, &t)) in candidate.iter().zip(truth).enumerate() {
+        let c = c.into();
+        if let Some(bad) = [c, t].into_iter().find(|x| !x.is_finite()) {
+            return Err(Error::new(format!("expected finite numbers, found {bad} at element {index}")));
+        }
+        let error = c - t;
+        max_abs = max_abs.max(error.abs());
+        peak = peak.max(t.abs());
+        noise += error * error;
+        signal += t * t;
+        power += c * c;
+        product += c * t;
+    }
+    let rms = (noise / truth.len() as f64).sqrt();
+    let cosine = match (power > 0.0, signal > 0.0) {
+        (true, true) => product / (power.sqrt() * signal.sqrt()),
+        (false, false) => 1.0,
+        _ => 0.0,
+    };
+    let sqnr_db = if noise > 0.0 { 10.0 * (signal / noise).log10() } else { f64::INFINITY };
+    Ok(Difference { elements: truth.len(), max_abs, rms, peak, cosine, sqnr_db })
+}
+
+/// In how many rows of `classes` logits the largest stands at the same place on both sides: (agreeing, rows).
+///
+/// # Panics
+///
+/// If `classes` is 0.
+pub fn top1<T: Copy + Into<f64>>(candidate: &[T], truth: &[f64], classes: usize) -> (usize, usize) {
+    let rows = candidate.chunks_exact(classes).zip(truth.chunks_exact(classes));
+    let agreeing = rows.clone().filter(|(c, t)| largest(c) == largest(t)).count();
+    (agreeing, rows.len())
+}
+
+/// Index of the first largest value.
+fn largest<T: Copy + Into<f64>>(row: &[T]) -> Option<usize> {
+    let values = row.iter().map(|&x| x.into());
+    let larger = |best: (usize, f64), next: (usize, f64)| if next.1 > best.1 { next } else { best };
+    values.enumerate().reduce(larger).map(|(index, _)| index)
+}
+
+/// A largest error that is still agreement, and why.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tolerance {
+    /// As reports name it.
+    pub name: &'static str,
+    /// Of [`Difference::relative`], inclusive.
+    pub bound: f64,
+    /// Where the bound comes from.
+    pub why: &'static str,
+}
+
+impl Tolerance {
+    #[must_use]
+    pub fn admits(&self, difference: &Difference) -> bool {
+        difference.relative() <= self.bound
+    }
+}
+
+/// Two evaluations in f64.
+pub const FLOAT64: Tolerance = Tolerance {
+    name: "float64",
+    bound: 1e-8,
+    why: "published vectors print 9 significant digits, which is up to 5e-9 of the value; the arithmetic itself \
+          stays near 1e-14",
+};
+
+/// An engine in f32 against the truth in f64.
+pub const FLOAT32: Tolerance = Tolerance {
+    name: "float32",
+    bound: 2e-6,
+    why: "f32 rounds by 2^-24 = 6e-8; along EMO's 40 or so layers, with sums over up to 1000 terms, roundings \
+          of random sign add up to some 5e-7 of the largest value, and engines that approximate erf or exp by \
+          polynomials add 3e-7; a wrong epsilon, padding or window shows from 1e-5 on",
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measures_are_the_definitions() {
+        let d = compare(&[3.0_f32, -4.0, 0.5], &[3.0, -5.0, 0.0]).unwrap();
+        assert_eq!((d.elements, d.max_abs, d.peak, d.relative()), (3, 1.0, 5.0, 0.2));
+        assert!((d.rms - (1.25_f64 / 3.0).sqrt()).abs() < 1e-15);
+        assert!((d.cosine - 29.0 / (25.25_f64 * 34.0).sqrt()).abs() < 1e-15);
+        assert!((d.sqnr_db - 10.0 * (34.0_f64 / 1.25).log10()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn equal_values_have_no_error() {
+        let d = compare(&[1.0, -2.0], &[1.0, -2.0]).unwrap();
+        assert_eq!((d.relative(), d.sqnr_db), (0.0, f64::INFINITY));
+        assert!((d.cosine - 1.0).abs() < 1e-15);
+        assert!(FLOAT32.admits(&d));
+    }
+
+    #[test]
+    fn against_zeros_only_zeros_pass() {
+        assert!(FLOAT32.admits(&compare(&[0.0, -0.0], &[0.0, 0.0]).unwrap()));
+        let d = compare(&[1e-30, 0.0], &[0.0, 0.0]).unwrap();
+        assert_eq!((d.relative(), d.cosine), (f64::INFINITY, 0.0));
+        assert!(!FLOAT32.admits(&d));
+    }
+
+    #[test]
+    fn what_has_no_measure_is_an_error() {
+        let cases: [(&[f64], &[f64], &str); 6] = [
+            (&[1.0], &[1.0, 2.0], "expected 2 elements, found 1"),
+            (&[], &[], "expected elements to compare, found none"),
+            (&[1.0, f64::NAN], &[1.0, 2.0], "found NaN at element 1"),
+            (&[1.0, 2.0], &[f64::NAN, 2.0], "found NaN at element 0"),
+            (&[f64::INFINITY], &[f64::INFINITY], "found inf at element 0"),
+            (&[f64::NEG_INFINITY], &[1.0], "found -inf at element 0"),
+        ];
+        for (candidate, truth, expected) in cases {
+            let message = compare(candidate, truth).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_bound_is_inclusive_and_relative_to_the_peak() {
+        let half = Tolerance { name: "half", bound: 0.5, why: "" };
+        assert!(half.admits(&compare(&[2.0, 3.0], &[1.0, 2.0]).unwrap()));
+        assert!(!half.admits(&compare(&[2.1, 3.0], &[1.0, 2.0]).unwrap()));
+    }
+
+    #[test]
+    fn top1_counts_rows_and_ties_go_to_the_first() {
+        let truth = [1.0, 3.0, 3.0, /**/ 0.0, -1.0, 2.0];
+        assert_eq!(top1(&[0.0, 9.0, 1.0, 5.0, 0.0, 4.0_f32], &truth, 3), (1, 2));
+        assert_eq!(top1(&truth, &truth, 3), (2, 2));
+    }
+}

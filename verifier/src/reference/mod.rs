@@ -1,0 +1,284 @@
+//! EMO's forward pass in f64, written from the paper: the witness that shares nothing with the exporter
+//! but the variant's row and the weights' names.
+//!
+//! Two engines that run the same wrong graph agree with each other; they do not agree with this module. It
+//! therefore favours the published formulas over speed and over sharing, and a block can be run alone, on any
+//! input, to find where a candidate starts to differ.
+//!
+//! Source: "Rethinking Mobile Block for Efficient Attention-based Models" (ICCV 2023, arXiv 2301.01146),
+//! sections 3.2 and 3.3, and its published model definitions.
+
+mod ops;
+mod scope;
+
+use emo_exporter::models::emo::{self, NORM_EPSILON, SMALLEST_SIDE, Stage, Variant, WINDOW};
+use emo_exporter::weights::Weights;
+use emo_proto::Result;
+use ndarray::{Array2, Array4, ArrayRef4, Axis};
+
+use ops::{Activation, BatchNorm, Convolution, LayerNorm, Pointwise, SqueezeExcite, WindowAttention};
+use scope::Scope;
+
+/// A variant with its weights, ready to run.
+pub struct Reference {
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    head: Pointwise,
+}
+
+impl Reference {
+    /// The network of `variant` with the published names' `weights`, widened to f64. The number of classes is
+    /// the length of `head.bias`.
+    ///
+    /// # Errors
+    ///
+    /// A weight is missing or has another shape than the variant's; the error carries its name.
+    pub fn new(variant: &Variant, weights: &Weights) -> Result<Self> {
+        let root = Scope::root(weights);
+        let stem = NormedConvolution::stem(&root.at("stage0.0"), variant.stem)?;
+        let mobile = MobileBlock::stem(&root.at("stage0.1"), variant.stem)?;
+        let mut blocks =
+            vec![Block::new(0, 0, 2, Kind::Stem(stem)), Block::new(0, 1, 2, Kind::Mobile(mobile))];
+        let mut channels = variant.stem;
+        for (stage, row) in (1..).zip(&variant.stages) {
+            for index in 0..row.depth {
+                let scope = root.at(&format!("stage{stage}.{index}"));
+                let block = MobileBlock::of_stage(&scope, row, index, channels)?;
+                blocks.push(Block::new(stage, index, row.depth, Kind::Mobile(block)));
+                channels = row.dim;
+            }
+        }
+        Ok(Self {
+            blocks,
+            norm: LayerNorm::load(&root.at("norm.norm"), channels, NORM_EPSILON)?,
+            head: Pointwise::linear(&root.at("head"), channels)?,
+        })
+    }
+
+    /// The blocks from the input on, each of which takes the map that the one before it gave.
+    #[must_use]
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// Logits [N, classes] of an `input` [N, 3, H, W].
+    ///
+    /// # Panics
+    ///
+    /// If `input` has not 3 channels or a side is below [`SMALLEST_SIDE`].
+    #[must_use]
+    pub fn forward(&self, input: Array4<f64>) -> Array2<f64> {
+        self.forward_with(input, |_, _| ())
+    }
+
+    /// As [`Self::forward`], and shows every block's output [N, C, H, W] to `on_block` before it is dropped.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::forward`].
+    pub fn forward_with(
+        &self,
+        input: Array4<f64>,
+        mut on_block: impl FnMut(&Block, &Array4<f64>),
+    ) -> Array2<f64> {
+        let (_, channels, height, width) = input.dim();
+        assert!(
+            channels == 3 && height.min(width) >= SMALLEST_SIDE,
+            "expected an input of 3 channels and sides from {SMALLEST_SIDE} up, found {:?}",
+            input.shape()
+        );
+        let mut map = input;
+        for block in &self.blocks {
+            map = block.forward(&map);
+            on_block(block, &map);
+        }
+        self.head(map)
+    }
+
+    /// Logits [N, classes] of the last block's `map` [N, C, H, W]: norm, mean over the pixels, classifier.
+    #[must_use]
+    pub fn head(&self, mut map: Array4<f64>) -> Array2<f64> {
+        self.norm.apply(&mut map);
+        let logits = self.head.forward(&ops::mean_over_pixels(&map));
+        logits.remove_axis(Axis(3)).remove_axis(Axis(2))
+    }
+}
+
+/// One of [`Reference::blocks`].
+pub struct Block {
+    name: String,
+    stage: usize,
+    last: bool,
+    kind: Kind,
+}
+
+enum Kind {
+    Stem(NormedConvolution),
+    Mobile(Box<MobileBlock>),
+}
+
+impl Block {
+    /// Block `index` of the `depth` blocks of a stage.
+    fn new(stage: usize, index: usize, depth: usize, kind: Kind) -> Self {
+        Self { name: format!("stage{stage}.{index}"), stage, last: index + 1 == depth, kind }
+    }
+
+    /// The published module path: `stage3.4`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// 0 for the stem, 1 to 4 for the stages.
+    #[must_use]
+    pub fn stage(&self) -> usize {
+        self.stage
+    }
+
+    /// Whether this block's output is its stage's.
+    #[must_use]
+    pub fn is_last_of_stage(&self) -> bool {
+        self.last
+    }
+
+    /// The block's output [N, D, H', W'] for its input `x` [N, C, H, W].
+    ///
+    /// # Panics
+    ///
+    /// If `x` has not the block's channels.
+    #[must_use]
+    pub fn forward(&self, x: &ArrayRef4<f64>) -> Array4<f64> {
+        let x = x.as_standard_layout();
+        match &self.kind {
+            Kind::Stem(stem) => stem.forward(&x),
+            Kind::Mobile(block) => block.forward(&x),
+        }
+    }
+}
+
+/// A spatial convolution and its batch norm.
+struct NormedConvolution {
+    convolution: Convolution,
+    norm: BatchNorm,
+}
+
+impl NormedConvolution {
+    /// `stage0.0`: a biased 3×3 convolution of stride 2 from the image's three channels, without activation.
+    fn stem(scope: &Scope, channels: usize) -> Result<Self> {
+        Ok(Self {
+            convolution: Convolution::full(&scope.at("convs.0.0"), 3, channels, 3, 2)?,
+            norm: BatchNorm::load(&scope.at("convs.0.1"), channels, NORM_EPSILON)?,
+        })
+    }
+
+    fn depthwise(scope: &Scope, channels: usize, kernel: usize, stride: usize) -> Result<Self> {
+        Ok(Self {
+            convolution: Convolution::depthwise(&scope.at("conv"), channels, kernel, stride)?,
+            norm: BatchNorm::load(&scope.at("norm"), channels, NORM_EPSILON)?,
+        })
+    }
+
+    fn forward(&self, x: &ArrayRef4<f64>) -> Array4<f64> {
+        let mut y = self.convolution.forward(x);
+        self.norm.apply(&mut y);
+        y
+    }
+}
+
+/// The inverted residual mobile block (iRMB) in the steps of its definition; a step that a block lacks is `None`.
+struct MobileBlock {
+    norm: Norm,
+    attention: Option<WindowAttention>,
+    expand: Option<(Pointwise, Activation)>,
+    /// Depthwise; SiLU follows.
+    local: NormedConvolution,
+    excite: Option<SqueezeExcite>,
+    project: Pointwise,
+    /// Whether the depthwise convolution and the block have their shortcuts.
+    skip: bool,
+}
+
+enum Norm {
+    None,
+    Batch(BatchNorm),
+    Layer(LayerNorm),
+}
+
+impl MobileBlock {
+    /// `stage0.1`: no norm, no expansion, no shortcut, but a squeeze-excite.
+    fn stem(scope: &Scope, channels: usize) -> Result<Box<Self>> {
+        Ok(Box::new(Self {
+            norm: Norm::None,
+            attention: None,
+            expand: None,
+            local: NormedConvolution::depthwise(&scope.at("conv_local"), channels, 3, 1)?,
+            excite: Some(SqueezeExcite::load(&scope.at("se"), channels)?),
+            project: Pointwise::unbiased(&scope.at("proj.conv"), channels, channels)?,
+            skip: false,
+        }))
+    }
+
+    /// Block `index` of a stage, for maps of `channels`.
+    fn of_stage(scope: &Scope, row: &Stage, index: usize, channels: usize) -> Result<Box<Self>> {
+        let first = index == 0;
+        let expansion = if first { 2.0 * row.expansion } else { row.expansion };
+        // The definition truncates: int(dim_in * exp_ratio).
+        let expanded = (channels as f64 * expansion) as usize;
+        let stride = if first { 2 } else { 1 };
+        Ok(Box::new(Self {
+            norm: match row.norm {
+                emo::Norm::Batch => Norm::Batch(BatchNorm::load(&scope.at("norm"), channels, NORM_EPSILON)?),
+                emo::Norm::Layer => {
+                    Norm::Layer(LayerNorm::load(&scope.at("norm.norm"), channels, NORM_EPSILON)?)
+                }
+            },
+            attention: if row.attention && !first {
+                Some(WindowAttention::load(&scope.at("qk.conv"), channels, row.head_dim, WINDOW)?)
+            } else {
+                None
+            },
+            expand: Some((
+                Pointwise::biased(&scope.at("v.conv"), channels, expanded)?,
+                match row.act {
+                    emo::Act::Silu => Activation::Silu,
+                    emo::Act::Gelu => Activation::Gelu,
+                },
+            )),
+            local: NormedConvolution::depthwise(&scope.at("conv_local"), expanded, row.kernel, stride)?,
+            excite: None,
+            project: Pointwise::unbiased(&scope.at("proj.conv"), expanded, row.dim)?,
+            skip: channels == row.dim && stride == 1,
+        }))
+    }
+
+    fn forward(&self, x: &ArrayRef4<f64>) -> Array4<f64> {
+        let mut y = x.to_owned();
+        match &self.norm {
+            Norm::None => (),
+            Norm::Batch(norm) => norm.apply(&mut y),
+            Norm::Layer(norm) => norm.apply(&mut y),
+        }
+        if let Some(attention) = &self.attention {
+            y = attention.forward(&y);
+        }
+        // The value projection follows the attention (the definition's attn_pre), and with it its activation.
+        if let Some((value, activation)) = &self.expand {
+            y = value.forward(&y);
+            activation.apply(&mut y);
+        }
+        let mut local = self.local.forward(&y);
+        Activation::Silu.apply(&mut local);
+        if let Some(excite) = &self.excite {
+            excite.apply(&mut local);
+        }
+        if self.skip {
+            local += &y;
+        }
+        drop(y);
+        let mut y = self.project.forward(&local);
+        if self.skip {
+            *y += x;
+        }
+        y
+    }
+}
