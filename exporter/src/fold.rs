@@ -5,6 +5,7 @@
 //! IEEE 754 rounds exactly: the same bytes on every machine.
 
 use std::fmt;
+use std::str::FromStr;
 
 use emo_proto::{Error, Result};
 
@@ -39,12 +40,24 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Self; 3] = [Kind::Norm, Kind::Scale, Kind::Padding];
+
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Kind::Norm => "norm",
             Kind::Scale => "scale",
             Kind::Padding => "padding",
+        }
+    }
+
+    /// What several of this kind are, in a report.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Kind::Norm => "batch norms folded into convolutions",
+            Kind::Scale => "attention scales folded into q",
+            Kind::Padding => "value convolutions that skip padded tokens",
         }
     }
 }
@@ -55,6 +68,32 @@ impl fmt::Display for Rewrite {
         let Self { kind, what, into, parameters, macs, fvcore } = self;
         let kind = kind.name();
         write!(f, "{kind} {what} -> {into}: {parameters} params, {macs} MACs, {fvcore} fvcore")
+    }
+}
+
+impl FromStr for Rewrite {
+    type Err = Error;
+
+    fn from_str(line: &str) -> Result<Self> {
+        let parse = || {
+            let (modules, counts) = line.rsplit_once(": ")?;
+            let (kind, modules) = modules.split_once(' ')?;
+            let (what, into) = modules.split_once(" -> ")?;
+            let mut counts = counts.split(", ").zip([" params", " MACs", " fvcore"]);
+            let mut count = || counts.next().and_then(|(count, unit)| count.strip_suffix(unit)?.parse().ok());
+            Some(Self {
+                kind: Kind::ALL.into_iter().find(|k| k.name() == kind)?,
+                what: what.to_owned(),
+                into: into.to_owned(),
+                parameters: count()?,
+                macs: count()?,
+                fvcore: count()?,
+            })
+        };
+        parse().ok_or_else(|| {
+            let shape = "KIND MODULE -> MODULE: N params, N MACs, N fvcore";
+            Error::new(format!("expected a rewrite `{shape}`, found {line:?}"))
+        })
     }
 }
 

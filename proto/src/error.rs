@@ -11,9 +11,11 @@ pub struct Error {
     message: String,
 }
 
+/// The result of whatever can fail with an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// An error without a place.
     pub fn new(message: impl fmt::Display) -> Self {
         Self { message: message.to_string() }
     }

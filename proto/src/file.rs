@@ -13,7 +13,7 @@ use crate::{Error, ModelProto, Result, tensor::External};
 /// What the first bytes of a file that is no ONNX model say about it.
 const LOOKALIKES: [(&[u8], &str); 6] = [
     (b"PK\x03\x04", "it starts like a zip archive, as torch.save writes"),
-    (b"\x80\x02", "it starts like a pickle, as torch.save wrote before PyTorch 1.6"),
+    (b"\x80", "it starts like a pickle, as torch.save wrote before PyTorch 1.6"),
     (b"version https://git-lfs", "it is a Git LFS pointer: fetch the file itself with `git lfs pull`"),
     (b"\x89HDF\r\n", "it starts like an HDF5 file"),
     (b"<", "it starts like a web page"),
@@ -123,10 +123,11 @@ fn write_io(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // As for any new file; the user's umask narrows it.
     #[cfg(unix)]
     options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut temporary = options.tempfile_in(folder)?;
-    temporary.write_all(bytes)?;
+    // The random name of the temporary file is kept out of every message.
+    let mut temporary = options.tempfile_in(folder).map_err(|cause| io::Error::from(cause.kind()))?;
+    temporary.as_file_mut().write_all(bytes)?;
     temporary.as_file().sync_all()?;
-    temporary.persist(&target)?;
+    temporary.persist(&target).map_err(|failure| failure.error)?;
     Ok(())
 }
 
@@ -141,4 +142,15 @@ fn require_file(metadata: &fs::Metadata) -> io::Result<()> {
 /// The folder that holds `path`.
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|parent| *parent != PathBuf::new()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_name_is_in_the_current_folder() {
+        assert_eq!(folder(Path::new("model.onnx")), Path::new("."));
+        assert_eq!(folder(Path::new("zoo/model.onnx")), Path::new("zoo"));
+    }
 }

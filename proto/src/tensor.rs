@@ -201,11 +201,9 @@ fn decode(proto: &TensorProto, external: &External) -> Result<Tensor> {
         (Some(raw), None, false) => raw.clone(),
         (None, Some(field), false) => typed::bytes(proto, field, dtype)?,
         (None, None, false) => Bytes::new(),
-        _ => {
-            return Err(Error::new(
-                "expected one payload, found two of raw data, a typed field and external data",
-            ));
-        }
+        (Some(_), Some(field), _) => return Err(two_payloads("raw_data", field.name())),
+        (Some(_), None, true) => return Err(two_payloads("raw_data", "external data")),
+        (None, Some(field), true) => return Err(two_payloads(field.name(), "external data")),
     };
     Tensor::new(dtype, dims, bytes)
 }
@@ -238,6 +236,10 @@ pub(crate) fn bits(dtype: DataType) -> Option<usize> {
         Uint64 | Int64 | Double | Complex64 => 64,
         Complex128 => 128,
     })
+}
+
+pub(crate) fn two_payloads(first: &str, second: &str) -> Error {
+    Error::new(format!("expected one payload, found both {first} and {second}"))
 }
 
 fn mismatch(expected: &str, found: DataType) -> Error {

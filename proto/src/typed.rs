@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
-use crate::tensor::{DataType, bits};
+use crate::tensor::{DataType, bits, two_payloads};
 use crate::{Error, Result, TensorProto};
 
 /// The fields that hold elements of some types, each in its own encoding.
@@ -35,7 +35,7 @@ impl Field {
         })
     }
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Float => "float_data",
             Self::Int32 => "int32_data",
@@ -60,8 +60,7 @@ pub(crate) fn field(proto: &TensorProto) -> Result<Option<Field>> {
     let mut filled = fields.into_iter().filter(|(_, len)| *len > 0).map(|(field, _)| field);
     let first = filled.next();
     if let (Some(first), Some(second)) = (first, filled.next()) {
-        let (first, second) = (first.name(), second.name());
-        return Err(Error::new(format!("expected one payload, found both {first} and {second}")));
+        return Err(two_payloads(first.name(), second.name()));
     }
     Ok(first)
 }

@@ -1,1 +1,3 @@
 pub mod golden;
+pub mod safetensors;
+pub mod torch_save;

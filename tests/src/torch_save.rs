@@ -222,6 +222,17 @@ fn length(value: usize) -> i32 {
 }
 
 impl Dtype {
+    /// `values` as they come back from a storage of the type.
+    pub fn round(self, values: Vec<f32>) -> Vec<f32> {
+        let round = |v: f32| match self {
+            Self::F64 | Self::F32 => v,
+            Self::F16 => half::f16::from_f32(v).to_f32(),
+            Self::Bf16 => half::bf16::from_f32(v).to_f32(),
+            Self::I64 => v.trunc(),
+        };
+        values.into_iter().map(round).collect()
+    }
+
     /// `values` rounded to the type, little-endian.
     pub fn bytes(self, values: &[f32]) -> Vec<u8> {
         let values = values.iter();

@@ -1,9 +1,10 @@
 //! How far a candidate's values are from the truth's, and how far they may be.
 
 use emo_proto::{Error, Result};
+use serde::Serialize;
 
 /// The error measures of a candidate against the truth, element by element, all in f64.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Difference {
     /// Elements compared.
     pub elements: usize,
@@ -85,7 +86,7 @@ fn largest<T: Copy + Into<f64>>(row: &[T]) -> Option<usize> {
 }
 
 /// A largest error that is still agreement, and why.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Tolerance {
     /// As reports name it.
     pub name: &'static str,

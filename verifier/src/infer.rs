@@ -65,7 +65,7 @@ pub fn infer<'a>(model: &'a ModelProto, bindings: &Bindings) -> Inference<'a> {
 }
 
 /// The fact that a graph input declares.
-fn declared(input: &ValueInfoProto, bindings: &Bindings) -> Fact {
+pub(crate) fn declared(input: &ValueInfoProto, bindings: &Bindings) -> Fact {
     let Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), .. }) = &input.r#type else {
         return Fact::unknown(DataType::Undefined, "the input is no tensor");
     };
@@ -93,21 +93,24 @@ impl<'a> Inference<'a> {
     fn visit(&mut self, node: &'a NodeProto, opset: i64) {
         let undefined = |name: &str| Fact::unknown(DataType::Undefined, &format!("{name} is never written"));
         let operand = |name: &String| {
-            (!name.is_empty()).then(|| self.values.get(name.as_str()).cloned().unwrap_or_else(|| undefined(name)))
+            (!name.is_empty())
+                .then(|| self.values.get(name.as_str()).cloned().unwrap_or_else(|| undefined(name)))
         };
         let inputs: Vec<Option<Fact>> = node.input.iter().map(operand).collect();
         let ctx = Ctx { node, opset, inputs: &inputs };
         let row = ops::find(node.domain(), node.op_type());
         let ruled = match row {
-            Some(row) => (row.rule)(&ctx)
-                .and_then(|outputs| (row.work)(&ctx, &outputs).map(|work| (outputs, work))),
+            Some(row) => {
+                (row.rule)(&ctx).and_then(|outputs| (row.work)(&ctx, &outputs).map(|work| (outputs, work)))
+            }
             None => Err(format!("{} {} is no operator that is known here", node.domain(), node.op_type())),
         };
         let (mut outputs, work, mut problem) = match ruled {
             Ok((outputs, work)) => (outputs, work, None),
             Err(why) => (Vec::new(), Work::Free, Some(why)),
         };
-        outputs.resize(node.output.len(), Fact::unknown(DataType::Undefined, &format!("after {}", node.name())));
+        outputs
+            .resize(node.output.len(), Fact::unknown(DataType::Undefined, &format!("after {}", node.name())));
         self.trace(node, &inputs, &mut outputs);
         let cost = Cost::of(&work);
         if problem.is_none() && !cost.fvcore.is_known() {

@@ -1,3 +1,34 @@
+//! Judges ONNX files: what they cost, whether they are what they claim to be.
+//!
+//! The judge reads bytes and trusts nothing that their writer says. [`audit`] counts any
+//! file whose operators are in the table ([`ops`]); [`paper`] holds the published figures;
+//! [`reference`] computes EMO from the paper in f64, sharing no code with the exporter;
+//! [`runtime`] runs files; [`compare`] measures and names tolerances.
+//!
+//! ```
+//! use emo_exporter::models::emo::{Request, Variant};
+//! use emo_exporter::{profile::Profile, weights::Spec};
+//! use emo_proto::file::OnnxFile;
+//!
+//! let request = Request::new(Variant::named("emo-1m").unwrap(), Profile::named("reference").unwrap());
+//! let export = emo_exporter::export(&request, &Spec::Formula(0))?;
+//!
+//! let file = OnnxFile::from_bytes(export.bytes.into(), emo_proto::tensor::External::none())?;
+//! let audit = emo_verifier::audit::audit(&file.model, &Default::default());
+//! assert_eq!(audit.totals.params.count(), Some(1_361_168));
+//! assert_eq!(audit.totals.cost.fvcore.count(), Some(260_843_664));
+//! # Ok::<(), emo_proto::Error>(())
+//! ```
+
+pub mod audit;
 pub mod compare;
+pub mod cost;
+pub mod fact;
+pub mod identity;
+pub mod infer;
+pub mod ops;
+pub mod paper;
 pub mod reference;
 pub mod runtime;
+pub mod sym;
+pub mod verify;

@@ -1,1 +1,3 @@
+//! Releases, and the command line `emo`.
 
+pub mod cli;

@@ -78,7 +78,7 @@ fn scan<'a>(pickle: &'a [u8], names: &mut BTreeSet<String>) -> Option<&'a [u8]> 
     let mut pushed: Option<&[u8]> = None;
 
     loop {
-        let opcode = rest.number(1)? as u8;
+        let &[opcode] = rest.take(1)? else { return None };
         let string = match opcode {
             b'.' => return Some(rest.0),
             // GLOBAL and INST spell what they name, STACK_GLOBAL takes it from the stack.
@@ -162,9 +162,30 @@ impl<'a> Reader<'a> {
             b'C' | 0x8a => self.counted(1),
             b'B' | 0x8b => self.counted(4),
             0x8e | 0x96 => self.counted(8),
-            b'(' | b')' | b'0' | b'1' | b'2' | b'N' | b'Q' | b'R' | b']' | b'a' | b'b' | b'd' | b'e'
-            | b'l' | b'o' | b's' | b't' | b'u' | b'}' => Some(&[][..]),
-            0x81 | 0x85..=0x89 | 0x8f..=0x92 | 0x97 | 0x98 => Some(&[][..]),
+            b'('
+            | b')'
+            | b'0'
+            | b'1'
+            | b'2'
+            | b'N'
+            | b'Q'
+            | b'R'
+            | b']'
+            | b'a'
+            | b'b'
+            | b'd'
+            | b'e'
+            | b'l'
+            | b'o'
+            | b's'
+            | b't'
+            | b'u'
+            | b'}'
+            | 0x81
+            | 0x85..=0x89
+            | 0x8f..=0x92
+            | 0x97
+            | 0x98 => Some(&[][..]),
             _ => None,
         }
         .map(|_| ())

@@ -3,7 +3,6 @@
 //! The only file that names `pytorch_reader`, which interprets a pickle's tensors and
 //! plain data and calls nothing.
 
-use std::collections::BTreeSet;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
@@ -39,13 +38,8 @@ pub(super) fn is(file: &[u8]) -> bool {
 /// Nothing is read of a tensor but its place, until its entry is.
 pub(super) fn list(path: &Path, file: &Bytes) -> Result<Listing> {
     refuse_code(file)?;
-    let tensors = PytorchReader::new(path).map_err(|error| {
-        let advice = if truncated(&error) { "; it may be truncated, fetch it again" } else { "" };
-        Error::new(format!(
-            "expected a checkpoint of torch.save, found a damaged or foreign one: {error}{advice}"
-        ))
-    })?;
-    Ok(tensors.into_tensors().into_iter().map(|(name, tensor)| (name, entry(tensor))).collect())
+    let tensors = PytorchReader::new(path).map_err(|error| damaged(&error))?.into_tensors();
+    Ok(tensors.into_iter().map(|(name, tensor)| (name, entry(tensor))).collect())
 }
 
 fn entry(mut tensor: pytorch_reader::Tensor) -> Entry {
@@ -86,60 +80,55 @@ fn float(dtype: DType) -> Result<DataType> {
     }
 }
 
-/// Whether the file ends before what it announces.
-fn truncated(error: &PytorchError) -> bool {
-    match error {
-        PytorchError::Io(error) | PytorchError::Pickle(PickleError::Io(error)) => {
-            error.kind() == io::ErrorKind::UnexpectedEof
+fn damaged(error: &PytorchError) -> Error {
+    let truncated = match error {
+        PytorchError::Io(cause) | PytorchError::Pickle(PickleError::Io(cause)) => {
+            cause.kind() == io::ErrorKind::UnexpectedEof
         }
         PytorchError::Zip(_) => true,
         _ => false,
-    }
+    };
+    let advice = if truncated { "; it may be truncated, fetch it again" } else { "" };
+    Error::new(format!(
+        "expected a checkpoint of torch.save, found a damaged or foreign one: {error}{advice}"
+    ))
 }
 
 /// An error that names every callable of the file's pickles that is neither a tensor's nor
 /// plain data's.
 fn refuse_code(file: &Bytes) -> Result<()> {
-    let names = if file.starts_with(ZIP) {
-        // What is no archive is the reader's to tell.
-        archived_pickles(file)
-            .unwrap_or_default()
-            .iter()
-            .flat_map(|pickle| callables::foreign(pickle))
-            .collect()
+    /// Callables that are named; the rest is counted.
+    const LISTED: usize = 5;
+
+    let callables = if file.starts_with(ZIP) {
+        callables::foreign(&archived_pickle(file).map_err(|error| damaged(&error))?)
     } else {
         callables::foreign(file)
     };
-    refuse(&names)
-}
-
-fn refuse(names: &BTreeSet<String>) -> Result<()> {
-    /// Callables that are named; the rest is counted.
-    const NAMED: usize = 5;
-
-    if names.is_empty() {
+    if callables.is_empty() {
         return Ok(());
     }
-    let mut named =
-        names.iter().take(NAMED).map(|name| Shown(name).to_string()).collect::<Vec<_>>().join(", ");
-    if names.len() > NAMED {
-        named += &format!(" and {} more", names.len() - NAMED);
+    let mut list: Vec<String> = callables.iter().take(LISTED).map(|name| Shown(name).to_string()).collect();
+    if callables.len() > LISTED {
+        list.push(format!("and {} more", callables.len() - LISTED));
     }
     Err(Error::new(format!(
         "expected tensors and plain data, found a pickle that carries code, which Python would import and call: \
-         {named}; nothing of it was run; ask for the tensors alone, torch.save(model.state_dict(), …)"
+         {}; nothing of it was run; ask for the tensors alone, torch.save(model.state_dict(), …)",
+        list.join(", ")
     )))
 }
 
-/// The archive's `data.pkl`, wherever its folder is.
-fn archived_pickles(file: &Bytes) -> ZipResult<Vec<Vec<u8>>> {
+/// The archive's `data.pkl`, empty if there is none; of several the reader's choice, which
+/// stands in the folder of the shortest name.
+fn archived_pickle(file: &Bytes) -> Result<Vec<u8>, PytorchError> {
     let mut archive = ZipArchive::new(Cursor::new(file))?;
-    let names = archive.file_names().map(|name| name.map(String::from)).collect::<ZipResult<Vec<_>>>()?;
-    let mut pickles = Vec::new();
-    for name in names.iter().filter(|name| name.ends_with("data.pkl")) {
-        let mut pickle = Vec::new();
-        archive.by_name(name)?.take(MAX_PICKLE_SIZE).read_to_end(&mut pickle)?;
-        pickles.push(pickle);
+    let names = archive.file_names().collect::<ZipResult<Vec<_>>>()?;
+    let folders = names.iter().filter_map(|name| name.strip_suffix("data.pkl"));
+    let folder = folders.filter(|folder| folder.is_empty() || folder.ends_with('/')).min_by_key(|f| f.len());
+    let mut pickle = Vec::new();
+    if let Some(name) = folder.map(|folder| format!("{folder}data.pkl")) {
+        archive.by_name(&name)?.take(MAX_PICKLE_SIZE).read_to_end(&mut pickle)?;
     }
-    Ok(pickles)
+    Ok(pickle)
 }

@@ -45,7 +45,8 @@ impl Row {
     }
 }
 
-const FAMILIES: [&[Row]; 5] = [linear::ROWS, normalise::ROWS, elementwise::ROWS, reduce::ROWS, movement::ROWS];
+const FAMILIES: [&[Row]; 5] =
+    [linear::ROWS, normalise::ROWS, elementwise::ROWS, reduce::ROWS, movement::ROWS];
 
 static TABLE: LazyLock<HashMap<&str, &Row>> =
     LazyLock::new(|| FAMILIES.into_iter().flatten().map(|row| (row.name, row)).collect());

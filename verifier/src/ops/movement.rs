@@ -59,7 +59,9 @@ fn reshape(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
         }
         _ => return Err("expected one extent of -1 at most".to_owned()),
     }
-    Ok(vec![Fact::new(ctx.input(0)?.dtype, dims).holding(ctx.input(0)?.elements.as_deref().map(<[Expr]>::to_vec))])
+    Ok(vec![
+        Fact::new(ctx.input(0)?.dtype, dims).holding(ctx.input(0)?.elements.as_deref().map(<[Expr]>::to_vec)),
+    ])
 }
 
 fn transpose(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
@@ -143,7 +145,8 @@ fn slice(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
 
 fn sliced(extent: &Expr, start: &Expr, end: &Expr, step: &Expr) -> Result<Expr, Why> {
     let step = step.number().filter(|&s| s != 0).ok_or("expected a step other than 0")?;
-    let (low, high) = if step > 0 { (Expr::Number(0), extent.clone()) } else { (Expr::Number(-1), extent - 1) };
+    let (low, high) =
+        if step > 0 { (Expr::Number(0), extent.clone()) } else { (Expr::Number(-1), extent - 1) };
     let clamp = |at: &Expr| match at.number() {
         Some(n) if n >= i64::from(i32::MAX) => high.clone(),
         Some(n) if n <= i64::from(i32::MIN) => low.clone(),

@@ -193,6 +193,7 @@ mod tests {
     fn what_cannot_run_is_an_error_that_names_the_place() {
         let both = shapes(&[("a", &[3]), ("b", &[3])]);
         let good = file(SUM_AND_DIFFERENCE, "sum");
+        let product = file(&[("MatMul", &["a", "b"], "c")], "c");
         let unknown_operator = file(&[("Frobnicate", &["a", "b"], "c")], "c");
         let unknown_input = file(&[("Add", &["a", "nothing"], "c")], "c");
         let unknown_output = file(&[("Add", &["a", "b"], "c")], "d");
@@ -204,7 +205,7 @@ mod tests {
             (&good, &both, &["product"], "no value product"),
             (&good, &shapes(&[("a", &[3])]), &[], "input b was given no shape"),
             (&good, &shapes(&[("a", &[3]), ("b", &[3]), ("sum", &[3])]), &[], "sum is no input"),
-            (&good, &shapes(&[("a", &[3]), ("b", &[4])]), &[], "the Sub"),
+            (&product, &shapes(&[("a", &[2, 3]), ("b", &[4, 5])]), &[], "the MatMul"),
         ];
         for (model, inputs, outputs, expected) in cases {
             let outputs: Vec<_> = outputs.iter().map(|&o| o.to_owned()).collect();

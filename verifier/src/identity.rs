@@ -1,0 +1,105 @@
+//! What a file of ours says of itself, held against its own graph.
+
+use emo_exporter::encode::metadata;
+use emo_exporter::fold::Rewrite;
+use emo_exporter::models::emo::Variant;
+use emo_exporter::profile::Profile;
+use emo_proto::{Error, ModelProto, Result};
+
+use crate::fact::Fact;
+use crate::infer::declared;
+use crate::sym::Expr;
+
+/// The model that a file claims to be, and its interface.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub variant: &'static Variant,
+    pub profile: &'static Profile,
+    pub opset: i64,
+    pub ir_version: i64,
+    /// `None` where the batch is free.
+    pub batch: Option<usize>,
+    /// Height and width of the input, in pixels.
+    pub size: (usize, usize),
+    pub classes: usize,
+    /// Where the weights came from, as the file tells it.
+    pub weights: String,
+    /// What the profile's exact rewrites took out, as the file tells it.
+    pub rewrites: Vec<Rewrite>,
+}
+
+impl Identity {
+    /// Reads the metadata and the declared interface.
+    ///
+    /// # Errors
+    /// The file is not one that this project writes.
+    pub fn read(model: &ModelProto) -> Result<Self> {
+        let property = |key: &str| {
+            let entry = model.metadata_props.iter().find(|p| p.key() == key);
+            entry.map(|p| p.value()).ok_or_else(|| {
+                Error::new(format!("expected the metadata entry {key} of a file that emo wrote, found none"))
+            })
+        };
+        let (name, profile) = (property(metadata::MODEL)?, property(metadata::PROFILE)?);
+        let variant = Variant::named(name).ok_or_else(|| unknown(metadata::MODEL, name))?;
+        let profile = Profile::named(profile).ok_or_else(|| unknown(metadata::PROFILE, profile))?;
+        let rewrites = property(metadata::REWRITES).unwrap_or_default().lines().map(str::parse);
+        let Interface { batch, size, classes } = interface(model)?;
+        let opset = model.opset_import.iter().find(|set| set.domain().is_empty());
+        Ok(Self {
+            variant,
+            profile,
+            opset: opset.map_or(0, |set| set.version()),
+            ir_version: model.ir_version(),
+            batch,
+            size,
+            classes,
+            weights: property(metadata::WEIGHTS)?.to_owned(),
+            rewrites: rewrites.collect::<Result<_>>()?,
+        })
+    }
+
+    /// Whether published figures apply: 224 × 224, 1000 classes, one image.
+    #[must_use]
+    pub fn is_published(&self) -> bool {
+        (self.size, self.classes, self.batch.unwrap_or(1)) == ((224, 224), 1000, 1)
+    }
+}
+
+fn unknown(key: &str, value: &str) -> Error {
+    Error::new(format!("expected a known value of {key}, found {value:?}; this version may be too old"))
+}
+
+struct Interface {
+    batch: Option<usize>,
+    size: (usize, usize),
+    classes: usize,
+}
+
+/// One input [N, 3, H, W] and one output [N, classes], N alone free.
+fn interface(model: &ModelProto) -> Result<Interface> {
+    let graph = model.graph.as_ref().ok_or_else(|| Error::new("expected a graph, found none"))?;
+    let single = |values: &[emo_proto::ValueInfoProto], what: &str| match values {
+        [value] => Ok(declared(value, &Default::default())),
+        other => Err(Error::new(format!("expected one {what}, found {}", other.len()))),
+    };
+    let (input, output) = (single(&graph.input, "input")?, single(&graph.output, "output")?);
+    let refuse = |what: &str, fact: &Fact| {
+        Error::new(format!("expected an {what}, found {:?}", fact.dims)).at("interface")
+    };
+    let size = |e: &Expr| e.count().map(|n| n as usize);
+    let (batch, height, width) = match input.dims.as_deref() {
+        Ok([n, three, h, w]) if three.is(3) => match (size(h), size(w)) {
+            (Some(h), Some(w)) => (n.clone(), h, w),
+            _ => return Err(refuse("input [N, 3, H, W]", &input)),
+        },
+        _ => return Err(refuse("input [N, 3, H, W]", &input)),
+    };
+    let classes = match output.dims.as_deref() {
+        Ok([n, classes]) if *n == batch => {
+            size(classes).ok_or_else(|| refuse("output [N, classes]", &output))?
+        }
+        _ => return Err(refuse("output [N, classes]", &output)),
+    };
+    Ok(Interface { batch: size(&batch), size: (height, width), classes })
+}

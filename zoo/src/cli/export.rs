@@ -1,0 +1,159 @@
+//! `emo export MODEL`: writes a model, verified before it gets its name.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{anyhow, bail};
+use emo_exporter::models::emo::{Batch, CLASSES, Request, VARIANTS};
+use emo_exporter::profile::{Opset, PROFILES, Profile};
+use emo_exporter::weights::{self, Spec};
+use emo_proto::file::{OnnxFile, write_atomic};
+use emo_proto::tensor::External;
+use emo_verifier::identity::Identity;
+use emo_verifier::runtime::Tract;
+use emo_verifier::verify::{count, findings, numerics};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::output::{Format, Report, json as to_json, model, untrained};
+use super::progress::Progress;
+use super::{Outcome, Verdict};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// emo-1m, emo-2m, emo-5m or emo-6m
+    model: String,
+    /// A checkpoint (.pth, .pt, .safetensors), or formula:SEED for untrained weights
+    #[arg(long, value_name = "PATH|formula:SEED", default_value = "formula:0")]
+    weights: Spec,
+    /// How the model is spelled: reference or portable
+    #[arg(long, default_value = "portable")]
+    profile: String,
+    /// Operator set: 17 or 20
+    #[arg(long, default_value_t = 17)]
+    opset: i64,
+    /// Height and width of the input: 224, or 256x320
+    #[arg(long, value_parser = size, default_value = "224", value_name = "N|HxW")]
+    size: (usize, usize),
+    /// Images a run: a number, or dynamic
+    #[arg(long, value_parser = batch, default_value = "1", value_name = "N|dynamic")]
+    batch: Batch,
+    /// Width of the classifier
+    #[arg(long, default_value_t = CLASSES, value_name = "N")]
+    classes: usize,
+    /// The file to write [default: MODEL.onnx]
+    #[arg(short, long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Write without running the file
+    #[arg(long)]
+    no_verify: bool,
+}
+
+fn size(text: &str) -> Result<(usize, usize), String> {
+    let side = |s: &str| s.parse::<usize>().map_err(|_| format!("expected 224 or 256x320, found {text}"));
+    match text.split_once('x') {
+        Some((height, width)) => Ok((side(height)?, side(width)?)),
+        None => side(text).map(|s| (s, s)),
+    }
+}
+
+fn batch(text: &str) -> Result<Batch, String> {
+    match text {
+        "dynamic" => Ok(Batch::Dynamic),
+        _ => {
+            text.parse().map(Batch::Fixed).map_err(|_| format!("expected a number or dynamic, found {text}"))
+        }
+    }
+}
+
+impl Args {
+    fn request(&self) -> anyhow::Result<Request> {
+        let profile = Profile::named(&self.profile).ok_or_else(|| {
+            let names: Vec<_> = PROFILES.iter().map(|p| p.name).collect();
+            anyhow!("expected a profile out of {}, found {}", names.join(", "), self.profile)
+        })?;
+        let opset = Opset::version(self.opset)
+            .ok_or_else(|| anyhow!("expected opset 17 or 20, found {}", self.opset))?;
+        Ok(Request {
+            variant: model(&self.model)?,
+            profile,
+            opset,
+            size: self.size,
+            batch: self.batch,
+            classes: self.classes,
+        })
+    }
+}
+
+pub fn run(args: &Args) -> Outcome {
+    let progress = Progress::new();
+    let request = args.request()?;
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.onnx", request.variant.name)));
+    if out.is_dir() {
+        bail!("{}: expected a file to write, found a folder", out.display());
+    }
+    progress.step("exporting");
+    let export = emo_exporter::export(&request, &args.weights)
+        .map_err(|error| with_hint(error.into(), &args.weights, &request))?;
+    let origin = export.weights.origin().clone();
+    let file = OnnxFile::from_bytes(export.bytes.into(), External::none())?;
+
+    progress.step("counting");
+    let identity = Identity::read(&file.model)?;
+    let (audit, claim) = count(&file.model, &identity);
+    let findings = findings(&file.model, &identity, &audit, &claim);
+    progress.step("running in tract and in the reference");
+    let run = || numerics(&file.bytes, &identity, &export.weights, &Tract);
+    let numerics = (!args.no_verify).then(run).transpose()?;
+    let report = Report {
+        identity: &identity,
+        audit: &audit,
+        claim: &claim,
+        numerics: numerics.as_ref(),
+        findings: &findings,
+    };
+    let verdict = report.verdict();
+    if verdict == Verdict::Holds {
+        progress.step("writing");
+        write_atomic(&out, &file.bytes)?;
+    }
+    drop(progress);
+
+    let sha256: String = Sha256::digest(&file.bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let written = (verdict == Verdict::Holds).then(|| out.display().to_string());
+    let data = match args.format {
+        Format::Json => {
+            let mut fields = report.fields();
+            fields["schema"] = json!("emo.export/1");
+            fields["file"] = json!({ "path": written, "bytes": file.bytes.len(), "sha256": sha256 });
+            to_json(&fields)?
+        }
+        Format::Text => {
+            let subject = written.unwrap_or_else(|| format!("{} not written", out.display()));
+            let mut text = report.text(&subject);
+            text += &format!("{} bytes, sha256 {sha256}\n", file.bytes.len());
+            if let Some(note) = untrained(&origin) {
+                text += &format!("{note}\n");
+            }
+            text
+        }
+    };
+    Ok((data, verdict))
+}
+
+/// Says which other model the weights fit, if they fit one.
+fn with_hint(error: anyhow::Error, spec: &Spec, request: &Request) -> anyhow::Error {
+    let Spec::File(path) = spec else { return error };
+    let others = VARIANTS.iter().filter(|v| v.name != request.variant.name);
+    match others.into_iter().find(|v| fits(path, v, request.classes)) {
+        Some(other) => {
+            error.context(format!("these are weights of {}, not of {}", other.name, request.variant.name))
+        }
+        None => error,
+    }
+}
+
+fn fits(path: &Path, variant: &'static emo_exporter::models::emo::Variant, classes: usize) -> bool {
+    weights::fits(path, &variant.parameters(classes))
+}

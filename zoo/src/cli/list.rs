@@ -1,0 +1,36 @@
+//! `emo list`: models with their published figures.
+
+use emo_exporter::models::emo::VARIANTS;
+use emo_verifier::paper::published;
+
+use super::output::{Format, json};
+use super::table::{table, thousands};
+use super::{Outcome, Verdict};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub fn run(args: &Args) -> Outcome {
+    let models: Vec<_> = VARIANTS.iter().filter_map(|v| published(v.name)).collect();
+    let text = match args.format {
+        Format::Json => json(&serde_json::json!({ "schema": "emo.list/1", "models": models }))?,
+        Format::Text => {
+            let header = ["model", "params", "exactly", "FLOPs", "exactly (fvcore)", "top-1"];
+            let row = |p: &&emo_verifier::paper::Published| {
+                vec![
+                    p.model.to_owned(),
+                    p.params.to_owned(),
+                    thousands(p.exact_params),
+                    p.flops.to_owned(),
+                    thousands(p.exact_fvcore),
+                    format!("{:.1}", p.top1),
+                ]
+            };
+            table(&header, models.iter().map(row))
+        }
+    };
+    Ok((text, Verdict::Holds))
+}

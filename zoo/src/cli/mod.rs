@@ -1,0 +1,83 @@
+//! The command line: a file a subcommand.
+//!
+//! stdout is data, stderr is talk; a subcommand writes its data whole, at its end.
+
+mod export;
+mod list;
+mod output;
+mod progress;
+mod show;
+mod table;
+mod verify;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Writes EMO vision models as ONNX without Python, and judges ONNX files.
+#[derive(Debug, Parser)]
+#[command(name = "emo", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Models with their published figures
+    List(list::Args),
+    /// A model's core configuration and its counts block by block
+    Show(show::Args),
+    /// Write a model as ONNX and verify it
+    Export(export::Args),
+    /// Check a file that emo wrote: structure, counts and numerics
+    Verify(verify::Args),
+}
+
+/// How a request ended; the number is the exit code. What cannot be served is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Holds = 0,
+    /// A claim, a budget or a tolerance does not hold.
+    Fails = 1,
+    /// An operator or a shape cannot be resolved.
+    Undecidable = 3,
+}
+
+/// The request or the input is wrong.
+const INVALID: u8 = 2;
+
+/// What a subcommand says on stdout, and its verdict.
+type Outcome = anyhow::Result<(String, Verdict)>;
+
+/// Parses the arguments of the process, runs the subcommand, prints.
+#[must_use]
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::List(args) => list::run(&args),
+        Command::Show(args) => show::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Verify(args) => verify::run(&args),
+    };
+    let printed = outcome.and_then(|(data, verdict)| {
+        print(&data)?;
+        Ok(verdict)
+    });
+    match printed {
+        Ok(verdict) => ExitCode::from(verdict as u8),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(INVALID)
+        }
+    }
+}
+
+/// A reader that has seen enough closes the pipe; that is no error.
+fn print(data: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(data.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,208 @@
+//! What subcommands share: formats, arguments, the tables of counts.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, anyhow};
+use clap::ValueEnum;
+use emo_exporter::models::emo::{VARIANTS, Variant};
+use emo_exporter::weights::Origin;
+use emo_verifier::audit::{Audit, Counts};
+use emo_verifier::identity::Identity;
+use emo_verifier::sym::Expr;
+use emo_verifier::verify::{Claim, Finding, Numerics, Reconciled};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::Verdict;
+use super::table::{table, thousands};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    #[default]
+    Text,
+    Json,
+}
+
+/// The model called so, or an error that lists the names.
+pub fn model(name: &str) -> anyhow::Result<&'static Variant> {
+    Variant::named(name).ok_or_else(|| {
+        let names: Vec<_> = VARIANTS.iter().map(|v| v.name).collect();
+        anyhow!("expected a model out of {}, found {name}", names.join(", "))
+    })
+}
+
+/// JSON as a file has it, with a line's end.
+pub fn json(value: &impl Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(value).context("the report has no JSON form")? + "\n")
+}
+
+/// What is known of a file after its counts, and after its run where there was one.
+pub struct Report<'a> {
+    pub identity: &'a Identity,
+    pub audit: &'a Audit,
+    pub claim: &'a Claim,
+    pub numerics: Option<&'a Numerics>,
+    pub findings: &'a [Finding],
+}
+
+impl Report<'_> {
+    pub fn verdict(&self) -> Verdict {
+        let numerics = self.numerics.is_none_or(|n| n.holds);
+        let counted = self.audit.uncounted.is_empty();
+        match numerics && self.findings.iter().all(|f| f.code == "uncounted") {
+            true if counted => Verdict::Holds,
+            true => Verdict::Undecidable,
+            false => Verdict::Fails,
+        }
+    }
+
+    pub fn word(&self) -> &'static str {
+        match self.verdict() {
+            Verdict::Holds if self.numerics.is_none() => "unverified",
+            Verdict::Holds => "pass",
+            Verdict::Fails => "fail",
+            Verdict::Undecidable => "undecided",
+        }
+    }
+
+    /// The interface in a line: `input [1, 3, 224, 224] → logits [1, 1000]`.
+    fn interface(&self) -> String {
+        let batch = self.identity.batch.map_or("batch".to_owned(), |n| n.to_string());
+        let (height, width) = self.identity.size;
+        format!("input [{batch}, 3, {height}, {width}] → logits [{batch}, {}]", self.identity.classes)
+    }
+
+    /// The counts of the file, stage by stage, beside the published ones.
+    pub fn text(&self, subject: &str) -> String {
+        let Identity { variant, profile, opset, ir_version, .. } = self.identity;
+        let mut text = String::new();
+        let name = variant.name;
+        let _ = writeln!(text, "{}  {subject}", self.word());
+        let _ = writeln!(text, "{name}, {} profile, opset {opset}, ir_version {ir_version}", profile.name);
+        let _ = writeln!(text, "{}", self.interface());
+        let _ = writeln!(text, "weights {}", self.identity.weights);
+        let _ = writeln!(text);
+        text += &self.counts();
+        let _ = writeln!(text);
+        text += &self.verification();
+        for finding in self.findings {
+            let _ = writeln!(text, "{}: {}", finding.code, finding.message);
+        }
+        text
+    }
+
+    fn counts(&self) -> String {
+        let mut rows: Vec<Vec<String>> = self.audit.stages().iter().map(|(n, c)| count_row(n, c)).collect();
+        let Claim { params, macs, fvcore, published, .. } = self.claim;
+        let row = |name: &str, of: fn(&Reconciled) -> u64| {
+            let figure = |r| thousands(of(r));
+            vec![name.to_owned(), figure(params), figure(macs), figure(fvcore)]
+        };
+        rows.push(row("in the file", |r| r.file));
+        if !self.identity.rewrites.is_empty() {
+            rows.push(row("folded", |r| r.removed));
+            rows.push(row("the model", Reconciled::total));
+        }
+        if let Some(p) = published {
+            rows.push(vec!["published".to_owned(), p.params.to_owned(), String::new(), p.flops.to_owned()]);
+        }
+        let mut text = table(&["", "params", "MACs", "FLOPs (fvcore)"], rows);
+        if self.identity.batch != Some(1) {
+            let batch = self.identity.batch.map_or("one image".to_owned(), |n| format!("a batch of {n}"));
+            let _ = writeln!(text, "counted for {batch}");
+        }
+        if published.is_some() && self.claim.holds {
+            let _ =
+                writeln!(text, "the published figures hold: params truncated to 0.1M, FLOPs rounded to 1M");
+        } else if published.is_none() {
+            let _ = writeln!(text, "no figures are published for this input size, batch or class count");
+        }
+        text += &self.rewrites();
+        text
+    }
+
+    /// What the profile's rewrites removed, by kind.
+    fn rewrites(&self) -> String {
+        let mut text = String::new();
+        for kind in emo_exporter::fold::Kind::ALL {
+            let rewrites = self.identity.rewrites.iter().filter(|r| r.kind == kind);
+            let (n, params, macs, fvcore) = rewrites.fold((0, 0, 0, 0), |(n, params, macs, fvcore), r| {
+                (n + 1, params + r.parameters, macs + r.macs, fvcore + r.fvcore)
+            });
+            if n > 0 {
+                let [params, macs, fvcore] = [params, macs, fvcore].map(thousands);
+                let what = kind.describe();
+                let _ = writeln!(text, "{n} {what}: {params} params, {macs} MACs, {fvcore} FLOPs (fvcore)");
+            }
+        }
+        text
+    }
+
+    fn verification(&self) -> String {
+        let Some(n) = self.numerics else { return "numerics not checked\n".to_owned() };
+        let (agree, images) = n.top1;
+        let relation = if n.holds { "within" } else { "beyond" };
+        format!(
+            "{} against the f64 reference on {} image{}: max error {:.1e}, {:.1e} of the largest logit, {relation} \
+             {:.0e} ({}); top-1 agrees on {agree} of {images}\n",
+            n.runtime,
+            images,
+            if images == 1 { "" } else { "s" },
+            n.difference.max_abs,
+            n.difference.relative(),
+            n.tolerance.bound,
+            n.tolerance.name,
+        )
+    }
+
+    /// The same as fields.
+    pub fn fields(&self) -> Value {
+        let Identity { variant, profile, opset, ir_version, batch, size, classes, weights, rewrites } =
+            self.identity;
+        let folds: Vec<Value> = rewrites
+            .iter()
+            .map(|r| {
+                json!({ "kind": r.kind.name(), "what": r.what, "into": r.into,
+                        "params": r.parameters, "macs": r.macs, "fvcore": r.fvcore })
+            })
+            .collect();
+        let counts = |(name, counts): &(String, Counts)| {
+            let mut value = json!(counts);
+            value["name"] = json!(name);
+            value
+        };
+        json!({
+            "verdict": self.word(),
+            "model": variant.name,
+            "profile": profile.name,
+            "opset": opset,
+            "ir_version": ir_version,
+            "batch": batch,
+            "size": [size.0, size.1],
+            "classes": classes,
+            "weights": weights,
+            "nodes": self.audit.nodes,
+            "highest_rank": self.audit.highest_rank,
+            "float_initializers": self.audit.float_initializers,
+            "totals": self.audit.totals,
+            "uncounted": self.audit.uncounted,
+            "stages": self.audit.stages().iter().map(counts).collect::<Vec<_>>(),
+            "blocks": self.audit.blocks.iter().map(counts).collect::<Vec<_>>(),
+            "folds": folds,
+            "claim": self.claim,
+            "numerics": self.numerics,
+            "findings": self.findings,
+        })
+    }
+}
+
+/// A line of a table of counts.
+pub fn count_row(name: &str, counts: &Counts) -> Vec<String> {
+    let figure = |e: &Expr| e.count().map_or_else(|| e.to_string(), thousands);
+    vec![name.to_owned(), figure(&counts.params), figure(&counts.cost.macs), figure(&counts.cost.fvcore)]
+}
+
+/// A note on weights that no one trained.
+pub fn untrained(origin: &Origin) -> Option<&'static str> {
+    matches!(origin, Origin::Formula { .. }).then_some("untrained weights, computed from their names")
+}

@@ -1,0 +1,7 @@
+//! The command `emo`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    emo_zoo::cli::main()
+}
