@@ -146,7 +146,7 @@ impl Nodes<'_> {
     fn operand(&mut self, value: Value) -> Result<String> {
         let info = self.graph.value(value);
         if let Some(Source::Scalar(number)) = info.constant {
-            self.constant(&info.name, Tensor::from_f32(Vec::new(), vec![number])?);
+            self.constant(&info.name, &Tensor::from_f32(Vec::new(), vec![number])?);
         }
         Ok(info.name.clone())
     }
@@ -154,11 +154,11 @@ impl Nodes<'_> {
     fn integers(&mut self, values: &[i64]) -> Result<String> {
         let digits: Vec<String> = values.iter().map(ToString::to_string).collect();
         let name = format!("integers.{}", digits.join("x"));
-        self.constant(&name, Tensor::from_i64(vec![values.len()], values)?);
+        self.constant(&name, &Tensor::from_i64(vec![values.len()], values)?);
         Ok(name)
     }
 
-    fn constant(&mut self, name: &str, tensor: Tensor) {
+    fn constant(&mut self, name: &str, tensor: &Tensor) {
         if self.emitted.insert(name.to_owned()) {
             self.nodes.push(NodeProto {
                 name: Some(name.to_owned()),

@@ -4,6 +4,8 @@
 //! times in turn, medians are printed, and each time also as a ratio to copying the
 //! checkpoint, which is the least that any exporter does.
 
+#![expect(clippy::print_stdout, reason = "a benchmark prints")]
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;

@@ -150,7 +150,7 @@ fn reference_initializers_are_the_state_dict() {
     for request in requests(variant).filter(|r| r.profile.name == "reference") {
         let export = emo_exporter::export(&request, &spec).unwrap();
         let graph = open(&export).model.graph.unwrap();
-        let mut names: Vec<_> = graph.initializer.iter().map(|i| i.name()).collect();
+        let mut names: Vec<_> = graph.initializer.iter().map(emo_proto::TensorProto::name).collect();
         names.sort_unstable();
         assert!(names.iter().copied().eq(export.weights.names()));
     }

@@ -6,6 +6,11 @@ pub mod torch_save;
 
 use std::path::{Path, PathBuf};
 
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+fn skipped(relative: &str) {
+    eprintln!("skipped: the fixture {relative} is absent");
+}
+
 /// A file of `../shared`, or `None` where that folder is absent: such a test skips, and says
 /// so. Where `EMO_REQUIRE_FIXTURES=1` is set a missing file is a failure.
 ///
@@ -20,7 +25,7 @@ pub fn fixture(relative: &str) -> Option<PathBuf> {
     }
     let required = std::env::var("EMO_REQUIRE_FIXTURES").is_ok_and(|v| v == "1");
     assert!(!required, "expected the fixture {}, found none", path.display());
-    eprintln!("skipped: the fixture {relative} is absent");
+    skipped(relative);
     None
 }
 

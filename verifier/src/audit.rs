@@ -83,7 +83,11 @@ fn uncounted(inference: &Inference) -> Vec<Uncounted> {
 
 fn float_initializers(model: &ModelProto) -> Expr {
     let initializers = model.graph.iter().flat_map(|g| &g.initializer);
-    initializers.map(crate::ops::Ctx::tensor).filter(|fact| fact.is_float()).map(|fact| fact.count()).sum()
+    initializers
+        .map(crate::ops::Ctx::tensor)
+        .filter(super::fact::Fact::is_float)
+        .map(|fact| fact.count())
+        .sum()
 }
 
 /// The block that a module path lies in: `stage3.1` for `stage3.1.v.conv`, `head` for `head`.

@@ -36,7 +36,7 @@ impl Identity {
     pub fn read(model: &ModelProto) -> Result<Self> {
         let property = |key: &str| {
             let entry = model.metadata_props.iter().find(|p| p.key() == key);
-            entry.map(|p| p.value()).ok_or_else(|| {
+            entry.map(emo_proto::StringStringEntryProto::value).ok_or_else(|| {
                 Error::new(format!("expected the metadata entry {key} of a file that emo wrote, found none"))
             })
         };
@@ -49,7 +49,7 @@ impl Identity {
         Ok(Self {
             variant,
             profile,
-            opset: opset.map_or(0, |set| set.version()),
+            opset: opset.map_or(0, emo_proto::OperatorSetIdProto::version),
             ir_version: model.ir_version(),
             batch,
             size,

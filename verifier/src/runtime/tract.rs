@@ -63,7 +63,7 @@ impl Session for Plan {
 /// The graph of `model`, with `inputs` and `outputs` in this order, as fast as tract can make it.
 fn optimised(model: &[u8], inputs: &[(String, Vec<usize>)], outputs: &[String]) -> TractResult<TypedModel> {
     // Exporters declare output shapes and intermediate types that contradict inference; it needs neither.
-    let reader = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
+    let reader = onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
     // Decoded here, since tract's own reader copies the file once more; dropped before the optimiser starts.
     let ParseResult { mut model, unresolved_inputs, outlets_by_name } =
         reader.parse(&ModelProto::decode(model)?, None)?;

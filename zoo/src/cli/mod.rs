@@ -67,10 +67,15 @@ pub fn main() -> ExitCode {
     match printed {
         Ok(verdict) => ExitCode::from(verdict as u8),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            complain(&error);
             ExitCode::from(INVALID)
         }
     }
+}
+
+#[expect(clippy::print_stderr, reason = "the one place where an error is told")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
 }
 
 /// A reader that has seen enough closes the pipe; that is no error.
