@@ -151,13 +151,16 @@ fn every_format_of_a_checkpoint_gives_the_same_model() {
 /// Each is a clear error, exit 2, and no file.
 #[test]
 fn bad_requests_are_refused() {
-    let rows: [(&[&str], &[&str]); 8] = [
+    let rows: [(&[&str], &[&str]); 11] = [
         (&["export", "emo-3m"], &["emo-3m", "emo-1m, emo-2m, emo-5m, emo-6m"]),
         (&["export", "emo-1m", "--size", "31"], &["31x31", "32"]),
         (&["export", "emo-1m", "--size", "large"], &["large", "256x320"]),
         (&["export", "emo-1m", "--profile", "phone"], &["phone", "portable"]),
         (&["export", "emo-1m", "--opset", "13"], &["13", "17"]),
-        (&["export", "emo-1m", "--batch", "0"], &["batch"]),
+        (&["export", "emo-1m", "--batch", "0"], &["batch", "found 0"]),
+        (&["export", "emo-1m", "--batch", "18446744073709551615"], &["batch", "65536"]),
+        (&["export", "emo-1m", "--classes", "0"], &["classes", "found 0"]),
+        (&["export", "emo-1m", "--size", "16384"], &["too large", "--no-verify"]),
         (&["export", "emo-1m", "--weights", "formula:x"], &["formula:x"]),
         (&["export", "emo-1m", "--weights", "absent.pth"], &["absent.pth"]),
     ];

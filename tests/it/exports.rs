@@ -1,9 +1,13 @@
 //! Exported files: their numbers in tract, their counts, their structure, their bytes.
 
 use emo_exporter::Export;
-use emo_exporter::models::emo::{Batch, Request, VARIANTS, Variant};
+use emo_exporter::builder::Builder;
+use emo_exporter::encode::encode;
+use emo_exporter::layer::Form;
+use emo_exporter::models::emo::{Act, Batch, Norm, Request, VARIANTS, Variant};
+use emo_exporter::models::mmb::{Attention, Block, MetaMobileBlock};
 use emo_exporter::profile::{OPSETS, PROFILES, Profile};
-use emo_exporter::weights::Spec;
+use emo_exporter::weights::{Parameter, Spec, Weights, formula};
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
 use emo_tests::golden::{CLASSIFICATION, Golden};
@@ -14,6 +18,7 @@ use emo_verifier::identity::Identity;
 use emo_verifier::infer::{Bindings, infer};
 use emo_verifier::runtime::{Runtime, Tract};
 use emo_verifier::verify::count;
+use ndarray::ArrayD;
 
 /// Sizes whose maps divide by the window, that do not, and whose window grid is not square.
 const SIZES: [(usize, usize); 6] = [(224, 224), (256, 320), (200, 131), (160, 288), (333, 77), (32, 32)];
@@ -196,5 +201,50 @@ fn files_declare_the_lowest_ir_version() {
 fn the_same_request_gives_the_same_bytes() {
     for request in requests(&VARIANTS[2]) {
         assert_eq!(export(&request).bytes, export(&request).bytes);
+    }
+}
+
+/// The four values of the Meta Mobile Block: parameters and multiply-adds are the closed formulas
+/// of a norm, the expansion, F and the projection, and the block runs.
+#[test]
+fn the_meta_mobile_block_has_four_values() {
+    let (c, lambda, side, k) = (24_usize, 4_usize, 14_usize, 3_usize);
+    let (m, n) = (c * lambda, side * side);
+    let attention = Attention { head_dim: 8, window: Some(7) };
+    let local = |m: usize| (k * k * m + 2 * m, n * k * k * m);
+    let attend = |tokens: usize| (2 * c * c + 2 * c, n * 2 * c * c + 2 * n * tokens * c);
+    let rows = [
+        ("inverted residual", MetaMobileBlock::inverted_residual(4.0, k, 1), m, vec![local(m)]),
+        ("attention", MetaMobileBlock::attention(8), c, vec![attend(n)]),
+        ("feed-forward", MetaMobileBlock::feed_forward(4.0), m, vec![]),
+        ("iRMB", MetaMobileBlock::irmb(4.0, k, 1, Some(attention)), m, vec![attend(49), local(m)]),
+    ];
+    for (name, mmb, m, operator) in rows {
+        let form = Form { profile: Profile::named("reference").unwrap(), opset: &OPSETS[0] };
+        let block = Block { mmb, dim_in: c, dim_out: c, norm: Norm::Layer, act: Act::Gelu };
+        let mut b = Builder::new(name);
+        let x = b.input("input", [1, c, side, side]);
+        let y = block.build(&mut b, x, form).unwrap();
+        b.output(y, "output");
+        let graph = b.finish();
+        let parameters: Vec<_> = graph.constants().into_iter().map(|v| graph.value(v)).collect();
+        let parameters = parameters.iter().filter(|v| v.is_parameter()).map(|v| Parameter {
+            name: v.name.clone(),
+            shape: v.shape.0.iter().map(|d| d.at_batch_one()).collect(),
+        });
+        let weights = Weights::formula(0, &parameters.collect::<Vec<_>>());
+        let bytes = encode(&graph, form.opset, &[], &weights).unwrap();
+        let file = OnnxFile::from_bytes(bytes.into(), External::none()).unwrap();
+        let totals = audit(&file.model, &Bindings::new()).totals;
+        // 2 for the norm, the biased expansion, the projection; F adds its own.
+        let params = 2 * c + c * m + m + m * c + operator.iter().map(|o| o.0).sum::<usize>();
+        let macs = n * c * m + n * m * c + operator.iter().map(|o| o.1).sum::<usize>();
+        assert_eq!((totals.params, totals.cost.macs), (params.into(), macs.into()), "{name}");
+        let mut session =
+            Tract.prepare(&file.bytes, &[("input".to_owned(), vec![1, c, side, side])], &[]).expect(name);
+        let input = formula::input(&[1, c, side, side], 0);
+        let output =
+            session.run(&[ArrayD::from_shape_vec(vec![1, c, side, side], input).unwrap()]).expect(name);
+        assert!(output[0].iter().all(|x| x.is_finite()), "{name}");
     }
 }

@@ -1,7 +1,7 @@
 //! What a file of ours says of itself, held against its own graph.
 
-use emo_exporter::encode::metadata;
 use emo_exporter::fold::Rewrite;
+use emo_exporter::metadata;
 use emo_exporter::models::emo::Variant;
 use emo_exporter::profile::Profile;
 use emo_proto::{Error, ModelProto, Result};
