@@ -5,10 +5,11 @@
 
 use std::panic::Location;
 
+use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, Result};
 
 use crate::fold::Rewrite;
-use crate::graph::{Dim, Graph, Node, Shape, Source, Value, ValueInfo};
+use crate::graph::{Dim, Graph, Node, Part, Shape, Source, Value, ValueInfo};
 use crate::op::{Binary, Op, Unary};
 use crate::shape;
 
@@ -17,12 +18,13 @@ use crate::shape;
 pub struct Builder {
     graph: Graph,
     scope: Vec<String>,
+    part: Part,
 }
 
 impl Builder {
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { graph: Graph { name: name.to_owned(), ..Graph::default() }, scope: Vec::new() }
+        Self { graph: Graph { name: name.to_owned(), ..Graph::default() }, ..Self::default() }
     }
 
     /// Everything that `body` adds is named below `scope`: `v` in `stage3.1` makes `stage3.1.v`.
@@ -30,6 +32,14 @@ impl Builder {
         self.scope.push(scope.to_owned());
         let result = body(self);
         self.scope.pop();
+        result
+    }
+
+    /// Everything that `body` adds belongs to `part`.
+    pub fn part<T>(&mut self, part: Part, body: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = std::mem::replace(&mut self.part, part);
+        let result = body(self);
+        self.part = outer;
         result
     }
 
@@ -57,8 +67,8 @@ impl Builder {
         }
     }
 
-    pub fn input(&mut self, name: &str, shape: impl Into<Shape>) -> Value {
-        let value = self.value(name.to_owned(), shape.into(), None);
+    pub fn input(&mut self, name: &str, shape: impl Into<Shape>, dtype: DataType) -> Value {
+        let value = self.value(name.to_owned(), shape.into(), dtype, None);
         self.graph.inputs.push(value);
         value
     }
@@ -71,22 +81,26 @@ impl Builder {
 
     /// The state-dict entry `name` of this scope.
     pub fn parameter(&mut self, name: &str, shape: impl Into<Shape>) -> Value {
+        self.constant(name, shape, Source::Parameter)
+    }
+
+    /// A constant `name` of this scope.
+    pub(crate) fn constant(&mut self, name: &str, shape: impl Into<Shape>, source: Source) -> Value {
         let path = self.path(name);
-        self.value(path, shape.into(), Some(Source::Parameter))
+        self.value(path, shape.into(), DataType::Float, Some(source))
     }
 
     /// A number that is no parameter; equal numbers are one value.
     pub fn scalar(&mut self, number: f32) -> Value {
-        let source = Some(Source::Scalar(number));
-        match self.graph.values.iter().position(|v| v.constant == source) {
-            Some(index) => Value(index),
-            None => self.value(format!("constant.{number}"), Shape(Vec::new()), source),
-        }
+        self.numbers(&format!("constant.{number}"), Shape(Vec::new()), vec![number])
     }
 
-    /// Gives `value`, a constant, other elements of the same shape.
-    pub(crate) fn resource(&mut self, value: Value, source: Source) {
-        self.graph.values[value.0].constant = Some(source);
+    /// Numbers that are no parameters; equal names are one value.
+    pub(crate) fn numbers(&mut self, name: &str, shape: Shape, numbers: Vec<f32>) -> Value {
+        match self.graph.values.iter().position(|v| v.constant.is_some() && v.name == name) {
+            Some(index) => Value(index),
+            None => self.value(name.to_owned(), shape, DataType::Float, Some(Source::Numbers(numbers))),
+        }
     }
 
     /// Notes what a form leaves out of the published model.
@@ -177,6 +191,12 @@ impl Builder {
         self.push(name, Op::Transpose { perm: perm.to_vec() }, &[x])
     }
 
+    /// Parts of `axis`, one behind the other.
+    #[track_caller]
+    pub fn concat(&mut self, name: &str, parts: &[Value], axis: usize) -> Result<Value> {
+        self.push(name, Op::Concat { axis }, parts)
+    }
+
     /// Equal parts of `axis`.
     #[track_caller]
     pub fn halves(&mut self, name: &str, x: Value, axis: usize) -> Result<[Value; 2]> {
@@ -185,16 +205,39 @@ impl Builder {
         Ok([parts[0], parts[1]])
     }
 
-    /// Zeros below and to the right of a feature map.
+    /// So many zeros behind the end of each axis.
     #[track_caller]
-    pub fn pad(&mut self, name: &str, x: Value, bottom: usize, right: usize) -> Result<Value> {
-        self.push(name, Op::Pad { bottom, right }, &[x])
+    pub fn pad(&mut self, name: &str, x: Value, behind: &[usize]) -> Result<Value> {
+        self.push(name, Op::Pad { behind: behind.to_vec() }, &[x])
     }
 
-    /// The upper left part of a feature map.
+    /// The first `extents` elements of `axes`.
     #[track_caller]
-    pub fn crop(&mut self, name: &str, x: Value, height: usize, width: usize) -> Result<Value> {
-        self.push(name, Op::Crop { height, width }, &[x])
+    pub fn crop(&mut self, name: &str, x: Value, axes: &[usize], extents: &[usize]) -> Result<Value> {
+        self.push(name, Op::Crop { axes: axes.to_vec(), extents: extents.to_vec() }, &[x])
+    }
+
+    /// See [`Op::SpaceToDepth`].
+    #[track_caller]
+    pub fn space_to_depth(&mut self, name: &str, x: Value, block: usize) -> Result<Value> {
+        self.push(name, Op::SpaceToDepth { block }, &[x])
+    }
+
+    /// See [`Op::DepthToSpace`].
+    #[track_caller]
+    pub fn depth_to_space(&mut self, name: &str, x: Value, block: usize) -> Result<Value> {
+        self.push(name, Op::DepthToSpace { block }, &[x])
+    }
+
+    /// See [`Op::GlobalAveragePool`].
+    #[track_caller]
+    pub fn global_average_pool(&mut self, name: &str, x: Value) -> Result<Value> {
+        self.push(name, Op::GlobalAveragePool, &[x])
+    }
+
+    #[track_caller]
+    pub fn cast(&mut self, name: &str, x: Value, to: DataType) -> Result<Value> {
+        self.push(name, Op::Cast { to }, &[x])
     }
 
     #[track_caller]
@@ -214,20 +257,25 @@ impl Builder {
     fn append(&mut self, name: &str, op: Op, inputs: &[Value], shapes: Vec<Shape>) -> Vec<Value> {
         let name = self.path(name);
         let single = shapes.len() == 1;
+        let dtype = match op {
+            Op::Cast { to } => to,
+            _ => inputs.first().map_or(DataType::Float, |&v| self.graph.value(v).dtype),
+        };
         let outputs: Vec<Value> = shapes
             .into_iter()
             .enumerate()
             .map(|(i, shape)| {
                 let name = if single { name.clone() } else { format!("{name}.{i}") };
-                self.value(name, shape, None)
+                self.value(name, shape, dtype, None)
             })
             .collect();
-        self.graph.nodes.push(Node { name, op, inputs: inputs.to_vec(), outputs: outputs.clone() });
+        let (inputs, part) = (inputs.to_vec(), self.part);
+        self.graph.nodes.push(Node { name, op, inputs, outputs: outputs.clone(), part });
         outputs
     }
 
-    fn value(&mut self, name: String, shape: Shape, constant: Option<Source>) -> Value {
-        self.graph.values.push(ValueInfo { name, shape, constant });
+    fn value(&mut self, name: String, shape: Shape, dtype: DataType, constant: Option<Source>) -> Value {
+        self.graph.values.push(ValueInfo { name, shape, dtype, constant });
         Value(self.graph.values.len() - 1)
     }
 

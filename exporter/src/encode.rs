@@ -4,14 +4,17 @@ use std::collections::HashSet;
 
 use emo_proto::attribute_proto::AttributeType;
 use emo_proto::tensor::Tensor;
+use emo_proto::tensor_proto::DataType;
 use emo_proto::tensor_shape_proto::{Dimension, dimension};
 use emo_proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, Result, StringStringEntryProto,
-    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, tensor_proto, type_proto,
+    AttributeProto, Error, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, Result,
+    StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
+use half::f16;
 use prost::Message;
 
 use crate::graph::{Dim, Graph, Node, Shape, Source, Value, ValueInfo};
+use crate::half::LARGEST;
 use crate::op::Op;
 use crate::profile::Opset;
 use crate::weights::Weights;
@@ -59,17 +62,40 @@ fn property((key, value): &(&str, String)) -> StringStringEntryProto {
     StringStringEntryProto { key: Some((*key).to_owned()), value: Some(value.clone()) }
 }
 
-/// A scalar is written as a node and has no initializer.
+/// Numbers that are no parameters are written as a node and have no initializer.
 fn initializer(value: &ValueInfo, weights: &Weights) -> Result<Option<TensorProto>> {
-    let dims = || value.shape.0.iter().map(|d| d.at_batch_one()).collect();
-    let folded = match &value.constant {
-        Some(Source::Parameter) => return Ok(Some(weights.require(&value.name)?.encode(&value.name))),
+    let elements = match &value.constant {
+        Some(Source::Parameter) => {
+            let tensor = weights.require(&value.name)?;
+            if (value.dtype, dims(value)) == (DataType::Float, tensor.dims.clone()) {
+                return Ok(Some(tensor.encode(&value.name)));
+            }
+            tensor.f32s()
+        }
         Some(Source::FoldedWeight(conv)) => conv.weight(weights),
         Some(Source::FoldedBias(conv)) => conv.bias(weights),
-        Some(Source::Scalar(_)) | None => return Ok(None),
+        Some(Source::Numbers(_)) | None => return Ok(None),
     };
-    let tensor = Tensor::from_f32(dims(), folded?).map_err(|e| e.at(&value.name))?;
+    let tensor = tensor(value, elements?).map_err(|e| e.at(&value.name))?;
     Ok(Some(tensor.encode(&value.name)))
+}
+
+fn dims(value: &ValueInfo) -> Vec<usize> {
+    value.shape.0.iter().map(|d| d.at_batch_one()).collect()
+}
+
+/// The elements in the value's shape and type.
+fn tensor(value: &ValueInfo, elements: Vec<f32>) -> Result<Tensor> {
+    if value.dtype != DataType::Float16 {
+        return Tensor::from_f32(dims(value), elements);
+    }
+    let halves = elements.into_iter().map(f16::from_f32);
+    if let Some((index, _)) = halves.clone().enumerate().find(|(_, half)| !half.is_finite()) {
+        let why = format!("element {index} is beyond float16's {LARGEST}; --dtype f32 holds it");
+        return Err(Error::new(why));
+    }
+    let bytes: Vec<u8> = halves.flat_map(f16::to_le_bytes).collect();
+    Tensor::new(DataType::Float16, dims(value), bytes.into())
 }
 
 fn value_info(value: &ValueInfo) -> ValueInfoProto {
@@ -81,7 +107,7 @@ fn value_info(value: &ValueInfo) -> ValueInfoProto {
         ..Dimension::default()
     };
     let tensor = type_proto::Tensor {
-        elem_type: Some(tensor_proto::DataType::Float as i32),
+        elem_type: Some(value.dtype as i32),
         shape: Some(TensorShapeProto { dim: value.shape.0.iter().map(dim).collect() }),
     };
     ValueInfoProto {
@@ -126,8 +152,8 @@ impl Nodes<'_> {
 
     fn operand(&mut self, value: Value) -> Result<String> {
         let info = self.graph.value(value);
-        if let Some(Source::Scalar(number)) = info.constant {
-            self.constant(&info.name, &Tensor::from_f32(Vec::new(), vec![number])?);
+        if let Some(Source::Numbers(numbers)) = &info.constant {
+            self.constant(&info.name, &tensor(info, numbers.clone())?);
         }
         Ok(info.name.clone())
     }
@@ -186,10 +212,18 @@ impl Nodes<'_> {
             Op::Reshape => (Vec::new(), vec![target(self.graph.shape(node.outputs[0]))]),
             Op::Transpose { perm } => (vec![ints("perm", perm.iter().copied())], Vec::new()),
             Op::Split { axis, sizes } => (vec![int("axis", *axis)], vec![integers(sizes)]),
-            Op::Pad { bottom, right } => (Vec::new(), vec![integers(&[0, 0, 0, 0, 0, 0, *bottom, *right])]),
-            Op::Crop { height, width } => {
-                (Vec::new(), vec![vec![0, 0], integers(&[*height, *width]), vec![2, 3]])
+            Op::Concat { axis } => (vec![int("axis", *axis)], Vec::new()),
+            Op::Pad { behind } => {
+                let before = std::iter::repeat_n(0, behind.len());
+                (Vec::new(), vec![before.chain(integers(behind)).collect()])
             }
+            Op::Crop { axes, extents } => {
+                (Vec::new(), vec![vec![0; axes.len()], integers(extents), integers(axes)])
+            }
+            Op::SpaceToDepth { block } => (vec![int("blocksize", *block)], Vec::new()),
+            Op::DepthToSpace { block } => (vec![int("blocksize", *block), text("mode", "DCR")], Vec::new()),
+            Op::GlobalAveragePool => (Vec::new(), Vec::new()),
+            Op::Cast { to } => (vec![int_signed("to", i64::from(*to as i32))], Vec::new()),
         }
     }
 }
@@ -217,6 +251,10 @@ fn int(name: &str, value: usize) -> AttributeProto {
 
 fn float(name: &str, value: f64) -> AttributeProto {
     AttributeProto { f: Some(value as f32), ..attribute(name, AttributeType::Float) }
+}
+
+fn text(name: &str, value: &str) -> AttributeProto {
+    AttributeProto { s: Some(value.as_bytes().to_vec().into()), ..attribute(name, AttributeType::String) }
 }
 
 fn ints(name: &str, values: impl IntoIterator<Item = usize>) -> AttributeProto {

@@ -1,5 +1,6 @@
-//! Exact rewrites: batch norms and the attention scale go into the convolutions beside
-//! them. Each notes what it took out, so that an audit ends at the published figures.
+//! Exact rewrites: norms and the attention scale go into the convolutions beside them, linear
+//! neighbours become one. Each notes what it took out, or put in, so that an audit ends at the
+//! published figures.
 //!
 //! Weights are folded with plain f64 loops in a fixed order and a square root, which
 //! IEEE 754 rounds exactly: the same bytes on every machine.
@@ -9,11 +10,11 @@ use std::str::FromStr;
 
 use emo_proto::{Error, Result};
 
-use crate::graph::{BatchNorm, FoldedConv, Graph, Source, Value};
+use crate::graph::{Affine, Dim, FoldedConv, Graph, Source, Value};
 use crate::op::Op;
 use crate::weights::Weights;
 
-/// What an exact rewrite removed from the published model.
+/// What an exact rewrite removed from the published model; what it added is negative.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rewrite {
     pub kind: Kind,
@@ -22,11 +23,12 @@ pub struct Rewrite {
     /// The module that does its work now: `stage1.0.v.conv`.
     pub into: String,
     /// Learnable parameters fewer in the file.
-    pub parameters: u64,
+    pub parameters: i64,
     /// Multiply-adds fewer, for the whole (or a free batch's single) input.
-    pub macs: u64,
-    /// Fewer in fvcore's count: multiply-adds, and 2 per element of a batch norm.
-    pub fvcore: u64,
+    pub macs: i64,
+    /// Fewer in fvcore's count: multiply-adds, 2 per element of a batch norm, 5 of a layer norm,
+    /// 1 of what is pooled.
+    pub fvcore: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +39,19 @@ pub enum Kind {
     Scale,
     /// A pointwise convolution that skips the tokens that only pad a window.
     Padding,
+    /// A layer norm spelled out, or the part of one that was folded into what reads it.
+    LayerNorm,
+    /// Two pointwise convolutions in a row made one.
+    Merge,
+    /// A mean over the map written as pooling, which fvcore counts.
+    Pool,
+    /// An image of bytes normalised in the file.
+    Image,
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Kind::Norm, Kind::Scale, Kind::Padding];
+    pub const ALL: [Self; 7] =
+        [Kind::Norm, Kind::Scale, Kind::Padding, Kind::LayerNorm, Kind::Merge, Kind::Pool, Kind::Image];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -48,6 +59,10 @@ impl Kind {
             Kind::Norm => "norm",
             Kind::Scale => "scale",
             Kind::Padding => "padding",
+            Kind::LayerNorm => "layer-norm",
+            Kind::Merge => "merge",
+            Kind::Pool => "pool",
+            Kind::Image => "image",
         }
     }
 
@@ -58,6 +73,10 @@ impl Kind {
             Kind::Norm => "batch norms folded into convolutions",
             Kind::Scale => "attention scales folded into q",
             Kind::Padding => "value convolutions that skip padded tokens",
+            Kind::LayerNorm => "layer norms spelled out or folded",
+            Kind::Merge => "pairs of convolutions made one",
+            Kind::Pool => "means written as pooling",
+            Kind::Image => "images normalised in the file",
         }
     }
 }
@@ -111,7 +130,7 @@ pub(crate) fn batch_norms(graph: &mut Graph) {
             continue;
         };
         let (x, y) = (node.inputs[0], node.outputs[0]);
-        let norm = BatchNorm { name: node.name.clone(), epsilon };
+        let norm = Affine::BatchNorm { name: node.name.clone(), epsilon };
         let forward: Vec<usize> = graph.readers(y).collect();
         let backward = graph.writer(x).filter(|&w| matches!(graph.nodes[w].op, Op::Conv { .. }));
         let pointwise = |&i: &usize| matches!(graph.nodes[i].op, Op::Conv { pad: 0, group: 1, stride: 1 });
@@ -125,37 +144,94 @@ pub(crate) fn batch_norms(graph: &mut Graph) {
             continue;
         };
         let biases = targets.iter().map(|&conv| fold_into(graph, conv, &norm, before)).sum::<usize>();
-        let elements = graph.shape(x).elements().map_or(0, |d| d.at_batch_one() as u64);
-        let channels =
-            graph.shape(graph.nodes[index].inputs[1]).elements().map_or(0, super::graph::Dim::at_batch_one);
+        let elements = graph.shape(x).elements().map_or(0, Dim::at_batch_one) as i64;
+        let channels = graph.shape(graph.nodes[index].inputs[1]).elements().map_or(0, Dim::at_batch_one);
         graph.rewrites.push(Rewrite {
             kind: Kind::Norm,
-            what: norm.name,
+            what: graph.nodes[index].name.clone(),
             into: targets.iter().map(|&i| graph.nodes[i].name.as_str()).collect::<Vec<_>>().join(", "),
-            parameters: (2 * channels).saturating_sub(biases) as u64,
+            parameters: 2 * channels as i64 - biases as i64,
             macs: 0,
             fvcore: 2 * elements,
         });
         remove(graph, index, x, y);
     }
-    graph.rewrites.sort_by(|a, b| a.what.cmp(&b.what));
+}
+
+/// Makes one of each pair of pointwise convolutions that nothing stands between, where the first
+/// has no bias, no other reader, and the one costs less than the two.
+pub(crate) fn merge_neighbours(graph: &mut Graph) {
+    let mut index = 0;
+    while index < graph.nodes.len() {
+        let Some(second) = neighbour(graph, index) else {
+            index += 1;
+            continue;
+        };
+        let [inner, outer] = [index, second].map(|node| graph.nodes[node].inputs[1]);
+        let extent = |v: Value, axis: usize| graph.shape(v).0[axis].at_batch_one() as i64;
+        let (input, middle, out) = (extent(inner, 1), extent(inner, 0), extent(outer, 0));
+        let parameters = middle * input + out * middle - out * input;
+        let (x, y) = (graph.nodes[index].inputs[0], graph.nodes[index].outputs[0]);
+        let pixels = graph.shape(y).elements().map_or(0, Dim::at_batch_one) as i64 / middle.max(1);
+        let macs = parameters * pixels;
+        let mut folded = folded(graph, second);
+        folded.inner = Some(graph.value(inner).name.clone());
+        graph.values[outer.0].shape.0[1] = graph.shape(inner).0[1];
+        resource(graph, second, &folded);
+        let [what, into] = [index, second].map(|node| graph.nodes[node].name.clone());
+        graph.rewrites.push(Rewrite { kind: Kind::Merge, what, into, parameters, macs, fvcore: macs });
+        remove(graph, index, x, y);
+    }
+}
+
+/// The convolution that alone reads the convolution `index`, if they can be one.
+fn neighbour(graph: &Graph, index: usize) -> Option<usize> {
+    let pointwise = |i: usize| matches!(graph.nodes[i].op, Op::Conv { pad: 0, group: 1, stride: 1 });
+    let node = &graph.nodes[index];
+    let untouched = |v: &Value| graph.value(*v).is_parameter();
+    let kernel = |i: usize| graph.shape(graph.nodes[i].inputs[1]).0[2..] == [Dim::Fixed(1); 2];
+    let y = *node.outputs.first()?;
+    let mut readers = graph.readers(y);
+    let second = readers.next().filter(|_| readers.next().is_none() && !graph.outputs.contains(&y))?;
+    let fits = pointwise(index) && pointwise(second) && kernel(index) && kernel(second);
+    let plain = node.inputs.len() == 2 && node.inputs[1..].iter().all(untouched);
+    let extent = |node: usize, axis: usize| graph.shape(graph.nodes[node].inputs[1]).0[axis].at_batch_one();
+    let cheaper = || {
+        let (input, middle, out) = (extent(index, 1), extent(index, 0), extent(second, 0));
+        out * input < middle * (input + out)
+    };
+    (fits && plain && cheaper()).then_some(second)
+}
+
+/// What is folded into the convolution `conv` so far.
+fn folded(graph: &Graph, conv: usize) -> FoldedConv {
+    let inputs = &graph.nodes[conv].inputs;
+    match &graph.value(inputs[1]).constant {
+        Some(Source::FoldedWeight(folded)) => folded.clone(),
+        _ => FoldedConv {
+            weight: graph.value(inputs[1]).name.clone(),
+            bias: inputs.get(2).map(|&b| graph.value(b).name.clone()),
+            ..FoldedConv::default()
+        },
+    }
+}
+
+/// Gives the convolution `conv` the weight and the bias of `folded`.
+fn resource(graph: &mut Graph, conv: usize, folded: &FoldedConv) {
+    let inputs = graph.nodes[conv].inputs.clone();
+    graph.values[inputs[1].0].constant = Some(Source::FoldedWeight(folded.clone()));
+    if let Some(bias) = inputs.get(2) {
+        graph.values[bias.0].constant = Some(Source::FoldedBias(folded.clone()));
+    }
 }
 
 /// Notes `norm` in the convolution's weight and bias; returns how many bias elements are new.
-fn fold_into(graph: &mut Graph, conv: usize, norm: &BatchNorm, before: bool) -> usize {
+fn fold_into(graph: &mut Graph, conv: usize, norm: &Affine, before: bool) -> usize {
     let weight = graph.nodes[conv].inputs[1];
-    let mut folded = match graph.value(weight).constant.clone() {
-        Some(Source::FoldedWeight(folded)) => folded,
-        _ => FoldedConv {
-            weight: graph.value(weight).name.clone(),
-            bias: graph.nodes[conv].inputs.get(2).map(|&b| graph.value(b).name.clone()),
-            ..FoldedConv::default()
-        },
-    };
+    let mut folded = folded(graph, conv);
     *(if before { &mut folded.before } else { &mut folded.after }) = Some(norm.clone());
-    graph.values[weight.0].constant = Some(Source::FoldedWeight(folded.clone()));
-    if let Some(&bias) = graph.nodes[conv].inputs.get(2) {
-        graph.values[bias.0].constant = Some(Source::FoldedBias(folded));
+    resource(graph, conv, &folded);
+    if graph.nodes[conv].inputs.len() > 2 {
         return 0;
     }
     let out = graph.shape(weight).0[0];
@@ -173,7 +249,7 @@ fn remove(graph: &mut Graph, index: usize, input: Value, output: Value) {
 }
 
 impl FoldedConv {
-    /// The weight `[O, I, k, k]` with everything folded in, row-major.
+    /// The weight `[O, I, …]` with everything folded in, row-major.
     ///
     /// # Errors
     /// A state-dict entry is missing or no float.
@@ -183,18 +259,21 @@ impl FoldedConv {
         let taps: usize = weight.dims[2..].iter().product();
         let before = self.before.as_ref().map(|n| n.scale_and_shift(weights)).transpose()?;
         let after = self.after.as_ref().map(|n| n.scale_and_shift(weights)).transpose()?;
-        let mut elements = weight.f32s()?;
-        for o in 0..out {
+        let elements = weight.f32s()?;
+        let rows = self.rows.clone().unwrap_or(0..out);
+        let mut scaled = Vec::with_capacity(rows.len() * inner * taps);
+        for o in rows {
             let row = after.as_ref().map_or(1.0, |(scale, _)| scale[o]) * self.factor(o);
             for i in 0..inner {
                 let factor = row * before.as_ref().map_or(1.0, |(scale, _)| scale[i]);
                 let start = (o * inner + i) * taps;
-                for element in &mut elements[start..start + taps] {
-                    *element = (f64::from(*element) * factor) as f32;
-                }
+                scaled.extend(elements[start..start + taps].iter().map(|&e| f64::from(e) * factor));
             }
         }
-        Ok(elements)
+        if let Some(name) = &self.inner {
+            scaled = product(&scaled, &weights.require(name)?.f64s()?, inner);
+        }
+        Ok(scaled.into_iter().map(|e| e as f32).collect())
     }
 
     /// The bias `[O]` with everything folded in.
@@ -222,7 +301,8 @@ impl FoldedConv {
                 *b = *b * s + t;
             }
         }
-        Ok(bias.iter().enumerate().map(|(o, b)| (b * self.factor(o)) as f32).collect())
+        let rows = self.rows.clone().unwrap_or(0..out);
+        Ok(rows.map(|o| (bias[o] * self.factor(o)) as f32).collect())
     }
 
     fn factor(&self, row: usize) -> f64 {
@@ -230,19 +310,36 @@ impl FoldedConv {
     }
 }
 
-impl BatchNorm {
-    /// `γ/√(σ²+ε)` and `β − μ·γ/√(σ²+ε)`, per channel.
+/// `a: [M, K]` times `b: [K, N]`, row-major, summed in order.
+fn product(a: &[f64], b: &[f64], k: usize) -> Vec<f64> {
+    let n = b.len() / k.max(1);
+    let mut c = Vec::with_capacity(a.len() / k.max(1) * n);
+    for row in a.chunks_exact(k.max(1)) {
+        let start = c.len();
+        c.resize(start + n, 0.0);
+        for (a, b) in row.iter().zip(b.chunks_exact(n.max(1))) {
+            for (c, b) in c[start..].iter_mut().zip(b) {
+                *c += a * b;
+            }
+        }
+    }
+    c
+}
+
+impl Affine {
+    /// `γ/√(σ²+ε)` and `β − μ·γ/√(σ²+ε)` of a batch norm, γ and β of a layer norm, per channel.
     fn scale_and_shift(&self, weights: &Weights) -> Result<(Vec<f64>, Vec<f64>)> {
-        let entry = |name: &str| {
-            weights.require(&format!("{}.{name}", self.name)).and_then(emo_proto::tensor::Tensor::f64s)
+        let (Affine::BatchNorm { name, .. } | Affine::LayerNorm { name }) = self;
+        let entry = |entry: &str| {
+            weights.require(&format!("{name}.{entry}")).and_then(emo_proto::tensor::Tensor::f64s)
         };
         let (gamma, beta) = (entry("weight")?, entry("bias")?);
+        let Affine::BatchNorm { epsilon, .. } = self else { return Ok((gamma, beta)) };
         let (mean, variance) = (entry("running_mean")?, entry("running_var")?);
         if let Some(v) = variance.iter().find(|&&v| v < 0.0) {
-            return Err(Error::new(format!("a variance of {v} cannot be folded")).at(&self.name));
+            return Err(Error::new(format!("a variance of {v} cannot be folded")).at(name));
         }
-        let scale: Vec<f64> =
-            gamma.iter().zip(&variance).map(|(g, v)| g / (v + self.epsilon).sqrt()).collect();
+        let scale: Vec<f64> = gamma.iter().zip(&variance).map(|(g, v)| g / (v + epsilon).sqrt()).collect();
         let shift = beta.iter().zip(&mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
         Ok((scale, shift))
     }

@@ -5,6 +5,9 @@
 //! becomes an operand only when the graph is written.
 
 use std::fmt;
+use std::ops::Range;
+
+use emo_proto::tensor_proto::DataType;
 
 use crate::fold::Rewrite;
 use crate::op::Op;
@@ -73,7 +76,7 @@ impl fmt::Display for Dim {
     }
 }
 
-/// The shape of a float tensor, outermost extent first.
+/// The shape of a tensor, outermost extent first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape(pub Vec<Dim>);
 
@@ -122,27 +125,32 @@ impl fmt::Display for Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Value(pub(crate) usize);
 
-/// A batch norm as a folded convolution needs it: the prefix of its four
-/// state-dict entries and its ε.
+/// A scale and a shift per channel, by the prefix of their state-dict entries.
 #[derive(Debug, Clone, PartialEq)]
-pub struct BatchNorm {
-    pub name: String,
-    pub epsilon: f64,
+pub enum Affine {
+    /// A batch norm in inference form: four entries and ε.
+    BatchNorm { name: String, epsilon: f64 },
+    /// What a layer norm does once its statistics are divided out: two entries.
+    LayerNorm { name: String },
 }
 
-/// A convolution and everything linear that was folded into it.
+/// A convolution, or a matrix product, and everything linear that was folded into it.
 ///
 /// With `before` = scale s, shift t per input channel, `after` = scale a, shift c per
-/// output channel, and r the factor of an output row:
-/// `W'[o,i] = r·a·s·W[o,i]` and `b'[o] = r·(a·(b[o] + Σ W[o,i]·t[i]) + c)`.
+/// output channel, P the weight of the pointwise convolution `inner`, and r the factor of an
+/// output row: `W'[o,i] = r·a·Σ_j W[o,j]·s[j]·P[j,i]` (without `inner`, P is the identity)
+/// and `b'[o] = r·(a·(b[o] + Σ W[o,j]·t[j]) + c)`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FoldedConv {
     pub weight: String,
     pub bias: Option<String>,
-    pub before: Option<BatchNorm>,
-    pub after: Option<BatchNorm>,
+    pub inner: Option<String>,
+    pub before: Option<Affine>,
+    pub after: Option<Affine>,
     /// The first output channels are multiplied by a factor: how many, by what.
     pub scaled: Option<(usize, f64)>,
+    /// The published output channels that are here; all where absent.
+    pub rows: Option<Range<usize>>,
 }
 
 /// Where the elements of a constant come from.
@@ -152,14 +160,15 @@ pub enum Source {
     Parameter,
     FoldedWeight(FoldedConv),
     FoldedBias(FoldedConv),
-    /// A scalar, written as a `Constant` node: it is no parameter of the model.
-    Scalar(f32),
+    /// Numbers that are no parameters of the model, written as a `Constant` node.
+    Numbers(Vec<f32>),
 }
 
 #[derive(Debug, Clone)]
 pub struct ValueInfo {
     pub name: String,
     pub shape: Shape,
+    pub dtype: DataType,
     /// `None` for inputs and node outputs.
     pub constant: Option<Source>,
 }
@@ -171,6 +180,22 @@ pub struct Node {
     pub op: Op,
     pub inputs: Vec<Value>,
     pub outputs: Vec<Value>,
+    /// Which layer it is part of, where that decides its precision.
+    pub part: Part,
+}
+
+/// Parts of the network that may need float32 in a float16 file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Part {
+    #[default]
+    Other,
+    /// Mean and variance of a layer norm, and what divides by them.
+    LayerNorm,
+    Softmax,
+    /// Bytes made numbers.
+    Image,
+    /// A GELU that is spelled out: powers and differences of near-equal numbers.
+    Gelu,
 }
 
 /// Nodes in execution order, each value assigned once.
@@ -215,7 +240,7 @@ impl Graph {
     }
 
     pub(crate) fn add_constant(&mut self, name: String, shape: Shape, source: Source) -> Value {
-        self.values.push(ValueInfo { name, shape, constant: Some(source) });
+        self.values.push(ValueInfo { name, shape, dtype: DataType::Float, constant: Some(source) });
         Value(self.values.len() - 1)
     }
 

@@ -21,6 +21,7 @@ pub mod builder;
 pub mod encode;
 pub mod fold;
 pub mod graph;
+pub mod half;
 pub mod layer;
 pub mod models;
 pub mod op;

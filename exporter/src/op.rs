@@ -1,5 +1,7 @@
 //! The operators that we emit, in families; one shape rule serves a family.
 
+use emo_proto::tensor_proto::DataType;
+
 /// An ONNX operator with its attributes and its integer operands.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
@@ -42,21 +44,41 @@ pub enum Op {
         axis: usize,
         sizes: Vec<usize>,
     },
-    /// Zeros behind the last row and the last column of `[N, C, H, W]`.
-    Pad {
-        bottom: usize,
-        right: usize,
+    /// Along one axis, one behind the other.
+    Concat {
+        axis: usize,
     },
-    /// The first rows and columns of `[N, C, H, W]`.
+    /// So many zeros behind the end of each axis.
+    Pad {
+        behind: Vec<usize>,
+    },
+    /// The first elements of some axes: which, how many.
     Crop {
-        height: usize,
-        width: usize,
+        axes: Vec<usize>,
+        extents: Vec<usize>,
+    },
+    /// `[N, C, b·H, b·W]` → `[N, b²·C, H, W]`, the place in a block outermost.
+    SpaceToDepth {
+        block: usize,
+    },
+    /// The inverse (mode DCR).
+    DepthToSpace {
+        block: usize,
+    },
+    /// `[N, C, H, W]` → `[N, C, 1, 1]`, the mean of each map.
+    GlobalAveragePool,
+    /// To the type that the builder was given.
+    Cast {
+        to: DataType,
     },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unary {
     Sigmoid,
+    Abs,
+    Exp,
+    Sqrt,
     Erf,
     /// The exact form, ½·x·(1 + erf(x/√2)); opset 20.
     Gelu,
@@ -65,6 +87,7 @@ pub enum Unary {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Binary {
     Add,
+    Sub,
     Mul,
     Div,
 }
@@ -81,17 +104,26 @@ impl Op {
             Op::LayerNormalization { .. } => "LayerNormalization",
             Op::Softmax => "Softmax",
             Op::Unary(Unary::Sigmoid) => "Sigmoid",
+            Op::Unary(Unary::Abs) => "Abs",
+            Op::Unary(Unary::Exp) => "Exp",
+            Op::Unary(Unary::Sqrt) => "Sqrt",
             Op::Unary(Unary::Erf) => "Erf",
             Op::Unary(Unary::Gelu) => "Gelu",
             Op::Binary(Binary::Add) => "Add",
+            Op::Binary(Binary::Sub) => "Sub",
             Op::Binary(Binary::Mul) => "Mul",
             Op::Binary(Binary::Div) => "Div",
             Op::ReduceMean { .. } => "ReduceMean",
             Op::Reshape => "Reshape",
             Op::Transpose { .. } => "Transpose",
             Op::Split { .. } => "Split",
+            Op::Concat { .. } => "Concat",
             Op::Pad { .. } => "Pad",
             Op::Crop { .. } => "Slice",
+            Op::SpaceToDepth { .. } => "SpaceToDepth",
+            Op::DepthToSpace { .. } => "DepthToSpace",
+            Op::GlobalAveragePool => "GlobalAveragePool",
+            Op::Cast { .. } => "Cast",
         }
     }
 }

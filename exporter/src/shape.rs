@@ -18,15 +18,20 @@ pub(crate) fn infer(op: &Op, inputs: &[&Shape]) -> Result<Vec<Shape>, String> {
             let last = inputs.first().map_or(0, |x| x.rank().saturating_sub(1));
             one(per_channel(inputs, last, 3))
         }
-        Op::Softmax | Op::Unary(_) => one(operand(inputs, 0).cloned()),
+        Op::Softmax | Op::Unary(_) | Op::Cast { .. } => one(operand(inputs, 0).cloned()),
         Op::Binary(_) => one(broadcast(operand(inputs, 0)?, operand(inputs, 1)?)),
         Op::ReduceMean { axes, keep } => one(reduce(operand(inputs, 0)?, axes, *keep)),
         Op::Transpose { perm } => one(transpose(operand(inputs, 0)?, perm)),
         Op::Split { axis, sizes } => split(operand(inputs, 0)?, *axis, sizes),
-        Op::Pad { bottom, right } => one(resize(operand(inputs, 0)?, |h, w| Some((h + bottom, w + right)))),
-        Op::Crop { height, width } => one(resize(operand(inputs, 0)?, |h, w| {
-            (*height <= h && *width <= w).then_some((*height, *width))
-        })),
+        Op::Concat { axis } => one(concat(inputs, *axis)),
+        Op::Pad { behind } => one(pad(operand(inputs, 0)?, behind)),
+        Op::Crop { axes, extents } => one(crop(operand(inputs, 0)?, axes, extents)),
+        Op::SpaceToDepth { block } => one(space_to_depth(operand(inputs, 0)?, *block)),
+        Op::DepthToSpace { block } => one(depth_to_space(operand(inputs, 0)?, *block)),
+        Op::GlobalAveragePool => {
+            feature_map(operand(inputs, 0)?)?;
+            one(reduce(inputs[0], &[2, 3], true))
+        }
         Op::Reshape => Err("a reshape takes its shape from the caller".to_owned()),
     }
 }
@@ -146,8 +151,60 @@ fn split(x: &Shape, axis: usize, sizes: &[usize]) -> Result<Vec<Shape>, String> 
     Ok(sizes.iter().map(part).collect())
 }
 
-fn resize(x: &Shape, to: impl Fn(usize, usize) -> Option<(usize, usize)>) -> Result<Shape, String> {
+fn concat(inputs: &[&Shape], axis: usize) -> Result<Shape, String> {
+    let mut dims = operand(inputs, 0)?.0.clone();
+    let mut extent = 0;
+    for shape in inputs {
+        let Some(&Dim::Fixed(part)) = shape.0.get(axis) else {
+            return Err(format!("expected a fixed extent at axis {axis}, found {shape}"));
+        };
+        let others = |dims: &[Dim]| -> Vec<Dim> {
+            dims.iter().enumerate().filter(|(i, _)| *i != axis).map(|(_, &d)| d).collect()
+        };
+        if others(&shape.0) != others(&dims) {
+            return Err(format!("expected equal extents off axis {axis}, found {shape}"));
+        }
+        extent += part;
+    }
+    dims[axis] = Dim::Fixed(extent);
+    Ok(Shape(dims))
+}
+
+fn pad(x: &Shape, behind: &[usize]) -> Result<Shape, String> {
+    if behind.len() != x.rank() {
+        return Err(format!("expected zeros for {} axes, found {behind:?}", x.rank()));
+    }
+    let wider = |(&dim, &zeros): (&Dim, &usize)| match dim {
+        Dim::Fixed(n) => Ok(Dim::Fixed(n + zeros)),
+        Dim::Batch(_) if zeros == 0 => Ok(dim),
+        Dim::Batch(_) => Err("a free extent cannot be padded".to_owned()),
+    };
+    x.0.iter().zip(behind).map(wider).collect::<Result<_, _>>().map(Shape)
+}
+
+fn crop(x: &Shape, axes: &[usize], extents: &[usize]) -> Result<Shape, String> {
+    let mut dims = x.0.clone();
+    for (&axis, &extent) in axes.iter().zip(extents) {
+        match dims.get_mut(axis) {
+            Some(dim @ &mut Dim::Fixed(n)) if extent <= n => *dim = Dim::Fixed(extent),
+            _ => return Err(format!("expected {extent} elements at least at axis {axis}, found {x}")),
+        }
+    }
+    Ok(Shape(dims))
+}
+
+fn space_to_depth(x: &Shape, block: usize) -> Result<Shape, String> {
     let (n, c, h, w) = feature_map(x)?;
-    let (height, width) = to(h, w).ok_or_else(|| format!("the result is larger than {x}"))?;
-    Ok([n, c.into(), height.into(), width.into()].into())
+    if block == 0 || !h.is_multiple_of(block) || !w.is_multiple_of(block) {
+        return Err(format!("expected sides that divide by {block}, found {x}"));
+    }
+    Ok([n, (c * block * block).into(), (h / block).into(), (w / block).into()].into())
+}
+
+fn depth_to_space(x: &Shape, block: usize) -> Result<Shape, String> {
+    let (n, c, h, w) = feature_map(x)?;
+    if block == 0 || !c.is_multiple_of(block * block) {
+        return Err(format!("expected channels that divide by {block}², found {x}"));
+    }
+    Ok([n, (c / (block * block)).into(), (h * block).into(), (w * block).into()].into())
 }

@@ -6,4 +6,5 @@ mod cli;
 mod exports;
 mod goldens;
 mod house;
+mod profiles;
 mod weights;

@@ -22,6 +22,8 @@ pub enum Work {
     BatchNorm { elements: Expr },
     /// Normalisation by statistics of the input itself.
     LayerNorm { elements: Expr },
+    /// The mean of each map, of so many elements in all.
+    GlobalMean { inputs: Expr },
 }
 
 /// A way to count.
@@ -38,7 +40,7 @@ pub const MACS: Convention = Convention {
     source: "one for each multiply-add of a convolution or a matrix product",
     count: |work| match work {
         Work::Conv { macs, .. } | Work::Linear { macs, .. } | Work::MatMul { macs } => macs.clone(),
-        Work::Free | Work::BatchNorm { .. } | Work::LayerNorm { .. } => 0.into(),
+        Work::Free | Work::BatchNorm { .. } | Work::LayerNorm { .. } | Work::GlobalMean { .. } => 0.into(),
     },
 };
 
@@ -46,10 +48,11 @@ pub const MACS: Convention = Convention {
 pub const FVCORE: Convention = Convention {
     name: "fvcore",
     source: "facebookresearch/fvcore, fvcore/nn/flop_count.py and jit_handles.py: a multiply-add is one, \
-             batch norm 2 and layer norm 5 an element, activations and softmax nothing",
+             batch norm 2 and layer norm 5 an element, adaptive pooling 1, activations and softmax nothing",
     count: |work| match work {
         Work::BatchNorm { elements } => elements * 2,
         Work::LayerNorm { elements } => elements * 5,
+        Work::GlobalMean { inputs } => inputs.clone(),
         Work::Conv { .. } | Work::Linear { .. } | Work::MatMul { .. } | Work::Free => (MACS.count)(work),
     },
 };

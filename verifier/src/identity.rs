@@ -76,7 +76,7 @@ struct Interface {
     classes: usize,
 }
 
-/// One input [N, 3, H, W] and one output [N, classes], N alone free.
+/// One input [N, 3, H, W], or an image [N, H, W, 3], and one output [N, classes], N alone free.
 fn interface(model: &ModelProto) -> Result<Interface> {
     let graph = model.graph.as_ref().ok_or_else(|| Error::new("expected a graph, found none"))?;
     let single = |values: &[emo_proto::ValueInfoProto], what: &str| match values {
@@ -89,7 +89,7 @@ fn interface(model: &ModelProto) -> Result<Interface> {
     };
     let size = |e: &Expr| e.count().map(|n| n as usize);
     let (batch, height, width) = match input.dims.as_deref() {
-        Ok([n, three, h, w]) if three.is(3) => match (size(h), size(w)) {
+        Ok([n, three, h, w] | [n, h, w, three]) if three.is(3) => match (size(h), size(w)) {
             (Some(h), Some(w)) => (n.clone(), h, w),
             _ => return Err(refuse("input [N, 3, H, W]", &input)),
         },

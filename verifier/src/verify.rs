@@ -23,11 +23,11 @@ const MOST_ELEMENTS: usize = 1 << 26;
 /// Seed of the probe: the formula's input, as in the goldens.
 const PROBE_SEED: u64 = 0;
 
-/// A count of the file, of what folding removed, and of the published model.
+/// A count of the file, of what rewriting removed (or, where negative, added), and of the published model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reconciled {
     pub file: u64,
-    pub removed: u64,
+    pub removed: i64,
     /// `None` where nothing is published for this input size or class count.
     pub published: Option<u64>,
 }
@@ -35,7 +35,7 @@ pub struct Reconciled {
 impl Reconciled {
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.file.saturating_add(self.removed)
+        self.file.saturating_add_signed(self.removed)
     }
 
     #[must_use]
@@ -80,7 +80,9 @@ pub struct Finding {
 pub fn count(model: &ModelProto, identity: &Identity) -> (Audit, Claim) {
     let audit = audit(model, &Bindings::from([("batch".to_owned(), 1)]));
     let published = published(identity.variant.name).filter(|_| identity.is_published());
-    let sum = |of: fn(&emo_exporter::fold::Rewrite) -> u64| identity.rewrites.iter().map(of).sum();
+    let sum = |of: fn(&emo_exporter::fold::Rewrite) -> i64| {
+        identity.rewrites.iter().map(of).fold(0, i64::saturating_add)
+    };
     let totals = &audit.totals;
     let reconciled = |file: &crate::sym::Expr, removed, published| Reconciled {
         file: file.count().unwrap_or(0),
@@ -177,7 +179,7 @@ pub fn findings(model: &ModelProto, identity: &Identity, audit: &Audit, claim: &
 
 /// The reference profile's initializers are the published state dict, name for name.
 fn state_dict(model: &ModelProto, identity: &Identity) -> Result<(), String> {
-    if identity.profile.fold {
+    if identity.profile.forms.fold {
         return Ok(());
     }
     let parameters = identity.variant.parameters(identity.classes);

@@ -3,14 +3,17 @@
 //! Source of every figure: "Rethinking Mobile Block for Efficient Attention-based
 //! Models" (ICCV 2023, arXiv 2301.01146) and its published model definitions.
 
+use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, Result};
 
 use crate::builder::Builder;
 use crate::fold;
 use crate::graph::{Dim, Graph, Value};
+use crate::half;
 use crate::layer::{self, Conv, Form};
+use crate::models::image;
 use crate::models::mmb::{Attention, Block, MetaMobileBlock};
-use crate::profile::{OPSETS, Opset, PROFILES, Profile};
+use crate::profile::{Opset, PROFILES, Pool, Profile};
 use crate::weights::Parameter;
 
 /// Which normalisation stands before a block's expansion.
@@ -145,14 +148,26 @@ pub struct Request {
     pub size: (usize, usize),
     pub batch: Batch,
     pub classes: usize,
+    /// Of weights and computation: `Float` or `Float16`. Input and output are float32 either way.
+    pub dtype: DataType,
+    /// Whether the input is an image of bytes, `[N, H, W, 3]` RGB, normalised in the file.
+    pub image_input: bool,
 }
 
 impl Request {
-    /// The published classifier: 224 × 224, batch 1, 1000 classes, opset 17.
+    /// The published classifier: 224 × 224, batch 1, 1000 classes, float32, the profile's opset.
     #[must_use]
     pub fn new(variant: &'static Variant, profile: &'static Profile) -> Self {
-        let opset = &OPSETS[0];
-        Self { variant, profile, opset, size: (224, 224), batch: Batch::Fixed(1), classes: CLASSES }
+        Self {
+            variant,
+            profile,
+            opset: profile.default_opset(),
+            size: (224, 224),
+            batch: Batch::Fixed(1),
+            classes: CLASSES,
+            dtype: DataType::Float,
+            image_input: false,
+        }
     }
 }
 
@@ -198,7 +213,7 @@ impl Variant {
 /// The network: `input: [N, 3, H, W]` → `logits: [N, classes]`.
 ///
 /// # Errors
-/// A side, the batch or the number of classes is out of bounds.
+/// A side, the batch or the number of classes is out of bounds, or the profile does not allow it.
 pub fn build(request: &Request) -> Result<Graph> {
     let (height, width) = request.size;
     if [height, width].iter().any(|side| !(SMALLEST_SIDE..=LARGEST_SIDE).contains(side)) {
@@ -216,22 +231,34 @@ pub fn build(request: &Request) -> Result<Graph> {
     {
         return Err(Error::new(format!("expected 1 to {LARGEST_BATCH} images, found {n}")).at("batch"));
     }
+    request.profile.accept(request)?;
     let form = Form { profile: request.profile, opset: request.opset };
     let batch = match request.batch {
         Batch::Fixed(n) => Dim::Fixed(n),
         Batch::Dynamic => Dim::Batch(1),
     };
     let mut b = Builder::new(request.variant.name);
-    let input = b.input("input", [batch, 3.into(), height.into(), width.into()]);
+    let input = if request.image_input {
+        image::input(&mut b, batch, (height, width))?
+    } else {
+        b.input("input", [batch, 3.into(), height.into(), width.into()], DataType::Float)
+    };
     let mut x = stem(&mut b, input, request.variant.stem, form)?;
     for (name, block) in request.variant.blocks() {
         x = b.within(&name, |b| block.build(b, x, form))?;
     }
-    let logits = head(&mut b, x, request.classes)?;
+    let logits = head(&mut b, x, request.classes, form)?;
     b.output(logits, "logits");
     let mut graph = b.finish();
-    if request.profile.fold {
+    if form.forms().fold {
         fold::batch_norms(&mut graph);
+    }
+    if form.forms().merge {
+        fold::merge_neighbours(&mut graph);
+    }
+    graph.rewrites.sort_by(|a, b| a.what.cmp(&b.what));
+    if request.dtype == DataType::Float16 {
+        half::lower(&mut graph, request.profile.float32);
     }
     Ok(graph)
 }
@@ -241,24 +268,32 @@ pub fn build(request: &Request) -> Result<Graph> {
 fn stem(b: &mut Builder, x: Value, dim: usize, form: Form) -> Result<Value> {
     let x = b.within("stage0.0.convs.0", |b| {
         let c = Conv { kernel: 3, stride: 2, ..Conv::pointwise(dim).biased() };
-        let x = b.within("0", |b| layer::conv(b, x, c))?;
+        let x = b.within("0", |b| layer::conv(b, x, &c))?;
         b.within("1", |b| layer::batch_norm(b, x))
     })?;
     b.within("stage0.1", |b| {
         let x = layer::conv_local(b, x, STEM_KERNEL, 1, form)?;
         let x = layer::squeeze_excite(b, x, form)?;
-        b.within("proj", |b| b.within("conv", |b| layer::conv(b, x, Conv::pointwise(dim))))
+        b.within("proj", |b| b.within("conv", |b| layer::conv(b, x, &Conv::pointwise(dim))))
     })
 }
 
-/// Layer norm, mean over the map, classifier: `[N, C, H, W]` → `[N, classes]`.
-fn head(b: &mut Builder, x: Value, classes: usize) -> Result<Value> {
-    let (_, channels, ..) = b.feature_map(x)?;
-    let x = layer::norm(b, x, Norm::Layer)?;
-    let x = b.reduce_mean("mean", x, &[2, 3], false)?;
+/// Layer norm, mean over the map, classifier: `[N, C, H, W]` → `[N, classes]`. What the norm left
+/// to its readers passes through the mean.
+fn head(b: &mut Builder, x: Value, classes: usize, form: Form) -> Result<Value> {
+    let (n, channels, ..) = b.feature_map(x)?;
+    let normed = layer::norm(b, x, Norm::Layer, true, form)?;
+    let x = match form.forms().pool {
+        Pool::ReduceMean if normed.last => b.reduce_mean("mean", normed.x, &[1, 2], false)?,
+        Pool::ReduceMean => b.reduce_mean("mean", normed.x, &[2, 3], false)?,
+        Pool::GlobalAveragePool => {
+            let map = b.within("norm", |b| normed.channels_first(b))?;
+            let mean = layer::mean(b, map, form)?;
+            b.reshape("mean.rows", mean, [n, channels.into()])?
+        }
+    };
     b.within("head", |b| {
-        let weight = b.parameter("weight", [classes, channels]);
-        let bias = b.parameter("bias", [classes]);
-        b.gemm("", x, weight, bias)
+        let c = Conv { before: normed.affine, ..Conv::pointwise(classes).biased() };
+        layer::linear(b, x, &c)
     })
 }

@@ -5,12 +5,12 @@
 //! inverted residual, the Transformer's attention and its feed-forward are values of it,
 //! and so is EMO's iRMB: `F(·) = (DW-Conv, Skip)(EW-MHSA(·))` (paper, section 3).
 
-use emo_proto::{Error, Result};
+use emo_proto::Result;
 
 use crate::builder::Builder;
 use crate::fold::{Kind, Rewrite};
 use crate::graph::Value;
-use crate::layer::{self, Conv, Form, Grid};
+use crate::layer::{self, Conv, Form, Grid, Normed};
 use crate::models::emo::{Act, Norm};
 use crate::op::Binary;
 
@@ -105,53 +105,46 @@ impl Block {
     /// # Errors
     /// A shape does not fit, or the heads do not divide the channels.
     pub fn build(&self, b: &mut Builder, x: Value, form: Form) -> Result<Value> {
-        let normed = layer::norm(b, x, self.norm)?;
-        let mut y = match self.mmb.operator.attention {
-            Some(attention) => self.attend(b, normed, attention, form)?,
-            None => self.expand(b, normed, form)?,
+        let (n, _, height, width) = b.feature_map(x)?;
+        let attention = self.mmb.operator.attention;
+        let grid = attention.map(|a| match a.window {
+            Some(window) => Grid::new(height, width, window),
+            None => Grid::whole(height, width),
+        });
+        // A padded token has no norm to take part in: its scale and shift must stay apart from it.
+        let folds = grid.is_none_or(|grid| grid.padding() == 0);
+        let normed = layer::norm(b, x, self.norm, folds, form)?;
+        let expand = |b: &mut Builder, x| self.expand(b, x, &normed, form);
+        let mut y = match attention.zip(grid) {
+            Some((attention, grid)) => {
+                if form.forms().unpartition_first && grid.padding() > 0 {
+                    let macs = (n.at_batch_one() * grid.padding() * self.dim_in * self.dim_mid()) as i64;
+                    let free = Rewrite::free(Kind::Padding, b.path("window"), b.path("v.conv"));
+                    b.rewrote(Rewrite { macs, fvcore: macs, ..free });
+                }
+                layer::attend(b, &normed, grid, attention.head_dim, form, expand)?
+            }
+            None => {
+                let x = b.within("norm", |b| normed.channels_first(b))?;
+                expand(b, x)?
+            }
         };
         if let Some(c) = self.mmb.operator.conv {
             let local = layer::conv_local(b, y, c.kernel, c.stride, form)?;
             y = if c.skip && self.has_shortcut() { b.binary("skip", Binary::Add, y, local)? } else { local };
         }
-        let y =
-            b.within("proj", |b| b.within("conv", |b| layer::conv(b, y, Conv::pointwise(self.dim_out))))?;
+        let proj = Conv::pointwise(self.dim_out);
+        let y = b.within("proj", |b| b.within("conv", |b| layer::conv(b, y, &proj)))?;
         if self.has_shortcut() { b.binary("shortcut", Binary::Add, x, y) } else { Ok(y) }
     }
 
-    /// MLP_e with its activation.
-    fn expand(&self, b: &mut Builder, x: Value, form: Form) -> Result<Value> {
+    /// MLP_e with its activation. What `normed` left to its readers passes through attention,
+    /// whose weights sum to one.
+    fn expand(&self, b: &mut Builder, x: Value, normed: &Normed, form: Form) -> Result<Value> {
         b.within("v", |b| {
-            let c = Conv::pointwise(self.dim_mid()).biased();
-            let y = b.within("conv", |b| layer::conv(b, x, c))?;
+            let c = Conv { before: normed.affine.clone(), ..Conv::pointwise(self.dim_mid()).biased() };
+            let y = b.within("conv", |b| layer::conv(b, x, &c))?;
             layer::activation(b, y, self.act, form)
         })
-    }
-
-    fn attend(&self, b: &mut Builder, x: Value, attention: Attention, form: Form) -> Result<Value> {
-        let (n, c, height, width) = b.feature_map(x)?;
-        if attention.head_dim == 0 || !c.is_multiple_of(attention.head_dim) {
-            let why =
-                format!("expected heads that divide {c} channels, found heads of {}", attention.head_dim);
-            return Err(Error::new(why).at(b.path("qk")));
-        }
-        let Some(window) = attention.window else {
-            let mixed = layer::attention(b, x, attention.head_dim, form)?;
-            return self.expand(b, mixed, form);
-        };
-        let grid = Grid::new(height, width, window);
-        let windows = b.within("window", |b| grid.partition(b, x))?;
-        let mixed = layer::attention(b, windows, attention.head_dim, form)?;
-        if !form.profile.unpartition_first {
-            let expanded = self.expand(b, mixed, form)?;
-            return b.within("window", |b| grid.merge(b, expanded));
-        }
-        let map = b.within("window", |b| grid.merge(b, mixed))?;
-        if grid.padding() > 0 {
-            let macs = (n.at_batch_one() * grid.padding() * c * self.dim_mid()) as u64;
-            let free = Rewrite::free(Kind::Padding, b.path("window"), b.path("v.conv"));
-            b.rewrote(Rewrite { macs, fvcore: macs, ..free });
-        }
-        self.expand(b, map, form)
     }
 }

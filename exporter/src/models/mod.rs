@@ -1,4 +1,5 @@
 //! The published models.
 
 pub mod emo;
+mod image;
 pub mod mmb;

@@ -1,5 +1,7 @@
 //! One element out for one, or for several that broadcast.
 
+use emo_proto::tensor_proto::DataType;
+
 use super::normalise::same;
 use super::{Ctx, Row, Why};
 use crate::cost::Work;
@@ -8,12 +10,24 @@ use crate::sym::Expr;
 
 pub(super) const ROWS: &[Row] = &[
     Row::free("Sigmoid", same),
+    Row::free("Abs", same),
+    Row::free("Exp", same),
+    Row::free("Sqrt", same),
     Row::free("Erf", same),
     Row::free("Gelu", same),
     binary("Add"),
     binary("Mul"),
     binary("Div"),
+    Row { weights: &[], ..binary("Sub") },
+    Row::free("Cast", cast),
 ];
+
+fn cast(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
+    let x = ctx.input(0)?;
+    let to = i32::try_from(ctx.int("to", 0)).ok().and_then(|to| DataType::try_from(to).ok());
+    let dtype = to.ok_or("expected a type to cast to, found none")?;
+    Ok(vec![Fact { dims: x.dims.clone(), ..Fact::new(dtype, Vec::new()) }])
+}
 
 /// A vector that is added or multiplied is a parameter; a lone number is not.
 const fn binary(name: &'static str) -> Row {

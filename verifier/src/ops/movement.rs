@@ -13,7 +13,34 @@ pub(super) const ROWS: &[Row] = &[
     Row::free("Split", split),
     Row::free("Pad", pad),
     Row::free("Slice", slice),
+    Row::free("Concat", concat),
+    Row::free("SpaceToDepth", |ctx| blocks(ctx, true)),
+    Row::free("DepthToSpace", |ctx| blocks(ctx, false)),
 ];
+
+fn concat(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
+    let mut dims = ctx.dims(0)?.to_vec();
+    let axis = Ctx::axis(ctx.int("axis", 0), dims.len())?;
+    for index in 1..ctx.inputs.len() {
+        let part = ctx.dims(index)?.get(axis).ok_or("expected operands of one rank")?;
+        dims[axis] = &dims[axis] + part;
+    }
+    Ok(vec![Fact::new(ctx.input(0)?.dtype, dims)])
+}
+
+fn blocks(ctx: &Ctx, deeper: bool) -> Result<Vec<Fact>, Why> {
+    let (x, block) = (ctx.dims(0)?, ctx.int("blocksize", 0));
+    let [n, c, h, w] = x else { return Err(format!("expected [N, C, H, W], found {x:?}")) };
+    if !(1..1 << 20).contains(&block) {
+        return Err(format!("expected a block of 1 at least, found {block}"));
+    }
+    let (side, area) = (Expr::Number(block), Expr::Number(block * block));
+    let dims = match deeper {
+        true => vec![n.clone(), c * &area, h.floor_div(&side), w.floor_div(&side)],
+        false => vec![n.clone(), c.floor_div(&area), h * &side, w * &side],
+    };
+    Ok(vec![Fact::new(ctx.input(0)?.dtype, dims)])
+}
 
 fn constant(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
     let attribute = ctx.node.attribute.first().ok_or("expected a value, found none")?;

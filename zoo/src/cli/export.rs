@@ -8,6 +8,7 @@ use emo_exporter::profile::{Opset, PROFILES, Profile};
 use emo_exporter::weights::{self, Spec};
 use emo_proto::file::{OnnxFile, write_atomic};
 use emo_proto::tensor::External;
+use emo_proto::tensor_proto::DataType;
 use emo_verifier::identity::Identity;
 use emo_verifier::runtime::Tract;
 use emo_verifier::verify::{count, findings, numerics};
@@ -25,12 +26,18 @@ pub struct Args {
     /// A checkpoint (.pth, .pt, .safetensors), or formula:SEED for untrained weights
     #[arg(long, value_name = "PATH|formula:SEED", default_value = "formula:0")]
     weights: Spec,
-    /// How the model is spelled: reference or portable
+    /// What the file is for: portable, reference, or a runtime such as ort-cpu, coreml, qnn, tract
     #[arg(long, default_value = "portable")]
     profile: String,
-    /// Operator set: 17 or 20
-    #[arg(long, default_value_t = 17)]
-    opset: i64,
+    /// Operator set: 17 or 20 [default: the profile's]
+    #[arg(long)]
+    opset: Option<i64>,
+    /// Of weights and computation; input and output are float32 either way
+    #[arg(long, value_enum, default_value_t)]
+    dtype: Dtype,
+    /// Take images of bytes, [N, H, W, 3] RGB, and normalise them in the file
+    #[arg(long)]
+    image_input: bool,
     /// Height and width of the input: 224, or 256x320
     #[arg(long, value_parser = size, default_value = "224", value_name = "N|HxW")]
     size: (usize, usize),
@@ -48,6 +55,13 @@ pub struct Args {
     /// Write without running the file
     #[arg(long)]
     no_verify: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum Dtype {
+    #[default]
+    F32,
+    F16,
 }
 
 fn size(text: &str) -> Result<(usize, usize), String> {
@@ -73,8 +87,12 @@ impl Args {
             let names: Vec<_> = PROFILES.iter().map(|p| p.name).collect();
             anyhow!("expected a profile out of {}, found {}", names.join(", "), self.profile)
         })?;
-        let opset = Opset::version(self.opset)
-            .ok_or_else(|| anyhow!("expected opset 17 or 20, found {}", self.opset))?;
+        let opset = match self.opset {
+            None => profile.default_opset(),
+            Some(version) => {
+                Opset::version(version).ok_or_else(|| anyhow!("expected opset 17 or 20, found {version}"))?
+            }
+        };
         Ok(Request {
             variant: model(&self.model)?,
             profile,
@@ -82,6 +100,11 @@ impl Args {
             size: self.size,
             batch: self.batch,
             classes: self.classes,
+            dtype: match self.dtype {
+                Dtype::F32 => DataType::Float,
+                Dtype::F16 => DataType::Float16,
+            },
+            image_input: self.image_input,
         })
     }
 }
@@ -92,6 +115,9 @@ pub fn run(args: &Args) -> Outcome {
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.onnx", request.variant.name)));
     if out.is_dir() {
         bail!("{}: expected a file to write, found a folder", out.display());
+    }
+    if !args.no_verify && (request.dtype == DataType::Float16 || request.image_input) {
+        bail!("files of float16 or with image input are written unverified; --no-verify says so");
     }
     progress.step("exporting");
     let export = emo_exporter::export(&request, &args.weights)

@@ -94,14 +94,14 @@ impl Report<'_> {
     fn counts(&self) -> String {
         let mut rows: Vec<Vec<String>> = self.audit.stages().iter().map(|(n, c)| count_row(n, c)).collect();
         let Claim { params, macs, fvcore, published, .. } = self.claim;
-        let row = |name: &str, of: fn(&Reconciled) -> u64| {
+        let row = |name: &str, of: fn(&Reconciled) -> i128| {
             let figure = |r| thousands(of(r));
             vec![name.to_owned(), figure(params), figure(macs), figure(fvcore)]
         };
-        rows.push(row("in the file", |r| r.file));
+        rows.push(row("in the file", |r| r.file.into()));
         if !self.identity.rewrites.is_empty() {
-            rows.push(row("folded", |r| r.removed));
-            rows.push(row("the model", Reconciled::total));
+            rows.push(row("folded", |r| r.removed.into()));
+            rows.push(row("the model", |r| r.total().into()));
         }
         if let Some(p) = published {
             rows.push(vec!["published".to_owned(), p.params.to_owned(), String::new(), p.flops.to_owned()]);
@@ -126,11 +126,12 @@ impl Report<'_> {
         let mut text = String::new();
         for kind in emo_exporter::fold::Kind::ALL {
             let rewrites = self.identity.rewrites.iter().filter(|r| r.kind == kind);
-            let (n, params, macs, fvcore) = rewrites.fold((0, 0, 0, 0), |(n, params, macs, fvcore), r| {
-                (n + 1, params + r.parameters, macs + r.macs, fvcore + r.fvcore)
-            });
+            let (n, params, macs, fvcore) =
+                rewrites.fold((0_u32, 0, 0, 0), |(n, params, macs, fvcore), r| {
+                    (n + 1, params + r.parameters, macs + r.macs, fvcore + r.fvcore)
+                });
             if n > 0 {
-                let [params, macs, fvcore] = [params, macs, fvcore].map(thousands);
+                let [params, macs, fvcore] = [params, macs, fvcore].map(|n: i64| thousands(n));
                 let what = kind.describe();
                 let _ = writeln!(text, "{n} {what}: {params} params, {macs} MACs, {fvcore} FLOPs (fvcore)");
             }

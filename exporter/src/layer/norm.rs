@@ -1,0 +1,104 @@
+//! Batch norm and layer norm.
+
+use emo_proto::Result;
+
+use super::Form;
+use crate::builder::Builder;
+use crate::fold::{Kind, Rewrite};
+use crate::graph::{Affine, Dim, Part, Source, Value};
+use crate::models::emo::{NORM_EPSILON, Norm};
+use crate::op::{Binary, Unary};
+use crate::profile::LayerNorm;
+
+/// A normalised map.
+#[derive(Debug, Clone)]
+pub struct Normed {
+    /// `[N, H, W, C]` where `last`, `[N, C, H, W]` otherwise.
+    pub x: Value,
+    pub last: bool,
+    /// A scale and a shift that are yet to be applied, by what reads the map.
+    pub affine: Option<Affine>,
+}
+
+impl Normed {
+    /// `[N, C, H, W]`.
+    ///
+    /// # Errors
+    /// The map has another rank.
+    pub fn channels_first(&self, b: &mut Builder) -> Result<Value> {
+        if self.last { b.transpose("channels_first", self.x, &[0, 3, 1, 2]) } else { Ok(self.x) }
+    }
+
+    /// `[N, H, W, C]`.
+    ///
+    /// # Errors
+    /// The map has another rank.
+    pub fn channels_last(&self, b: &mut Builder) -> Result<Value> {
+        if self.last { Ok(self.x) } else { b.transpose("channels_last", self.x, &[0, 2, 3, 1]) }
+    }
+}
+
+/// Batch norm in inference form, `x: [N, C, H, W]`.
+///
+/// # Errors
+/// As every layer: a shape does not fit.
+pub fn batch_norm(b: &mut Builder, x: Value) -> Result<Value> {
+    let (_, channels, ..) = b.feature_map(x)?;
+    let [scale, shift, mean, variance] =
+        ["weight", "bias", "running_mean", "running_var"].map(|name| b.parameter(name, [channels]));
+    b.batch_norm("", [x, scale, shift, mean, variance], NORM_EPSILON)
+}
+
+/// The norm `norm` of this scope, `x: [N, C, H, W]`. Where `folds`, what reads the map can take a
+/// layer norm's scale and shift into its weights.
+///
+/// # Errors
+/// As every layer: a shape does not fit.
+pub fn norm(b: &mut Builder, x: Value, norm: Norm, folds: bool, form: Form) -> Result<Normed> {
+    b.within("norm", |b| match (norm, form.forms().layer_norm) {
+        (Norm::Batch, _) => Ok(Normed { x: batch_norm(b, x)?, last: false, affine: None }),
+        (Norm::Layer, LayerNorm::Operator) => Ok(Normed { x: operator(b, x)?, last: true, affine: None }),
+        (Norm::Layer, LayerNorm::ChannelFirst) => channel_first(b, x, folds),
+    })
+}
+
+/// Layer norm over the channels of each pixel, `x: [N, C, H, W]` → `[N, H, W, C]`.
+fn operator(b: &mut Builder, x: Value) -> Result<Value> {
+    let (_, channels, ..) = b.feature_map(x)?;
+    let last = b.transpose("channels_last", x, &[0, 2, 3, 1])?;
+    b.within("norm", |b| {
+        let [scale, shift] = ["weight", "bias"].map(|name| b.parameter(name, [channels]));
+        b.layer_norm("", [last, scale, shift], NORM_EPSILON)
+    })
+}
+
+/// The same, spelled out where the channels are: `[N, C, H, W]` throughout.
+fn channel_first(b: &mut Builder, x: Value, folds: bool) -> Result<Normed> {
+    let (_, channels, ..) = b.feature_map(x)?;
+    b.within("norm", |b| {
+        let normed = b.part(Part::LayerNorm, |b| {
+            let mean = b.reduce_mean("mean", x, &[1], true)?;
+            let centred = b.binary("centred", Binary::Sub, x, mean)?;
+            let square = b.binary("square", Binary::Mul, centred, centred)?;
+            let variance = b.reduce_mean("variance", square, &[1], true)?;
+            let epsilon = b.scalar(NORM_EPSILON as f32);
+            let positive = b.binary("positive", Binary::Add, variance, epsilon)?;
+            let deviation = b.unary("deviation", Unary::Sqrt, positive)?;
+            b.binary("normed", Binary::Div, centred, deviation)
+        })?;
+        let elements = b.shape(x).elements().map_or(0, Dim::at_batch_one) as i64;
+        let path = b.path("");
+        let free = Rewrite::free(Kind::LayerNorm, path.clone(), path.clone());
+        let parameters = if folds { 2 * channels as i64 } else { 0 };
+        b.rewrote(Rewrite { parameters, fvcore: 5 * elements, ..free });
+        if folds {
+            let affine = Some(Affine::LayerNorm { name: path });
+            return Ok(Normed { x: normed, last: false, affine });
+        }
+        let [scale, shift] =
+            ["weight", "bias"].map(|name| b.constant(name, [channels, 1, 1], Source::Parameter));
+        let scaled = b.binary("scaled", Binary::Mul, normed, scale)?;
+        let x = b.binary("shifted", Binary::Add, scaled, shift)?;
+        Ok(Normed { x, last: false, affine: None })
+    })
+}

@@ -1,0 +1,64 @@
+//! What a row allows to be asked for; a refusal says why, and the nearest thing that works.
+
+use emo_proto::tensor_proto::DataType;
+use emo_proto::{Error, Result};
+
+use super::Profile;
+use crate::models::emo::{Batch, Request};
+
+/// The operator sets that a runtime takes, the default first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opsets {
+    pub versions: &'static [i64],
+    pub source: &'static str,
+}
+
+/// Whether something may be asked for, and why not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allow {
+    Yes,
+    No {
+        because: &'static str,
+        source: &'static str,
+        /// The nearest thing that works.
+        instead: &'static str,
+    },
+}
+
+impl Allow {
+    fn check(self, asked: &str, profile: &str) -> Result<()> {
+        match self {
+            Allow::Yes => Ok(()),
+            Allow::No { because, source, instead } => Err(Error::new(format!(
+                "the profile {profile} takes no {asked}: {because} ({source}); {instead} works"
+            ))),
+        }
+    }
+}
+
+impl Profile {
+    /// Whether the row allows the request.
+    ///
+    /// # Errors
+    /// It does not: the message says why, by which source, and what is nearest.
+    pub fn accept(&self, request: &Request) -> Result<()> {
+        let opset = request.opset.version;
+        let Opsets { versions, source } = self.opsets;
+        if !versions.contains(&opset) {
+            let versions: Vec<_> = versions.iter().map(ToString::to_string).collect();
+            let (name, versions) = (self.name, versions.join(" or "));
+            let why = format!("the profile {name} is written in opset {versions} ({source}), not in {opset}");
+            return Err(Error::new(why).at("opset"));
+        }
+        if request.batch == Batch::Dynamic {
+            self.free_batch.check("free batch", self.name).map_err(|e| e.at("batch"))?;
+        }
+        if request.dtype == DataType::Float16 {
+            self.half.check("float16 file", self.name).map_err(|e| e.at("dtype"))?;
+        }
+        if request.image_input {
+            self.image_input.check("image of bytes", self.name).map_err(|e| e.at("image input"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,288 @@
+//! The table.
+//!
+//! Sources are documents of the runtimes' makers, or issues in their trackers; "measured" is by
+//! this project's harnesses, `tests/bench/race` and `tests/peers/mobile.py`.
+
+use super::accept::{Allow, Opsets};
+use super::condition::Operators;
+use super::lists;
+use super::{Attention, Forms, Gelu, HighestRank, LayerNorm, Mix, Padding, Pool, Profile, Qk, Windows};
+use crate::graph::Part;
+
+const FIELD: &str = "LayerNormalization is opset 17's, Gelu opset 20's; nothing newer is widely taken";
+const BOTH: Opsets = Opsets { versions: &[17, 20], source: FIELD };
+
+const RANK_4: HighestRank = HighestRank {
+    rank: 4,
+    source: "the lowest of the limits: NNAPI takes Reshape, Transpose, Softmax to rank 4, CoreML refuses \
+             above 5, QNN runs 5 slowly (onnxruntime-qnn 505, 745), ncnn refuses 6 (ncnn#4708)",
+};
+
+/// Nothing folded, each layer as the published code has it.
+const PUBLISHED: Forms = Forms {
+    fold: false,
+    merge: false,
+    unpartition_first: false,
+    attention: Attention::Channels {
+        windows: Windows::Strips,
+        qk: Qk::OfWindows,
+        mix: Mix::TransposedValues,
+    },
+    layer_norm: LayerNorm::Operator,
+    gelu: Gelu::Operator,
+    pool: Pool::ReduceMean,
+    padding: Padding::Pad,
+};
+
+/// What measured fastest on processors: everything folded, tokens outermost.
+const TOKENS: Forms =
+    Forms { fold: true, merge: true, unpartition_first: true, attention: Attention::Tokens, ..PUBLISHED };
+
+/// For accelerators that are built for convolutions.
+const CHANNELS: Forms = Forms {
+    attention: Attention::Channels {
+        windows: Windows::Strips,
+        qk: Qk::OfWindows,
+        mix: Mix::TransposedScores,
+    },
+    pool: Pool::GlobalAveragePool,
+    ..TOKENS
+};
+
+/// The same where `SpaceToDepth` is an operator of the hardware.
+const CHANNELS_DEPTH: Forms = Forms {
+    attention: Attention::Channels {
+        windows: Windows::SpaceToDepth,
+        qk: Qk::OfWindows,
+        mix: Mix::TransposedScores,
+    },
+    ..CHANNELS
+};
+
+/// Statistics, exponentials and powers lose too much in float16 where a runtime has the choice. The
+/// Neural Engine and the Hexagon compute in float16 throughout, and a float32 island leaves them.
+const KEPT: &[Part] = &[Part::LayerNorm, Part::Softmax, Part::Gelu, Part::Image];
+
+const STATIC: &str = "a fixed batch with --batch N, or --profile portable,";
+const FLOATS_ONLY: &str = "images as normalised floats, or --profile portable,";
+
+pub const PROFILES: [Profile; 12] = [
+    Profile {
+        name: "reference",
+        summary: "nothing folded: the initializers are the published state dict",
+        opsets: BOTH,
+        rank: RANK_4,
+        free_batch: Allow::Yes,
+        half: Allow::Yes,
+        float32: KEPT,
+        image_input: Allow::Yes,
+        operators: Operators::Any { source: "the ONNX standard" },
+        notes: &[],
+        forms: PUBLISHED,
+    },
+    Profile {
+        name: "portable",
+        summary: "for any runtime: rank 4 at most, norms and attention scale folded",
+        opsets: BOTH,
+        rank: RANK_4,
+        free_batch: Allow::Yes,
+        half: Allow::Yes,
+        float32: KEPT,
+        image_input: Allow::Yes,
+        operators: Operators::Any {
+            source: "the ONNX standard; at sizes that need no padding also CoreML's list",
+        },
+        notes: &["published modules stay apart: the weights of each are still to be found by name"],
+        forms: Forms { merge: false, ..TOKENS },
+    },
+    Profile {
+        name: "ort-cpu",
+        summary: "the fastest in ONNX Runtime on a processor",
+        opsets: BOTH,
+        rank: RANK_4,
+        free_batch: Allow::Yes,
+        half: Allow::Yes,
+        float32: KEPT,
+        image_input: Allow::Yes,
+        operators: Operators::Any { source: "onnxruntime docs/OperatorKernels.md, CPUExecutionProvider" },
+        notes: &[
+            "MatmulTransposeFusion takes the heads' transposes of one image, so q, k and v are never moved",
+            "float16 is stored and computed in float32 where the processor has no kernels for it",
+        ],
+        forms: TOKENS,
+    },
+    Profile {
+        name: "coreml",
+        summary: "one ML Program for Apple's processors, through ONNX Runtime or coremltools",
+        opsets: BOTH,
+        rank: HighestRank {
+            rank: 4,
+            source: "CoreML refuses rank above 5; the Neural Engine is built for 4",
+        },
+        free_batch: Allow::No {
+            because: "a free axis sends the graph from the Neural Engine to the processor",
+            source: "a factor of 15 in one report",
+            instead: STATIC,
+        },
+        half: Allow::Yes,
+        float32: &[],
+        image_input: Allow::No {
+            because: "an ML Program has no input or Cast of uint8",
+            source: "onnxruntime core/providers/coreml/builders/impl/cast_op_builder.cc",
+            instead: FLOATS_ONLY,
+        },
+        operators: Operators::Listed(&[&lists::COREML_PLAIN, &lists::COREML_WHEN]),
+        notes: &[
+            "the list has its note on transA, alpha and beta beside MatMul; the provider asks it of Gemm",
+            "not on the list: Flatten, Pad, Expand, Abs, Gather, SpaceToDepth",
+        ],
+        forms: Forms { padding: Padding::Concat, ..CHANNELS },
+    },
+    Profile {
+        name: "nnapi",
+        summary: "one partition for Android's NNAPI (deprecated since Android 15; qnn is preferred)",
+        opsets: BOTH,
+        rank: HighestRank { rank: 4, source: "NNAPI's Reshape, Transpose and Softmax take rank 4 at most" },
+        free_batch: Allow::No {
+            because: "NNAPI takes no values of free size",
+            source: "onnxruntime.ai NNAPI Execution Provider",
+            instead: STATIC,
+        },
+        half: Allow::No {
+            because: "the provider takes float32 alone, and computes in float16 by its flag USE_FP16",
+            source: "onnxruntime.ai NNAPI Execution Provider",
+            instead: "--dtype f32",
+        },
+        float32: KEPT,
+        image_input: Allow::No {
+            because: "the provider casts from float and int32 alone",
+            source: "onnxruntime core/providers/nnapi/nnapi_builtin/builders/impl/cast_op_builder.cc",
+            instead: FLOATS_ONLY,
+        },
+        operators: Operators::Listed(&[&lists::NNAPI_PLAIN, &lists::NNAPI_WHEN]),
+        notes: &["the checker knows no highest rank for NNAPI; the provider refuses Reshape, Transpose and \
+                  Softmax above rank 4"],
+        forms: Forms { layer_norm: LayerNorm::ChannelFirst, gelu: Gelu::Spelled, ..CHANNELS },
+    },
+    Profile {
+        name: "qnn",
+        summary: "Qualcomm's Hexagon, through ONNX Runtime or the QNN converter",
+        opsets: Opsets { versions: &[20, 17], source: "Gelu is one operator of QNN's" },
+        rank: HighestRank {
+            rank: 4,
+            source: "QNN refuses rank 6 and runs 5 slowly: onnxruntime-qnn 505, 745 gained 2-3x by rank 4",
+        },
+        free_batch: Allow::No {
+            because: "the HTP backend takes fixed shapes alone",
+            source: "onnxruntime.ai QNN Execution Provider",
+            instead: STATIC,
+        },
+        half: Allow::Yes,
+        float32: &[],
+        image_input: Allow::Yes,
+        operators: Operators::Listed(&[&lists::QNN_PLAIN, &lists::QNN_MORE, &lists::QNN_WHEN]),
+        notes: &["Erf is taken as part of the GELU chain, which the provider fuses"],
+        forms: CHANNELS_DEPTH,
+    },
+    Profile {
+        name: "tflite",
+        summary: "LiteRT (TensorFlow Lite) builtins, through onnx2tf",
+        opsets: Opsets { versions: &[20], source: "GELU is a builtin, Erf would be a Flex operator" },
+        rank: RANK_4,
+        free_batch: Allow::No {
+            because: "delegates take fixed shapes alone",
+            source: "ai.google.dev LiteRT delegates",
+            instead: STATIC,
+        },
+        half: Allow::No {
+            because: "the converter makes float16 itself",
+            source: "ai.google.dev LiteRT post-training float16 quantization",
+            instead: "--dtype f32",
+        },
+        float32: KEPT,
+        image_input: Allow::Yes,
+        operators: Operators::Listed(&[&lists::TFLITE_PLAIN, &lists::TFLITE_MORE]),
+        notes: &["the converter spells LayerNormalization out in MEAN, SUB, MUL, RSQRT"],
+        forms: CHANNELS_DEPTH,
+    },
+    Profile {
+        name: "tensorrt",
+        summary: "NVIDIA TensorRT",
+        opsets: Opsets { versions: &[17, 20], source: lists::TENSORRT },
+        rank: RANK_4,
+        free_batch: Allow::Yes,
+        half: Allow::Yes,
+        float32: KEPT,
+        image_input: Allow::Yes,
+        operators: Operators::Listed(&[&lists::TENSORRT_PLAIN, &lists::TENSORRT_MORE]),
+        notes: &["the fused LayerNormalization keeps float16 accurate (TensorRT#3657, #2781)"],
+        forms: TOKENS,
+    },
+    Profile {
+        name: "openvino",
+        summary: "Intel OpenVINO on a processor",
+        opsets: BOTH,
+        rank: RANK_4,
+        free_batch: Allow::Yes,
+        half: Allow::Yes,
+        float32: KEPT,
+        image_input: Allow::Yes,
+        operators: Operators::Any { source: "openvino src/frontends/onnx/docs/supported_ops.md" },
+        notes: &[],
+        forms: TOKENS,
+    },
+    Profile {
+        name: "web",
+        summary: "onnxruntime-web, WebGPU and WASM",
+        opsets: BOTH,
+        rank: HighestRank { rank: 4, source: "WebGPU's shaders had bugs above rank 4 (onnxruntime#18027)" },
+        free_batch: Allow::Yes,
+        half: Allow::Yes,
+        float32: KEPT,
+        image_input: Allow::Yes,
+        operators: Operators::Listed(&[&lists::WEBGPU_PLAIN, &lists::WEBGPU_MORE]),
+        notes: &["WASM takes all that the CPU provider takes; the list is WebGPU's"],
+        forms: TOKENS,
+    },
+    Profile {
+        name: "ncnn",
+        summary: "ncnn, through pnnx",
+        opsets: Opsets { versions: &[17, 20], source: lists::NCNN },
+        rank: HighestRank { rank: 4, source: "ncnn refuses more axes (ncnn#4708)" },
+        free_batch: Allow::No {
+            because: "ncnn's tensors have no batch axis",
+            source: "ncnn docs/developer-guide",
+            instead: "--batch 1, or --profile portable,",
+        },
+        half: Allow::No {
+            because: "pnnx makes float16 itself",
+            source: "ncnn tools/pnnx/README.md",
+            instead: "--dtype f32",
+        },
+        float32: KEPT,
+        image_input: Allow::No {
+            because: "ncnn normalises images itself, by Mat::from_pixels and substract_mean_normalize",
+            source: "ncnn docs",
+            instead: FLOATS_ONLY,
+        },
+        operators: Operators::Listed(&[&lists::NCNN_PLAIN, &lists::NCNN_MORE, &lists::NCNN_WHEN]),
+        notes: &[
+            "pnnx drops Reshapes of rank 6 and DepthToSpace without a word, and may reorder the channels \
+                  of SpaceToDepth",
+        ],
+        forms: TOKENS,
+    },
+    Profile {
+        name: "tract",
+        summary: "sonos/tract, in Rust",
+        opsets: Opsets { versions: &[17, 20], source: "tract is tested against opsets 9 to 18" },
+        rank: RANK_4,
+        free_batch: Allow::Yes,
+        half: Allow::Yes,
+        float32: KEPT,
+        image_input: Allow::Yes,
+        operators: Operators::Any { source: "tract onnx/src/ops, but for Loop and Upsample-9" },
+        notes: &["make the batch concrete before optimising: a symbolic one is 3.3x slower"],
+        forms: TOKENS,
+    },
+];
