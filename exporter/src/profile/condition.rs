@@ -7,8 +7,25 @@ use emo_proto::tensor_proto::DataType;
 pub enum Operators {
     /// All of ONNX's.
     Any { source: &'static str },
-    /// Those of these lists.
-    Listed(&'static [&'static [Permit]]),
+    /// Those of this list.
+    Listed(&'static List),
+}
+
+/// The operators that a runtime's makers list.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct List {
+    pub source: &'static str,
+    /// Those of ONNX's own domain that it takes as they are, in words.
+    pub plain: &'static str,
+    /// Those that it asks something of.
+    pub when: &'static [Permit],
+}
+
+impl List {
+    /// The operators of ONNX's own domain that the runtime takes as they are.
+    pub fn plain(&self) -> impl Iterator<Item = &'static str> {
+        self.plain.split_ascii_whitespace()
+    }
 }
 
 /// An operator that a runtime takes.
@@ -95,18 +112,17 @@ pub enum Violation {
 }
 
 impl super::Profile {
-    /// The permit of an operator; `None` where the row lists others. The inner `None` is a row
-    /// that takes any.
+    /// The conditions on an operator and their source; `None` where the row does not take it.
     #[must_use]
-    pub fn permit(&self, domain: &str, op: &str) -> Option<Option<&'static Permit>> {
+    pub fn conditions(&self, domain: &str, op: &str) -> Option<(&'static [Condition], &'static str)> {
         let domain = if domain == "ai.onnx" { "" } else { domain };
         match self.operators {
-            Operators::Any { .. } => domain.is_empty().then_some(None),
-            // A constant is data, whatever a list says of operators.
-            Operators::Listed(_) if domain.is_empty() && op == "Constant" => Some(None),
-            Operators::Listed(lists) => {
-                let mut permits = lists.iter().copied().flatten();
-                permits.find(|p| p.domain == domain && p.op == op).map(Some)
+            Operators::Any { source } => domain.is_empty().then_some((&[], source)),
+            Operators::Listed(list) => {
+                // A constant is data, whatever a list says of operators.
+                let plain = domain.is_empty() && (op == "Constant" || list.plain().any(|word| word == op));
+                let permit = list.when.iter().find(|p| p.domain == domain && p.op == op);
+                permit.map(|p| (p.when, p.source)).or(plain.then_some((&[], list.source)))
             }
         }
     }
@@ -115,14 +131,11 @@ impl super::Profile {
     #[must_use]
     pub fn judge(&self, node: &NodeFacts) -> Vec<Violation> {
         let mut violations = Vec::new();
-        match self.permit(node.domain, node.op) {
+        match self.conditions(node.domain, node.op) {
             None => violations.push(Violation::Operator { op: node.op.to_owned() }),
-            Some(None) => {}
-            Some(Some(permit)) => {
-                let broken = permit.when.iter().filter(|c| !c.holds(node));
-                violations.extend(
-                    broken.map(|condition| Violation::Condition { condition, source: permit.source }),
-                );
+            Some((conditions, source)) => {
+                let broken = conditions.iter().filter(|c| !c.holds(node));
+                violations.extend(broken.map(|condition| Violation::Condition { condition, source }));
             }
         }
         let (highest, source) = (self.rank.rank, self.rank.source);

@@ -4,18 +4,7 @@
 
 use emo_proto::tensor_proto::DataType;
 
-use super::condition::{Condition, Permit};
-
-/// Operators without further conditions.
-const fn plain<const N: usize>(ops: [&'static str; N], source: &'static str) -> [Permit; N] {
-    let mut permits = [Permit { domain: "", op: "", when: &[], source }; N];
-    let mut i = 0;
-    while i < N {
-        permits[i].op = ops[i];
-        i += 1;
-    }
-    permits
-}
+use super::condition::{Condition, List, Permit};
 
 const fn when(op: &'static str, source: &'static str, when: &'static [Condition]) -> Permit {
     Permit { domain: "", op, when, source }
@@ -29,54 +18,7 @@ const COREML_CODE: &str = "onnxruntime core/providers/coreml/builders/impl";
 /// A map, not a line or a volume.
 const TWO_D: Condition = Condition::Rank { operand: 0, lowest: 4, highest: 4 };
 
-pub const COREML_PLAIN: [Permit; 42] = plain(
-    [
-        "Add",
-        "ArgMax",
-        "Ceil",
-        "Clip",
-        "Concat",
-        "Cos",
-        "Div",
-        "Elu",
-        "Erf",
-        "Exp",
-        "Gelu",
-        "GroupNormalization",
-        "HardSigmoid",
-        "Identity",
-        "InstanceNormalization",
-        "LeakyRelu",
-        "Max",
-        "Mul",
-        "PRelu",
-        "Reciprocal",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceSum",
-        "Relu",
-        "Reshape",
-        "Resize",
-        "Round",
-        "Shape",
-        "Sigmoid",
-        "Sin",
-        "Softmax",
-        "Softplus",
-        "Sqrt",
-        "Squeeze",
-        "Sub",
-        "Tanh",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-        "LayerNormalization",
-        "MatMul",
-        "Where",
-    ],
-    COREML,
-);
-pub const COREML_WHEN: [Permit; 13] = [
+const COREML_WHEN: &[Permit] = &[
     when("AveragePool", COREML, &[TWO_D]),
     when("MaxPool", COREML, &[TWO_D]),
     when("GlobalAveragePool", COREML, &[TWO_D]),
@@ -140,41 +82,7 @@ const NNAPI_CODE: &str = "onnxruntime core/providers/nnapi/nnapi_builtin/builder
 
 const UP_TO_4: Condition = Condition::Rank { operand: 0, lowest: 1, highest: 4 };
 
-pub const NNAPI_PLAIN: [Permit; 29] = plain(
-    [
-        "Abs",
-        "Add",
-        "BatchNormalization",
-        "Clip",
-        "Concat",
-        "Div",
-        "Elu",
-        "Exp",
-        "Flatten",
-        "Floor",
-        "Identity",
-        "LeakyRelu",
-        "Log",
-        "LRN",
-        "MatMul",
-        "Max",
-        "Min",
-        "Mul",
-        "Neg",
-        "Pow",
-        "PRelu",
-        "ReduceMean",
-        "Relu",
-        "Sigmoid",
-        "Sin",
-        "Slice",
-        "Sqrt",
-        "Sub",
-        "Tanh",
-    ],
-    NNAPI,
-);
-pub const NNAPI_WHEN: [Permit; 17] = [
+const NNAPI_WHEN: &[Permit] = &[
     when("AveragePool", NNAPI, &[TWO_D]),
     when("MaxPool", NNAPI, &[TWO_D]),
     when("GlobalAveragePool", NNAPI, &[TWO_D]),
@@ -214,83 +122,7 @@ pub const NNAPI_WHEN: [Permit; 17] = [
 
 pub const QNN: &str = "onnxruntime.ai QNN Execution Provider, supported ONNX operators";
 
-pub const QNN_PLAIN: [Permit; 67] = plain(
-    [
-        "Abs",
-        "Add",
-        "And",
-        "ArgMax",
-        "ArgMin",
-        "Asin",
-        "Atan",
-        "AveragePool",
-        "BatchNormalization",
-        "Cast",
-        "Ceil",
-        "Clip",
-        "Concat",
-        "Conv",
-        "ConvTranspose",
-        "Cos",
-        "DepthToSpace",
-        "DequantizeLinear",
-        "Div",
-        "Elu",
-        "Equal",
-        "Erf",
-        "Exp",
-        "Expand",
-        "Flatten",
-        "Floor",
-        "Gather",
-        "GatherElements",
-        "Gelu",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Greater",
-        "GridSample",
-        "HardSigmoid",
-        "HardSwish",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "LeakyRelu",
-        "Less",
-        "Log",
-        "LogSoftmax",
-        "MatMul",
-        "Max",
-        "MaxPool",
-        "Min",
-        "Mul",
-        "Neg",
-        "Not",
-        "Or",
-        "Pad",
-        "Pow",
-        "PRelu",
-        "QuantizeLinear",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceSum",
-        "Relu",
-        "Reshape",
-        "Resize",
-        "Round",
-        "Sigmoid",
-        "Sign",
-        "Slice",
-        "Softmax",
-        "SpaceToDepth",
-        "Split",
-        "Sqrt",
-    ],
-    QNN,
-);
-pub const QNN_MORE: [Permit; 10] = plain(
-    ["Squeeze", "Sub", "Tanh", "Tile", "TopK", "Transpose", "Unsqueeze", "Where", "Identity", "Sin"],
-    QNN,
-);
-pub const QNN_WHEN: [Permit; 1] = [when(
+const QNN_WHEN: &[Permit] = &[when(
     "Gemm",
     QNN,
     &[
@@ -302,323 +134,92 @@ pub const QNN_WHEN: [Permit; 1] = [when(
 
 pub const TFLITE: &str = "tensorflow lite/schema/schema.fbs, BuiltinOperator";
 
-/// Operators with a builtin of their own; Erf would be a Flex operator.
-pub const TFLITE_PLAIN: [Permit; 60] = plain(
-    [
-        "Abs",
-        "Add",
-        "And",
-        "ArgMax",
-        "ArgMin",
-        "AveragePool",
-        "BatchNormalization",
-        "Cast",
-        "Ceil",
-        "Clip",
-        "Concat",
-        "Conv",
-        "ConvTranspose",
-        "Cos",
-        "CumSum",
-        "DepthToSpace",
-        "Div",
-        "Elu",
-        "Equal",
-        "Exp",
-        "Expand",
-        "Flatten",
-        "Floor",
-        "Gather",
-        "GatherND",
-        "Gelu",
-        "Gemm",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Greater",
-        "HardSwish",
-        "LayerNormalization",
-        "LeakyRelu",
-        "Less",
-        "Log",
-        "LogSoftmax",
-        "MatMul",
-        "Max",
-        "MaxPool",
-        "Min",
-        "Mul",
-        "Neg",
-        "Not",
-        "Or",
-        "Pad",
-        "Pow",
-        "PRelu",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-        "ReduceSum",
-        "Relu",
-        "Reshape",
-        "Resize",
-        "Round",
-        "Sigmoid",
-        "Sign",
-        "Sin",
-        "Slice",
-        "Softmax",
-    ],
-    TFLITE,
-);
-pub const TFLITE_MORE: [Permit; 12] = plain(
-    [
-        "SpaceToDepth",
-        "Split",
-        "Sqrt",
-        "Squeeze",
-        "Sub",
-        "Tanh",
-        "Tile",
-        "TopK",
-        "Transpose",
-        "Unsqueeze",
-        "Where",
-        "Identity",
-    ],
-    TFLITE,
-);
-
 pub const TENSORRT: &str = "onnx-tensorrt docs/operators.md";
-
-pub const TENSORRT_PLAIN: [Permit; 70] = plain(
-    [
-        "Abs",
-        "Add",
-        "And",
-        "ArgMax",
-        "ArgMin",
-        "AveragePool",
-        "BatchNormalization",
-        "Cast",
-        "Ceil",
-        "Clip",
-        "Concat",
-        "ConstantOfShape",
-        "Conv",
-        "ConvTranspose",
-        "Cos",
-        "CumSum",
-        "DepthToSpace",
-        "DequantizeLinear",
-        "Div",
-        "Dropout",
-        "Einsum",
-        "Elu",
-        "Equal",
-        "Erf",
-        "Exp",
-        "Expand",
-        "Flatten",
-        "Floor",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Gelu",
-        "Gemm",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Greater",
-        "GridSample",
-        "GroupNormalization",
-        "HardSigmoid",
-        "HardSwish",
-        "Identity",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "LeakyRelu",
-        "Less",
-        "Log",
-        "LogSoftmax",
-        "MatMul",
-        "Max",
-        "MaxPool",
-        "Mean",
-        "Min",
-        "Mod",
-        "Mul",
-        "Neg",
-        "Not",
-        "Or",
-        "Pad",
-        "Pow",
-        "PRelu",
-        "QuantizeLinear",
-        "Range",
-        "Reciprocal",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-        "ReduceSum",
-        "Relu",
-        "Reshape",
-        "Resize",
-    ],
-    TENSORRT,
-);
-pub const TENSORRT_MORE: [Permit; 18] = plain(
-    [
-        "Round",
-        "Shape",
-        "Sigmoid",
-        "Sign",
-        "Sin",
-        "Slice",
-        "Softmax",
-        "SpaceToDepth",
-        "Split",
-        "Sqrt",
-        "Squeeze",
-        "Sub",
-        "Tanh",
-        "Tile",
-        "TopK",
-        "Transpose",
-        "Unsqueeze",
-        "Where",
-    ],
-    TENSORRT,
-);
 
 pub const WEBGPU: &str = "onnxruntime js/web/docs/webgpu-operators.md";
 
-pub const WEBGPU_PLAIN: [Permit; 71] = plain(
-    [
-        "Abs",
-        "Acos",
-        "Add",
-        "ArgMax",
-        "ArgMin",
-        "AveragePool",
-        "BatchNormalization",
-        "Cast",
-        "Ceil",
-        "Clip",
-        "Concat",
-        "Conv",
-        "ConvTranspose",
-        "Cos",
-        "CumSum",
-        "DepthToSpace",
-        "DequantizeLinear",
-        "Div",
-        "Einsum",
-        "Elu",
-        "Equal",
-        "Erf",
-        "Exp",
-        "Expand",
-        "Flatten",
-        "Floor",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Gelu",
-        "Gemm",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Greater",
-        "GridSample",
-        "HardSigmoid",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "LeakyRelu",
-        "Less",
-        "Log",
-        "MatMul",
-        "Max",
-        "MaxPool",
-        "Min",
-        "Mul",
-        "Neg",
-        "Not",
-        "Pad",
-        "Pow",
-        "Range",
-        "Reciprocal",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-        "ReduceSum",
-        "Relu",
-        "Reshape",
-        "Resize",
-        "Shape",
-        "Sigmoid",
-        "Sin",
-        "Slice",
-        "Softmax",
-        "Split",
-        "Sqrt",
-        "Squeeze",
-        "Sub",
-        "Tanh",
-        "Tile",
-        "Transpose",
-    ],
-    WEBGPU,
-);
-pub const WEBGPU_MORE: [Permit; 3] = plain(["Unsqueeze", "Where", "Identity"], WEBGPU);
-
 pub const NCNN: &str = "ncnn tools/pnnx/src/pass_ncnn and docs/developer-guide/operators.md";
 
-pub const NCNN_PLAIN: [Permit; 41] = plain(
-    [
-        "Abs",
-        "Add",
-        "AveragePool",
-        "Ceil",
-        "Clip",
-        "Concat",
-        "Conv",
-        "ConvTranspose",
-        "Cos",
-        "Div",
-        "Elu",
-        "Erf",
-        "Exp",
-        "Flatten",
-        "Floor",
-        "Gelu",
-        "Gemm",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "HardSigmoid",
-        "HardSwish",
-        "LayerNormalization",
-        "LeakyRelu",
-        "Log",
-        "MatMul",
-        "Max",
-        "MaxPool",
-        "Min",
-        "Mul",
-        "Neg",
-        "Pad",
-        "Pow",
-        "PRelu",
-        "ReduceMean",
-        "ReduceSum",
-        "Relu",
-        "Resize",
-        "Sigmoid",
-        "Sin",
-        "Slice",
-        "Split",
-    ],
-    NCNN,
-);
-pub const NCNN_MORE: [Permit; 8] =
-    plain(["Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Unsqueeze", "BatchNormalization", "Identity"], NCNN);
-pub const NCNN_WHEN: [Permit; 3] = [
+const NCNN_WHEN: &[Permit] = &[
     when("Reshape", "ncnn#4708", &[UP_TO_4, Condition::Constant { operand: 1 }]),
     when("Transpose", "ncnn#4708", &[UP_TO_4]),
     when("Softmax", NCNN, &[Condition::Types { operand: 0, types: FLOATS }]),
 ];
+
+pub const COREML_LIST: List = List {
+    source: COREML,
+    plain: "Add ArgMax Ceil Clip Concat Cos Div Elu Erf Exp Gelu GroupNormalization HardSigmoid \
+            Identity InstanceNormalization LayerNormalization LeakyRelu MatMul Max Mul PRelu \
+            Reciprocal ReduceMax ReduceMean ReduceSum Relu Reshape Resize Round Shape Sigmoid Sin \
+            Softmax Softplus Sqrt Squeeze Sub Tanh Tile Transpose Unsqueeze Where",
+    when: COREML_WHEN,
+};
+
+pub const NNAPI_LIST: List = List {
+    source: NNAPI,
+    plain: "Abs Add BatchNormalization Clip Concat Div Elu Exp Flatten Floor Identity LeakyRelu Log \
+            LRN MatMul Max Min Mul Neg Pow PRelu ReduceMean Relu Sigmoid Sin Slice Sqrt Sub Tanh",
+    when: NNAPI_WHEN,
+};
+
+pub const QNN_LIST: List = List {
+    source: QNN,
+    plain: "Abs Add And ArgMax ArgMin Asin Atan AveragePool BatchNormalization Cast Ceil Clip Concat \
+            Conv ConvTranspose Cos DepthToSpace DequantizeLinear Div Elu Equal Erf Exp Expand \
+            Flatten Floor Gather GatherElements Gelu GlobalAveragePool GlobalMaxPool Greater \
+            GridSample HardSigmoid HardSwish Identity InstanceNormalization LayerNormalization \
+            LeakyRelu Less Log LogSoftmax MatMul Max MaxPool Min Mul Neg Not Or Pad Pow PRelu \
+            QuantizeLinear ReduceMax ReduceMean ReduceSum Relu Reshape Resize Round Sigmoid Sign Sin \
+            Slice Softmax SpaceToDepth Split Sqrt Squeeze Sub Tanh Tile TopK Transpose Unsqueeze \
+            Where",
+    when: QNN_WHEN,
+};
+
+/// Operators with a builtin of their own; Erf would be a Flex operator.
+pub const TFLITE_LIST: List = List {
+    source: TFLITE,
+    plain: "Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Clip Concat Conv \
+            ConvTranspose Cos CumSum DepthToSpace Div Elu Equal Exp Expand Flatten Floor Gather \
+            GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater HardSwish Identity \
+            LayerNormalization LeakyRelu Less Log LogSoftmax MatMul Max MaxPool Min Mul Neg Not Or \
+            Pad Pow PRelu ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize Round Sigmoid \
+            Sign Sin Slice Softmax SpaceToDepth Split Sqrt Squeeze Sub Tanh Tile TopK Transpose \
+            Unsqueeze Where",
+    when: &[],
+};
+
+pub const TENSORRT_LIST: List = List {
+    source: TENSORRT,
+    plain: "Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Clip Concat \
+            ConstantOfShape Conv ConvTranspose Cos CumSum DepthToSpace DequantizeLinear Div Dropout \
+            Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm \
+            GlobalAveragePool GlobalMaxPool Greater GridSample GroupNormalization HardSigmoid \
+            HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu Less Log \
+            LogSoftmax MatMul Max MaxPool Mean Min Mod Mul Neg Not Or Pad Pow PRelu QuantizeLinear \
+            Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize Round \
+            Shape Sigmoid Sign Sin Slice Softmax SpaceToDepth Split Sqrt Squeeze Sub Tanh Tile TopK \
+            Transpose Unsqueeze Where",
+    when: &[],
+};
+
+pub const WEBGPU_LIST: List = List {
+    source: WEBGPU,
+    plain: "Abs Acos Add ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Clip Concat Conv \
+            ConvTranspose Cos CumSum DepthToSpace DequantizeLinear Div Einsum Elu Equal Erf Exp \
+            Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool \
+            GlobalMaxPool Greater GridSample HardSigmoid Identity InstanceNormalization \
+            LayerNormalization LeakyRelu Less Log MatMul Max MaxPool Min Mul Neg Not Pad Pow Range \
+            Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize Shape Sigmoid \
+            Sin Slice Softmax Split Sqrt Squeeze Sub Tanh Tile Transpose Unsqueeze Where",
+    when: &[],
+};
+
+pub const NCNN_LIST: List = List {
+    source: NCNN,
+    plain: "Abs Add AveragePool BatchNormalization Ceil Clip Concat Conv ConvTranspose Cos Div Elu \
+            Erf Exp Flatten Floor Gelu Gemm GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish \
+            Identity LayerNormalization LeakyRelu Log MatMul Max MaxPool Min Mul Neg Pad Pow PRelu \
+            ReduceMean ReduceSum Relu Resize Sigmoid Sin Slice Split Sqrt Squeeze Sub Tanh Tile \
+            Unsqueeze",
+    when: NCNN_WHEN,
+};

@@ -12,7 +12,7 @@ mod lists;
 mod table;
 
 pub use accept::{Allow, Opsets};
-pub use condition::{Attribute, Condition, NodeFacts, Operand, Operators, Permit, Violation, instead};
+pub use condition::{Attribute, Condition, List, NodeFacts, Operand, Operators, Permit, Violation, instead};
 pub use table::PROFILES;
 
 use crate::graph::Part;
