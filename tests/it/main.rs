@@ -1,1 +1,5 @@
+mod check;
+mod cost;
 mod goldens;
+mod hostile;
+mod infer;

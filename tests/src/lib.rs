@@ -1,3 +1,43 @@
+//! What tests share: goldens, checkpoints that tests write, the command under test.
+
 pub mod golden;
+pub mod onnx;
 pub mod safetensors;
 pub mod torch_save;
+
+use std::path::{Path, PathBuf};
+
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+fn skipped(relative: &str) {
+    eprintln!("skipped: the fixture {relative} is absent");
+}
+
+/// A file of `../shared`, or `None` where that folder is absent: such a test skips, and says
+/// so. Where `EMO_REQUIRE_FIXTURES=1` is set a missing file is a failure.
+///
+/// # Panics
+///
+/// If the file is missing and fixtures are required.
+#[must_use]
+pub fn fixture(relative: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared").join(relative);
+    if path.exists() {
+        return Some(path);
+    }
+    let required = std::env::var("EMO_REQUIRE_FIXTURES").is_ok_and(|v| v == "1");
+    assert!(!required, "expected the fixture {}, found none", path.display());
+    skipped(relative);
+    None
+}
+
+/// A table of `tests/data`, as JSON.
+///
+/// # Panics
+///
+/// If it cannot be read.
+#[must_use]
+pub fn table(name: &str) -> serde_json::Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}

@@ -21,14 +21,23 @@
 //! ```
 
 pub mod audit;
+pub mod budget;
+pub mod check;
 pub mod compare;
 pub mod cost;
+pub mod diff;
 pub mod fact;
+pub mod finding;
 pub mod identity;
 pub mod infer;
+pub mod memory;
 pub mod ops;
 pub mod paper;
+pub mod plot;
+pub mod real;
 pub mod reference;
+pub mod report;
 pub mod runtime;
+pub mod schema;
 pub mod sym;
 pub mod verify;

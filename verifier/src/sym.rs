@@ -4,6 +4,7 @@
 //! Every operation is total. What overflows or cannot be said becomes an unknown, and an
 //! unknown in a count is reported, never dropped.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::{Add, Mul, Neg, Sub};
@@ -16,7 +17,16 @@ use serde::{Serialize, Serializer};
 pub enum Expr {
     Number(i64),
     /// Two terms at least, or one that is no number.
-    Formula(Arc<Terms>),
+    Formula(Arc<Formula>),
+}
+
+/// A sum of monomials, with what bounds it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Formula {
+    /// Atoms in the formula written out, each as often as it occurs.
+    size: usize,
+    depth: u32,
+    terms: Terms,
 }
 
 /// Monomial → coefficient, never zero.
@@ -26,7 +36,7 @@ type Monomial = Vec<(Atom, u32)>;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Atom {
-    /// A dimension that the file names.
+    /// A dimension that the file names: 1 or more.
     Symbol(Arc<str>),
     /// The quotient rounded down.
     Floor(Expr, i64),
@@ -42,6 +52,10 @@ pub enum Atom {
 
 /// Formulas beyond this many terms are not worth reading, and could grow without bound.
 const MOST_TERMS: usize = 256;
+/// So are products that write out more terms than these.
+const MOST_PRODUCTS: usize = 1 << 10;
+/// So are formulas of more atoms than these, floors and extrema written out.
+const MOST_ATOMS: usize = 1 << 12;
 /// So are powers beyond this one.
 const MOST_POWER: u32 = 64;
 /// So is nesting of floors and extrema beyond this depth.
@@ -97,11 +111,12 @@ impl Expr {
         Self::unknown("a number beyond 64 bits")
     }
 
+    fn too_large() -> Self {
+        Self::unknown("a formula too large to follow")
+    }
+
     fn atom(atom: Atom) -> Self {
-        if atom.depth() > MOST_DEPTH {
-            return Self::unknown("a formula too large to follow");
-        }
-        Expr::Formula(Arc::new(Terms::from([(vec![(atom, 1)], 1)])))
+        Self::from_terms(Terms::from([(vec![(atom, 1)], 1)]))
     }
 
     #[must_use]
@@ -116,6 +131,15 @@ impl Expr {
     #[must_use]
     pub fn count(&self) -> Option<u64> {
         self.number().and_then(|n| u64::try_from(n).ok())
+    }
+
+    /// Atoms in the formula written out, floors and extrema too.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Expr::Number(_) => 0,
+            Expr::Formula(formula) => formula.size,
+        }
     }
 
     #[must_use]
@@ -137,7 +161,10 @@ impl Expr {
 
     #[must_use]
     pub fn is_known(&self) -> bool {
-        self.reasons().is_empty()
+        match self {
+            Expr::Number(_) => true,
+            Expr::Formula(formula) => formula.terms.keys().flatten().all(|(atom, _)| atom.is_known()),
+        }
     }
 
     /// The named dimensions in the formula.
@@ -153,8 +180,8 @@ impl Expr {
     }
 
     fn visit(&self, see: &mut dyn FnMut(&Atom)) {
-        let Expr::Formula(terms) = self else { return };
-        for (atom, _) in terms.keys().flatten() {
+        let Expr::Formula(formula) = self else { return };
+        for (atom, _) in formula.terms.keys().flatten() {
             see(atom);
             for part in atom.parts() {
                 part.visit(see);
@@ -166,20 +193,29 @@ impl Expr {
         match self {
             Expr::Number(0) => Terms::new(),
             Expr::Number(n) => Terms::from([(Monomial::new(), *n)]),
-            Expr::Formula(terms) => (**terms).clone(),
+            Expr::Formula(formula) => formula.terms.clone(),
         }
     }
 
     fn from_terms(mut terms: Terms) -> Self {
         terms.retain(|_, coefficient| *coefficient != 0);
         if terms.len() > MOST_TERMS || terms.keys().flatten().any(|(_, power)| *power > MOST_POWER) {
-            return Self::unknown("a formula too large to follow");
+            return Self::too_large();
         }
         match terms.first_key_value() {
-            None => Expr::Number(0),
-            Some((monomial, &n)) if terms.len() == 1 && monomial.is_empty() => Expr::Number(n),
-            Some(_) => Expr::Formula(Arc::new(terms)),
+            None => return Expr::Number(0),
+            Some((monomial, &n)) if terms.len() == 1 && monomial.is_empty() => return Expr::Number(n),
+            Some(_) => {}
         }
+        let (mut size, mut depth) = (0, 0);
+        for (atom, _) in terms.keys().flatten() {
+            let (inner, below) = atom.extent();
+            (size, depth) = (size + inner, depth.max(below));
+        }
+        if size > MOST_ATOMS || depth > MOST_DEPTH {
+            return Self::too_large();
+        }
+        Expr::Formula(Arc::new(Formula { size, depth, terms }))
     }
 
     /// `⌊self / divisor⌋`.
@@ -189,7 +225,7 @@ impl Expr {
             (_, Expr::Number(0)) => Self::unknown("a division by zero"),
             (_, Expr::Number(1)) => self.clone(),
             (Expr::Number(n), Expr::Number(d)) => floor(*n, *d).map_or_else(Self::overflow, Expr::Number),
-            (Expr::Formula(terms), Expr::Number(d)) => Self::floor_formula(terms, *d),
+            (Expr::Formula(formula), Expr::Number(d)) => Self::floor_formula(&formula.terms, *d),
             _ => self
                 .exact_div(divisor)
                 .unwrap_or_else(|| Self::atom(Atom::Quotient(self.clone(), divisor.clone()))),
@@ -205,7 +241,7 @@ impl Expr {
     /// Takes whole multiples of `d` out of the floor; a floor of a floor becomes one.
     fn floor_formula(terms: &Terms, d: i64) -> Self {
         if d < 0 {
-            return Self::atom(Atom::Quotient(Expr::Formula(Arc::new(terms.clone())), Expr::Number(d)));
+            return Self::atom(Atom::Quotient(Self::from_terms(terms.clone()), Expr::Number(d)));
         }
         let (mut whole, mut rest) = (Terms::new(), Terms::new());
         for (monomial, &coefficient) in terms {
@@ -215,8 +251,8 @@ impl Expr {
         let (whole, rest) = (Self::from_terms(whole), Self::from_terms(rest));
         let rest = match rest {
             Expr::Number(n) => Expr::Number(n.div_euclid(d)),
-            Expr::Formula(terms) => Self::nested_floor(&terms, d)
-                .unwrap_or_else(|| Self::atom(Atom::Floor(Expr::Formula(terms), d))),
+            Expr::Formula(formula) => Self::nested_floor(&formula.terms, d)
+                .unwrap_or_else(|| Self::atom(Atom::Floor(Expr::Formula(formula), d))),
         };
         &whole + &rest
     }
@@ -234,6 +270,9 @@ impl Expr {
     /// The quotient, if the division leaves nothing.
     #[must_use]
     pub fn exact_div(&self, divisor: &Expr) -> Option<Self> {
+        if !(self.is_known() && divisor.is_known()) {
+            return None;
+        }
         if self == divisor && !self.is(0) {
             return Some(Expr::Number(1));
         }
@@ -280,27 +319,60 @@ impl Expr {
     }
 
     fn extremum(&self, other: &Expr, of: fn(i64, i64) -> i64, atom: fn(Expr, Expr) -> Atom) -> Self {
-        match (self, other) {
-            (Expr::Number(a), Expr::Number(b)) => Expr::Number(of(*a, *b)),
-            _ if self == other => self.clone(),
-            _ => match (self - other).number() {
-                // The formulas differ by a number: the larger is the same for every value.
-                Some(difference) if (of(1, 0) == 1) == (difference > 0) => self.clone(),
-                Some(_) => other.clone(),
-                None => {
-                    let (a, b) = if self <= other { (self, other) } else { (other, self) };
-                    Self::atom(atom(a.clone(), b.clone()))
-                }
-            },
+        if let (Expr::Number(a), Expr::Number(b)) = (self, other) {
+            return Expr::Number(of(*a, *b));
         }
+        let largest = of(1, 0) == 1;
+        // One may be the larger whatever its symbols are.
+        let never_below = |a: &Expr, b: &Expr| (a - b).at_least().is_some_and(|n| n >= 0);
+        let first_is_larger = match (self, other) {
+            (a, b) if a == b || never_below(a, b) => Some(true),
+            (a, b) if never_below(b, a) => Some(false),
+            // max(min(x, y), y) = y, max(max(x, y), y) = max(x, y), and so on.
+            (a, b) => a.is_extremum_with(b).or_else(|| b.is_extremum_with(a).map(|max| !max)),
+        };
+        match first_is_larger {
+            Some(first) if first == largest => self.clone(),
+            Some(_) => other.clone(),
+            None => Self::atom(atom(self.min(other).clone(), self.max(other).clone())),
+        }
+    }
+
+    /// Whether this is the larger (true) or the smaller (false) of `part` and something.
+    fn is_extremum_with(&self, part: &Expr) -> Option<bool> {
+        let Expr::Formula(formula) = self else { return None };
+        let (monomial, 1) = formula.terms.first_key_value().filter(|_| formula.terms.len() == 1)? else {
+            return None;
+        };
+        match monomial.as_slice() {
+            [(Atom::Max(a, b), 1)] if a == part || b == part => Some(true),
+            [(Atom::Min(a, b), 1)] if a == part || b == part => Some(false),
+            _ => None,
+        }
+    }
+
+    /// A bound from below that holds for every extent that a symbol may be.
+    #[must_use]
+    pub fn at_least(&self) -> Option<i64> {
+        let Expr::Formula(formula) = self else { return self.number() };
+        let bound = |(monomial, &coefficient): (&Monomial, &i64)| match monomial.as_slice() {
+            [] => Some(coefficient),
+            [(atom, 1)] if coefficient > 0 => atom.at_least()?.checked_mul(coefficient),
+            atoms => {
+                let mut bounds = atoms.iter().map(|(a, power)| a.at_least().filter(|&n| n >= 0)?.checked_pow(*power));
+                let product = bounds.try_fold(1_i64, |product, n| product.checked_mul(n?));
+                product.filter(|_| coefficient > 0).and_then(|n| n.checked_mul(coefficient))
+            }
+        };
+        formula.terms.iter().map(bound).try_fold(0_i64, |sum, n| sum.checked_add(n?))
     }
 
     /// The formula with every symbol that `value` knows replaced by a number.
     #[must_use]
     pub fn with(&self, value: &dyn Fn(&str) -> Option<i64>) -> Self {
-        let Expr::Formula(terms) = self else { return self.clone() };
+        let Expr::Formula(formula) = self else { return self.clone() };
         let mut sum = Expr::Number(0);
-        for (monomial, &coefficient) in terms.iter() {
+        for (monomial, &coefficient) in &formula.terms {
             let mut product = Expr::Number(coefficient);
             for (atom, power) in monomial {
                 let atom = atom.with(value);
@@ -315,6 +387,13 @@ impl Expr {
 }
 
 impl Atom {
+    fn is_known(&self) -> bool {
+        match self {
+            Atom::Unknown(_) => false,
+            atom => atom.parts().into_iter().all(Expr::is_known),
+        }
+    }
+
     fn parts(&self) -> Vec<&Expr> {
         match self {
             Atom::Symbol(_) | Atom::Unknown(_) => Vec::new(),
@@ -323,12 +402,23 @@ impl Atom {
         }
     }
 
-    fn depth(&self) -> u32 {
-        let inner = self.parts().into_iter().map(|part| match part {
-            Expr::Number(_) => 0,
-            Expr::Formula(terms) => terms.keys().flatten().map(|(a, _)| a.depth()).max().unwrap_or(0),
-        });
-        1 + inner.max().unwrap_or(0)
+    fn at_least(&self) -> Option<i64> {
+        match self {
+            Atom::Symbol(_) => Some(1),
+            Atom::Unknown(_) | Atom::Quotient(..) => None,
+            Atom::Floor(x, d) => x.at_least().and_then(|n| floor(n, *d)),
+            Atom::Modulo(_, d) => d.number().filter(|&d| d > 0).map(|_| 0),
+            Atom::Max(x, y) => x.at_least().max(y.at_least()),
+            Atom::Min(x, y) => x.at_least().zip(y.at_least()).map(|(x, y)| x.min(y)),
+        }
+    }
+
+    /// Atoms in it, itself with them, and how deep they nest.
+    fn extent(&self) -> (usize, u32) {
+        self.parts().into_iter().fold((1, 1), |(size, depth), part| match part {
+            Expr::Number(_) => (size, depth),
+            Expr::Formula(inner) => (size + inner.size, depth.max(inner.depth + 1)),
+        })
     }
 
     fn with(&self, value: &dyn Fn(&str) -> Option<i64>) -> Expr {
@@ -367,6 +457,26 @@ fn product(a: &Monomial, b: &Monomial) -> Monomial {
     powers.into_iter().collect()
 }
 
+/// Adds a term unless its coefficient overflows. Unknowns of one reason may be different
+/// numbers: two of them are one more, and never cancel.
+fn add_term(terms: &mut Terms, monomial: Monomial, coefficient: i64) -> bool {
+    match terms.entry(monomial) {
+        Entry::Vacant(vacant) => {
+            vacant.insert(coefficient);
+        }
+        Entry::Occupied(mut sum) if sum.key().iter().any(|(atom, _)| !atom.is_known()) => {
+            sum.insert(1);
+        }
+        Entry::Occupied(mut sum) => match sum.get().checked_add(coefficient) {
+            Some(n) => {
+                sum.insert(n);
+            }
+            None => return false,
+        },
+    }
+    true
+}
+
 impl Expr {
     fn plus(&self, other: &Expr) -> Expr {
         if let (Expr::Number(a), Expr::Number(b)) = (self, other) {
@@ -374,10 +484,8 @@ impl Expr {
         }
         let mut terms = self.terms();
         for (monomial, coefficient) in other.terms() {
-            let sum = terms.entry(monomial).or_default();
-            match sum.checked_add(coefficient) {
-                Some(n) => *sum = n,
-                None => return Expr::overflow(),
+            if !add_term(&mut terms, monomial, coefficient) {
+                return Expr::overflow();
             }
         }
         Expr::from_terms(terms)
@@ -435,16 +543,15 @@ impl Expr {
             _ => {}
         }
         let (a, b) = (self.terms(), other.terms());
-        if a.len() * b.len() > MOST_TERMS * MOST_TERMS {
-            return Expr::unknown("a formula too large to follow");
+        if a.len() * b.len() > MOST_PRODUCTS {
+            return Expr::too_large();
         }
         let mut terms = Terms::new();
         for (x, cx) in &a {
             for (y, cy) in &b {
-                let sum = terms.entry(product(x, y)).or_default();
-                match cx.checked_mul(*cy).and_then(|product| product.checked_add(*sum)) {
-                    Some(n) => *sum = n,
-                    None => return Expr::overflow(),
+                let coefficient = cx.checked_mul(*cy);
+                if !coefficient.is_some_and(|c| add_term(&mut terms, product(x, y), c)) {
+                    return Expr::overflow();
                 }
             }
         }
@@ -475,7 +582,7 @@ impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let terms = match self {
             Expr::Number(n) => return write!(f, "{n}"),
-            Expr::Formula(terms) => terms,
+            Expr::Formula(formula) => &formula.terms,
         };
         let degree = |m: &Monomial| m.iter().map(|(_, power)| power).sum::<u32>();
         let mut sorted: Vec<_> = terms.iter().collect();
@@ -535,6 +642,10 @@ mod tests {
             ((&(h * h) * b).floor_div(&(h * b)), "height"),
             ((h + &n(1)).larger(&(h - &n(1))), "height + 1"),
             ((h + &n(1)).smaller(&(h - &n(1))), "height - 1"),
+            (n(0).smaller(h), "0"),
+            ((h - &n(1)).larger(&n(0)), "height - 1"),
+            (h.smaller(&n(99)).larger(h), "height"),
+            ((&(h * b) + &n(2)).larger(&n(1)), "batch·height + 2"),
             ((h * &n(6)).modulo(&n(3)), "0"),
             (&(h + &n(1)) * &(h - &n(1)), "height^2 - 1"),
             (h.ceil_div(&n(1)), "height"),

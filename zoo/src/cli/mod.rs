@@ -2,7 +2,13 @@
 //!
 //! stdout is data, stderr is talk; a subcommand writes its data whole, at its end.
 
+mod audit;
+mod check;
+mod diff;
+mod dump;
 mod export;
+mod files;
+mod formats;
 mod list;
 mod output;
 mod progress;
@@ -33,20 +39,27 @@ enum Command {
     Export(export::Args),
     /// Check a file that emo wrote: structure, counts and numerics
     Verify(verify::Args),
+    /// Count any ONNX file: parameters, costs, memory; hold it to a budget
+    Audit(audit::Args),
+    /// Judge the structure of any ONNX file: what onnx.checker finds, and what it misses
+    Check(check::Args),
+    /// What changed from one file to another
+    Diff(diff::Args),
+    /// A graph as text, types and shapes inferred
+    Dump(dump::Args),
 }
 
-/// How a request ended; the number is the exit code. What cannot be served is an error.
+/// How a request ended; the number is the exit code. What cannot be served at all is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Holds = 0,
     /// A claim, a budget or a tolerance does not hold.
     Fails = 1,
+    /// One of several inputs cannot be read; the others have been served.
+    Invalid = 2,
     /// An operator or a shape cannot be resolved.
     Undecidable = 3,
 }
-
-/// The request or the input is wrong.
-const INVALID: u8 = 2;
 
 /// What a subcommand says on stdout, and its verdict.
 type Outcome = anyhow::Result<(String, Verdict)>;
@@ -59,6 +72,10 @@ pub fn main() -> ExitCode {
         Command::Show(args) => show::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Audit(args) => audit::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Dump(args) => dump::run(&args),
     };
     let printed = outcome.and_then(|(data, verdict)| {
         print(&data)?;
@@ -68,7 +85,7 @@ pub fn main() -> ExitCode {
         Ok(verdict) => ExitCode::from(verdict as u8),
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(INVALID)
+            ExitCode::from(Verdict::Invalid as u8)
         }
     }
 }

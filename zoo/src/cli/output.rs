@@ -60,7 +60,7 @@ impl Report<'_> {
         match self.verdict() {
             Verdict::Holds if self.numerics.is_none() => "unverified",
             Verdict::Holds => "pass",
-            Verdict::Fails => "fail",
+            Verdict::Fails | Verdict::Invalid => "fail",
             Verdict::Undecidable => "undecided",
         }
     }
