@@ -12,44 +12,36 @@ use emo_proto::{
 use prost::Message;
 
 use crate::graph::{Dim, Graph, Node, Shape, Source, Value, ValueInfo};
-use crate::models::emo::Request;
 use crate::op::Op;
 use crate::profile::Opset;
 use crate::weights::Weights;
 
-/// Keys of a file's `metadata_props`.
-pub mod metadata {
-    pub const MODEL: &str = "emo.model";
-    pub const PROFILE: &str = "emo.profile";
-    pub const VERSION: &str = "emo.version";
-    pub const WEIGHTS: &str = "emo.weights";
-    /// A line a rewrite, as [`Rewrite`](crate::fold::Rewrite) displays it.
-    pub const REWRITES: &str = "emo.rewrites";
-}
-
 /// The version that is stamped into files.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The ONNX file of `graph`, which was built for `request`: the same bytes for the same
-/// weights on any machine.
+/// The ONNX file of `graph`: the same bytes for the same weights on any machine.
+///
+/// `properties` become the file's metadata, in their order.
 ///
 /// # Errors
 /// A state-dict entry that the graph reads is missing, or cannot be folded.
-pub fn encode(graph: &Graph, request: &Request, weights: &Weights) -> Result<Vec<u8>> {
-    let mut nodes = Nodes { opset: request.opset, graph, emitted: HashSet::new(), nodes: Vec::new() };
+pub fn encode(
+    graph: &Graph,
+    opset: &Opset,
+    properties: &[(&str, String)],
+    weights: &Weights,
+) -> Result<Vec<u8>> {
+    let mut nodes = Nodes { opset, graph, emitted: HashSet::new(), nodes: Vec::new() };
     graph.nodes.iter().try_for_each(|node| nodes.push(node))?;
     let nodes = nodes.nodes;
     let constants = graph.constants().into_iter().map(|v| graph.value(v));
     let initializer = constants.filter_map(|v| initializer(v, weights).transpose()).collect::<Result<_>>()?;
     let model = ModelProto {
-        ir_version: Some(request.opset.ir_version),
+        ir_version: Some(opset.ir_version),
         producer_name: Some("emo".to_owned()),
         producer_version: Some(VERSION.to_owned()),
-        opset_import: vec![OperatorSetIdProto {
-            domain: Some(String::new()),
-            version: Some(request.opset.version),
-        }],
-        metadata_props: properties(graph, request, weights),
+        opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(opset.version) }],
+        metadata_props: properties.iter().map(property).collect(),
         graph: Some(GraphProto {
             name: Some(graph.name.clone()),
             node: nodes,
@@ -63,19 +55,8 @@ pub fn encode(graph: &Graph, request: &Request, weights: &Weights) -> Result<Vec
     Ok(model.encode_to_vec())
 }
 
-fn properties(graph: &Graph, request: &Request, weights: &Weights) -> Vec<StringStringEntryProto> {
-    let rewrites: Vec<String> = graph.rewrites.iter().map(ToString::to_string).collect();
-    let entries = [
-        (metadata::MODEL, request.variant.name.to_owned()),
-        (metadata::PROFILE, request.profile.name.to_owned()),
-        (metadata::VERSION, VERSION.to_owned()),
-        (metadata::WEIGHTS, weights.origin().to_string()),
-        (metadata::REWRITES, rewrites.join("\n")),
-    ];
-    let stated = entries.into_iter().filter(|(_, value)| !value.is_empty());
-    stated
-        .map(|(key, value)| StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) })
-        .collect()
+fn property((key, value): &(&str, String)) -> StringStringEntryProto {
+    StringStringEntryProto { key: Some((*key).to_owned()), value: Some(value.clone()) }
 }
 
 /// A scalar is written as a node and has no initializer.
@@ -146,7 +127,7 @@ impl Nodes<'_> {
     fn operand(&mut self, value: Value) -> Result<String> {
         let info = self.graph.value(value);
         if let Some(Source::Scalar(number)) = info.constant {
-            self.constant(&info.name, Tensor::from_f32(Vec::new(), vec![number])?);
+            self.constant(&info.name, &Tensor::from_f32(Vec::new(), vec![number])?);
         }
         Ok(info.name.clone())
     }
@@ -154,11 +135,11 @@ impl Nodes<'_> {
     fn integers(&mut self, values: &[i64]) -> Result<String> {
         let digits: Vec<String> = values.iter().map(ToString::to_string).collect();
         let name = format!("integers.{}", digits.join("x"));
-        self.constant(&name, Tensor::from_i64(vec![values.len()], values)?);
+        self.constant(&name, &Tensor::from_i64(vec![values.len()], values)?);
         Ok(name)
     }
 
-    fn constant(&mut self, name: &str, tensor: Tensor) {
+    fn constant(&mut self, name: &str, tensor: &Tensor) {
         if self.emitted.insert(name.to_owned()) {
             self.nodes.push(NodeProto {
                 name: Some(name.to_owned()),

@@ -126,7 +126,8 @@ pub(crate) fn batch_norms(graph: &mut Graph) {
         };
         let biases = targets.iter().map(|&conv| fold_into(graph, conv, &norm, before)).sum::<usize>();
         let elements = graph.shape(x).elements().map_or(0, |d| d.at_batch_one() as u64);
-        let channels = graph.shape(graph.nodes[index].inputs[1]).elements().map_or(0, |d| d.at_batch_one());
+        let channels =
+            graph.shape(graph.nodes[index].inputs[1]).elements().map_or(0, super::graph::Dim::at_batch_one);
         graph.rewrites.push(Rewrite {
             kind: Kind::Norm,
             what: norm.name,
@@ -232,7 +233,9 @@ impl FoldedConv {
 impl BatchNorm {
     /// `γ/√(σ²+ε)` and `β − μ·γ/√(σ²+ε)`, per channel.
     fn scale_and_shift(&self, weights: &Weights) -> Result<(Vec<f64>, Vec<f64>)> {
-        let entry = |name: &str| weights.require(&format!("{}.{name}", self.name)).and_then(|t| t.f64s());
+        let entry = |name: &str| {
+            weights.require(&format!("{}.{name}", self.name)).and_then(emo_proto::tensor::Tensor::f64s)
+        };
         let (gamma, beta) = (entry("weight")?, entry("bias")?);
         let (mean, variance) = (entry("running_mean")?, entry("running_var")?);
         if let Some(v) = variance.iter().find(|&&v| v < 0.0) {

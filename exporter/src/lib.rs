@@ -34,6 +34,16 @@ use crate::graph::Graph;
 use crate::models::emo::{self, Request};
 use crate::weights::{Spec, Weights};
 
+/// Keys of a file's metadata.
+pub mod metadata {
+    pub const MODEL: &str = "emo.model";
+    pub const PROFILE: &str = "emo.profile";
+    pub const VERSION: &str = "emo.version";
+    pub const WEIGHTS: &str = "emo.weights";
+    /// A line a rewrite, as [`Rewrite`](crate::fold::Rewrite) displays it; absent where there is none.
+    pub const REWRITES: &str = "emo.rewrites";
+}
+
 /// A model as it was asked for: its graph, its weights and its file.
 #[derive(Debug)]
 pub struct Export {
@@ -49,6 +59,20 @@ pub struct Export {
 pub fn export(request: &Request, weights: &Spec) -> Result<Export> {
     let graph = emo::build(request)?;
     let weights = Weights::load(weights, &request.variant.parameters(request.classes))?;
-    let bytes = encode::encode(&graph, request, &weights)?;
+    let bytes = encode::encode(&graph, request.opset, &properties(request, &graph, &weights), &weights)?;
     Ok(Export { graph, weights, bytes })
+}
+
+fn properties(request: &Request, graph: &Graph, weights: &Weights) -> Vec<(&'static str, String)> {
+    let rewrites: Vec<String> = graph.rewrites.iter().map(ToString::to_string).collect();
+    let mut properties = vec![
+        (metadata::MODEL, request.variant.name.to_owned()),
+        (metadata::PROFILE, request.profile.name.to_owned()),
+        (metadata::VERSION, encode::VERSION.to_owned()),
+        (metadata::WEIGHTS, weights.origin().to_string()),
+    ];
+    if !rewrites.is_empty() {
+        properties.push((metadata::REWRITES, rewrites.join("\n")));
+    }
+    properties
 }

@@ -44,9 +44,8 @@ fn feature_map(shape: &Shape) -> Result<(Dim, usize, usize, usize), String> {
 
 fn conv(inputs: &[&Shape], stride: usize, pad: usize, group: usize) -> Result<Shape, String> {
     let (n, c, h, w) = feature_map(operand(inputs, 0)?)?;
-    let (m, per_group, kernel, kernel_w) = match feature_map(operand(inputs, 1)?)? {
-        (Dim::Fixed(m), c, h, w) => (m, c, h, w),
-        _ => return Err("the weight cannot have a free extent".to_owned()),
+    let (Dim::Fixed(m), per_group, kernel, kernel_w) = feature_map(operand(inputs, 1)?)? else {
+        return Err("the weight cannot have a free extent".to_owned());
     };
     if group == 0 || stride == 0 || per_group * group != c || !m.is_multiple_of(group) {
         return Err(format!(

@@ -1,5 +1,7 @@
 //! Every element type in every place, as the `onnx` package wrote them (`data/elements.py`).
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::path::{Path, PathBuf};
 
 use emo_proto::file::{self, OnnxFile};

@@ -1,5 +1,7 @@
 //! What tensors refuse, and what survives a round trip.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use emo_proto::tensor::{DataType, External, Tensor};
 use emo_proto::tensor_proto::{DataLocation, Segment};
 use emo_proto::{Bytes, Message, ModelProto, TensorProto};

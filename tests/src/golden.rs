@@ -202,20 +202,22 @@ mod tests {
         assert_eq!(golden.check_logits(&[0.0, -4.0], &[1, 2], &FLOAT64), Ok(0.0));
     }
 
+    type Damage = fn(&mut Vec<f64>);
+
     #[test]
     fn every_figure_of_a_golden_can_refuse() {
         let (golden, data) = ramp();
         let shape = [1, 2, 2, 2];
         // Elements 1, 2, 4, 5 and 7 are no samples: only the figures over all elements see them.
-        let cases: [(&str, &dyn Fn(&mut Vec<f64>)); 7] = [
-            ("samples", &|d| d[3] += 1e-6),
-            ("mean", &|d| d[1] += 1e-6),
-            ("standard deviation", &|d| (d[1], d[2]) = (d[1] - 1e-5, d[2] + 1e-5)),
+        let cases: [(&str, Damage); 7] = [
+            ("samples", |d| d[3] += 1e-6),
+            ("mean", |d| d[1] += 1e-6),
+            ("standard deviation", |d| (d[1], d[2]) = (d[1] - 1e-5, d[2] + 1e-5)),
             // Keeps the mean and the standard deviation.
-            ("largest magnitude", &|d| (d[7], d[5], d[4]) = (d[7] + 2e-7, d[5] - 6e-7, d[4] + 4e-7)),
-            ("samples: expected finite numbers, found NaN", &|d| d[3] = f64::NAN),
-            ("mean: off by NaN", &|d| d[1] = f64::NAN),
-            ("with 7 elements", &|d| d.truncate(7)),
+            ("largest magnitude", |d| (d[7], d[5], d[4]) = (d[7] + 2e-7, d[5] - 6e-7, d[4] + 4e-7)),
+            ("samples: expected finite numbers, found NaN", |d| d[3] = f64::NAN),
+            ("mean: off by NaN", |d| d[1] = f64::NAN),
+            ("with 7 elements", |d| d.truncate(7)),
         ];
         for (expected, damage) in cases {
             let mut damaged = data.clone();

@@ -1,7 +1,7 @@
 //! What a file of ours says of itself, held against its own graph.
 
-use emo_exporter::encode::metadata;
 use emo_exporter::fold::Rewrite;
+use emo_exporter::metadata;
 use emo_exporter::models::emo::Variant;
 use emo_exporter::profile::Profile;
 use emo_proto::{Error, ModelProto, Result};
@@ -36,7 +36,7 @@ impl Identity {
     pub fn read(model: &ModelProto) -> Result<Self> {
         let property = |key: &str| {
             let entry = model.metadata_props.iter().find(|p| p.key() == key);
-            entry.map(|p| p.value()).ok_or_else(|| {
+            entry.map(emo_proto::StringStringEntryProto::value).ok_or_else(|| {
                 Error::new(format!("expected the metadata entry {key} of a file that emo wrote, found none"))
             })
         };
@@ -49,7 +49,7 @@ impl Identity {
         Ok(Self {
             variant,
             profile,
-            opset: opset.map_or(0, |set| set.version()),
+            opset: opset.map_or(0, emo_proto::OperatorSetIdProto::version),
             ir_version: model.ir_version(),
             batch,
             size,

@@ -2,7 +2,7 @@
 //!
 //! The judge reads bytes and trusts nothing that their writer says. [`audit`] counts any
 //! file whose operators are in the table ([`ops`]); [`paper`] holds the published figures;
-//! [`reference`] computes EMO from the paper in f64, sharing no code with the exporter;
+//! [`mod@reference`] computes EMO from the paper in f64, sharing no code with the exporter;
 //! [`runtime`] runs files; [`compare`] measures and names tolerances.
 //!
 //! ```

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use emo_exporter::weights::{Weights, formula};
-use emo_proto::{ModelProto, Result};
+use emo_proto::{Error, ModelProto, Result};
 use ndarray::{Array4, ArrayD, IxDyn};
 use serde::Serialize;
 
@@ -18,6 +18,8 @@ use crate::runtime::Runtime;
 
 /// Images in the probe of a file whose batch is free.
 const FREE_BATCH: usize = 3;
+/// Most elements of a probe: the f64 reference holds some 30 times as many bytes.
+const MOST_ELEMENTS: usize = 1 << 26;
 /// Seed of the probe: the formula's input, as in the goldens.
 const PROBE_SEED: u64 = 0;
 
@@ -106,14 +108,19 @@ pub fn numerics(
 ) -> Result<Numerics> {
     let batch = identity.batch.unwrap_or(FREE_BATCH);
     let shape = [batch, 3, identity.size.0, identity.size.1];
+    let elements = shape.iter().try_fold(1_usize, |product, &d| product.checked_mul(d));
+    if elements.is_none_or(|n| n > MOST_ELEMENTS) {
+        let why = format!("a probe of {shape:?} is too large to run here; --no-verify writes such a file");
+        return Err(Error::new(why));
+    }
     let probe = formula::input(&shape, PROBE_SEED);
     let session = runtime.prepare(bytes, &[("input".to_owned(), shape.to_vec())], &[]);
     let mut session = session.map_err(|e| e.at(runtime.name()))?;
-    let input = ArrayD::from_shape_vec(IxDyn(&shape), probe.clone()).map_err(emo_proto::Error::new)?;
+    let input = ArrayD::from_shape_vec(IxDyn(&shape), probe.clone()).map_err(Error::new)?;
     let outputs = session.run(&[input]).map_err(|e| e.at(runtime.name()))?;
     let reference = Reference::new(identity.variant, weights)?;
     let probe: Vec<f64> = probe.into_iter().map(f64::from).collect();
-    let truth = reference.forward(Array4::from_shape_vec(shape, probe).map_err(emo_proto::Error::new)?);
+    let truth = reference.forward(Array4::from_shape_vec(shape, probe).map_err(Error::new)?);
     let (candidate, truth): (Vec<f32>, Vec<f64>) =
         (outputs.iter().flatten().copied().collect(), truth.iter().copied().collect());
     let difference = compare(&candidate, &truth).map_err(|e| e.at("logits"))?;

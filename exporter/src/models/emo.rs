@@ -66,6 +66,9 @@ pub const WINDOW: usize = 7;
 pub const SMALLEST_SIDE: usize = 32;
 /// Largest side of an input, far beyond any use and far below what overflows a count.
 pub const LARGEST_SIDE: usize = 1 << 14;
+/// Most images a run, and most classes, for the same reason.
+pub const LARGEST_BATCH: usize = 1 << 16;
+pub const MOST_CLASSES: usize = 1 << 20;
 /// Side of the stem's depthwise kernel.
 pub const STEM_KERNEL: usize = 3;
 /// Classes of ImageNet-1K.
@@ -195,7 +198,7 @@ impl Variant {
 /// The network: `input: [N, 3, H, W]` → `logits: [N, classes]`.
 ///
 /// # Errors
-/// A side is below [`SMALLEST_SIDE`] or above [`LARGEST_SIDE`]; no classes, no batch.
+/// A side, the batch or the number of classes is out of bounds.
 pub fn build(request: &Request) -> Result<Graph> {
     let (height, width) = request.size;
     if [height, width].iter().any(|side| !(SMALLEST_SIDE..=LARGEST_SIDE).contains(side)) {
@@ -204,8 +207,14 @@ pub fn build(request: &Request) -> Result<Graph> {
         ))
         .at("input size"));
     }
-    if request.classes == 0 || request.batch == Batch::Fixed(0) {
-        return Err(Error::new("expected at least one class and a batch of at least one").at("request"));
+    if !(1..=MOST_CLASSES).contains(&request.classes) {
+        let found = request.classes;
+        return Err(Error::new(format!("expected 1 to {MOST_CLASSES}, found {found}")).at("classes"));
+    }
+    if let Batch::Fixed(n) = request.batch
+        && !(1..=LARGEST_BATCH).contains(&n)
+    {
+        return Err(Error::new(format!("expected 1 to {LARGEST_BATCH} images, found {n}")).at("batch"));
     }
     let form = Form { profile: request.profile, opset: request.opset };
     let batch = match request.batch {

@@ -101,7 +101,8 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    /// Both branches are walked. The one that a constant decides counts, else the dearer.
+    /// Both branches are walked. The one that a constant decides counts, or the only one that can
+    /// run with these extents, else the dearer.
     fn branches(&mut self, node: &'a NodeProto, ctx: &Ctx) -> Result<Visit, Why> {
         let (then, otherwise) = (self.body(node, "then_branch")?, self.body(node, "else_branch")?);
         let start = self.found.nodes.len();
@@ -112,27 +113,42 @@ impl<'a> Walk<'a, '_> {
             return Err(format!("expected branches of as many outputs, found {} and {}", yes.len(), no.len()));
         }
         let decided = ctx.input(0)?.elements.as_deref().and_then(|e| e.first()?.number());
-        let (taken, note) = match decided {
-            Some(n) => (n != 0, None),
-            None => self.dearer(start, middle),
-        };
+        let decided = decided.map(|n| (n != 0, None)).or_else(|| self.possible(start, middle));
+        let certain = decided.is_some();
+        let (taken, note) = decided.unwrap_or_else(|| self.dearer(start, middle));
         let spared = if taken { middle..self.found.nodes.len() } else { start..middle };
         for facts in &mut self.found.nodes[spared] {
             (facts.multiplicity, facts.cost) = (0.into(), Cost::default());
             // What never runs may be any nonsense.
-            if decided.is_some() {
-                facts.problem = None;
+            if certain {
+                (facts.problem, facts.impossible) = (None, false);
             }
         }
-        let outputs = match decided {
-            Some(_) => if taken { yes } else { no },
-            None => {
+        let outputs = match certain {
+            true => if taken { yes } else { no },
+            false => {
                 let name = label(node);
                 let reason = format!("the branches of {name} differ");
                 yes.iter().zip(&no).map(|(a, b)| Fact { source: None, ..a.joined(b, &reason) }).collect()
             }
         };
         Ok(Visit { note, ..Visit::free(outputs) })
+    }
+
+    /// Whether the first of two branches is the only one whose nodes agree with their operands, and
+    /// what to say of it; `None` where both or none do.
+    fn possible(&self, start: usize, middle: usize) -> Option<(bool, Option<String>)> {
+        let (then, otherwise) = self.found.nodes[start..].split_at(middle - start);
+        let fault = |nodes: &[super::NodeFacts]| {
+            let impossible = nodes.iter().find(|facts| facts.impossible)?;
+            Some(format!("{}: {}", impossible.place(), impossible.problem.as_deref().unwrap_or_default()))
+        };
+        let (taken, name, why) = match (fault(then), fault(otherwise)) {
+            (None, Some(why)) => (true, "then_branch", why),
+            (Some(why), None) => (false, "else_branch", why),
+            _ => return None,
+        };
+        Some((taken, Some(format!("counted is {name}, the other cannot run with these extents: {why}"))))
     }
 
     /// Whether the first of two branches costs more, and what to say of it.

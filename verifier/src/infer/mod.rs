@@ -72,6 +72,8 @@ pub struct NodeFacts<'a> {
     reads: Vec<usize>,
     /// Whether it computes on quantised numbers.
     quantised: bool,
+    /// Whether its operands contradict it: then it cannot run.
+    impossible: bool,
 }
 
 impl NodeFacts<'_> {

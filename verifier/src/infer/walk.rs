@@ -118,6 +118,8 @@ pub(super) struct Visit {
     pub work: Work,
     pub problem: Option<String>,
     pub note: Option<String>,
+    /// Whether the operands contradict the node.
+    pub impossible: bool,
 }
 
 impl<'a> Walk<'a, '_> {
@@ -225,6 +227,7 @@ impl<'a> Walk<'a, '_> {
             note: None,
             reads: Vec::new(),
             quantised: false,
+            impossible: false,
         });
 
         let ctx = Ctx {
@@ -261,6 +264,7 @@ impl<'a> Walk<'a, '_> {
             facts.quantised = inputs.first().and_then(Option::as_ref).is_some_and(source::is_quantised);
         }
         (facts.work, facts.problem, facts.note) = (visit.work, visit.problem, visit.note);
+        facts.impossible = visit.impossible;
         facts.outputs.clone_from(&visit.outputs);
         let scope = self.scope();
         for (name, fact) in node.output.iter().zip(visit.outputs).filter(|(name, _)| !name.is_empty()) {
@@ -326,11 +330,11 @@ impl<'a> Walk<'a, '_> {
 
 impl Visit {
     pub(super) fn failed(why: Why) -> Self {
-        Self { outputs: Vec::new(), work: Work::Free, problem: Some(why), note: None }
+        Self { problem: Some(why), ..Self::free(Vec::new()) }
     }
 
     pub(super) fn free(outputs: Vec<Fact>) -> Self {
-        Self { outputs, work: Work::Free, problem: None, note: None }
+        Self { outputs, work: Work::Free, problem: None, note: None, impossible: false }
     }
 }
 
@@ -342,11 +346,11 @@ pub(super) fn rule(row: &ops::Row, ctx: &Ctx) -> Visit {
         Err(why) if ctx.blind.get() => {
             vec![Fact::unknown(DataType::Undefined, &why); ctx.node.output.len()]
         }
-        Err(why) => return Visit::failed(why),
+        Err(why) => return Visit { impossible: true, ..Visit::failed(why) },
     };
     match (row.work)(ctx, &outputs) {
-        Ok(work) => Visit { outputs, work, problem: None, note: None },
-        Err(why) => Visit { outputs, work: Work::Free, problem: Some(why), note: None },
+        Ok(work) => Visit { work, ..Visit::free(outputs) },
+        Err(why) => Visit { problem: Some(why), ..Visit::free(outputs) },
     }
 }
 

@@ -83,8 +83,8 @@ fn unpool_dims(ctx: &Ctx) -> Result<Vec<Expr>, Why> {
 fn col2im(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
     let dims = || match ctx.dims(0)? {
         [batch, columns, _] => {
-            let block: Expr = ctx.elements(2)?.iter().cloned().product();
-            let sides = ctx.elements(1)?.iter().cloned();
+            let block: Expr = ctx.extents(2)?.into_iter().product();
+            let sides = ctx.extents(1)?;
             Ok([batch.clone(), columns.floor_div(&block)].into_iter().chain(sides).collect())
         }
         other => Err(format!("expected columns [N, C·block, L], found {other:?}")),

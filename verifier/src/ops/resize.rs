@@ -21,7 +21,17 @@ fn resize(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
         (_, Some(_)) => sized(ctx),
         (_, None) => scaled(ctx, &reals(ctx, 2)?),
     };
-    Ok(vec![ctx.shaped(ctx.dtype(0)?, dims)?])
+    resized(ctx, dims)
+}
+
+/// Which extents change may be known where their sizes are not.
+fn resized(ctx: &Ctx, dims: impl FnOnce() -> Result<Vec<Expr>, Why>) -> Result<Vec<Fact>, Why> {
+    let output = ctx.shaped(ctx.dtype(0)?, dims)?;
+    let (Err(reason), Ok(dims)) = (&output.dims, &ctx.input(0)?.dims) else { return Ok(vec![output]) };
+    let mut dims = dims.clone();
+    let axes = axes(ctx, dims.len())?;
+    axes.into_iter().for_each(|axis| dims[axis] = Expr::unknown(reason));
+    Ok(vec![Fact::new(output.dtype, dims)])
 }
 
 /// Scales are two attributes in opset 1, one in 7 and an operand from 9 on.
@@ -32,7 +42,7 @@ fn upsample(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
         (None, Some(height), Some(width)) => scaled(ctx, &attribute(&[1.0, 1.0, height, width])),
         _ => scaled(ctx, &reals(ctx, 1)?),
     };
-    Ok(vec![ctx.shaped(ctx.dtype(0)?, dims)?])
+    resized(ctx, dims)
 }
 
 fn reals(ctx: &Ctx, index: usize) -> Result<Vec<Real>, Why> {
@@ -40,11 +50,16 @@ fn reals(ctx: &Ctx, index: usize) -> Result<Vec<Real>, Why> {
 }
 
 /// The axes that scales and sizes speak of.
-fn axes(ctx: &Ctx, rank: usize, given: usize) -> Result<Vec<usize>, Why> {
-    let axes = match ctx.ints("axes") {
-        Some(axes) => axes.iter().map(|&axis| Ctx::axis(axis, rank)).collect::<Result<_, _>>()?,
-        None => (0..rank).collect::<Vec<_>>(),
-    };
+fn axes(ctx: &Ctx, rank: usize) -> Result<Vec<usize>, Why> {
+    match ctx.ints("axes") {
+        Some(axes) => axes.iter().map(|&axis| Ctx::axis(axis, rank)).collect(),
+        None => Ok((0..rank).collect()),
+    }
+}
+
+/// The same, for as many scales or sizes.
+fn axes_of(ctx: &Ctx, rank: usize, given: usize) -> Result<Vec<usize>, Why> {
+    let axes = axes(ctx, rank)?;
     if axes.len() != given {
         return Err(format!("expected a scale or size for each of {} axes, found {given}", axes.len()));
     }
@@ -53,7 +68,7 @@ fn axes(ctx: &Ctx, rank: usize, given: usize) -> Result<Vec<usize>, Why> {
 
 fn scaled(ctx: &Ctx, scales: &[Real]) -> Result<Vec<Expr>, Why> {
     let mut dims = ctx.dims(0)?.to_vec();
-    for (&axis, scale) in axes(ctx, dims.len(), scales.len())?.iter().zip(scales) {
+    for (&axis, scale) in axes_of(ctx, dims.len(), scales.len())?.iter().zip(scales) {
         dims[axis] = times(&dims[axis], scale).ok_or_else(|| {
             ctx.unknown(&format!("{} times {scale:?} is known only when the graph runs", dims[axis]))
         })?;
@@ -73,7 +88,7 @@ fn times(extent: &Expr, scale: &Real) -> Option<Expr> {
 fn sized(ctx: &Ctx) -> Result<Vec<Expr>, Why> {
     let sizes = ctx.elements(3)?;
     let mut dims = ctx.dims(0)?.to_vec();
-    let axes = axes(ctx, dims.len(), sizes.len())?;
+    let axes = axes_of(ctx, dims.len(), sizes.len())?;
     let pick: fn(f32, f32) -> f32 = match ctx.text("keep_aspect_ratio_policy").unwrap_or("stretch") {
         "stretch" => {
             axes.iter().zip(sizes).for_each(|(&axis, size)| dims[axis] = size.clone());
@@ -123,7 +138,7 @@ pub(super) fn grid_sample_work(_: &Ctx, outputs: &[Fact]) -> Result<Work, Why> {
 
 /// `theta: [N, axes, axes+1]`, `size` = `[N, C, …]` → `[N, …, axes]`.
 fn affine_grid(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
-    let dims = || match ctx.elements(1)? {
+    let dims = || match ctx.extents(1)?.as_slice() {
         [batch, _, sides @ ..] if matches!(sides.len(), 2 | 3) => {
             Ok([batch].into_iter().chain(sides).cloned().chain([sides.len().into()]).collect())
         }

@@ -25,23 +25,25 @@ pub(super) fn half(length: &Expr) -> Expr {
 fn dft(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
     let dims = || {
         let mut dims = ctx.dims(0)?.to_vec();
-        let axis = match (ctx.opset, ctx.optional(2)) {
-            (..20, _) => ctx.int("axis", 1),
-            (_, Some(_)) => {
-                let axis = ctx.element(2)?.number();
-                axis.ok_or_else(|| ctx.unknown("the axis is known only when the graph runs"))?
-            }
-            (_, None) => -2,
-        };
-        let axis = Ctx::axis(axis, dims.len())?;
         let (onesided, inverse) = (ctx.int("onesided", 0) != 0, ctx.int("inverse", 0) != 0);
-        if ctx.optional(1).is_some() {
-            dims[axis] = ctx.element(1)?.clone();
-        } else if onesided && inverse {
-            dims[axis] = (&dims[axis] - 1) * 2;
-        }
-        if onesided && !inverse {
-            dims[axis] = half(&dims[axis]);
+        let axis = match (ctx.opset, ctx.optional(2)) {
+            (..20, _) => Some(ctx.int("axis", 1)),
+            (_, Some(_)) => ctx.element(2).ok().and_then(Expr::number),
+            (_, None) => Some(-2),
+        };
+        if let Some(axis) = axis {
+            let axis = Ctx::axis(axis, dims.len())?;
+            if ctx.optional(1).is_some() {
+                dims[axis] = ctx.element(1).cloned().unwrap_or_else(|why| Expr::unknown(&why));
+            } else if onesided && inverse {
+                dims[axis] = (&dims[axis] - 1) * 2;
+            }
+            if onesided && !inverse {
+                dims[axis] = half(&dims[axis]);
+            }
+        } else if onesided || ctx.optional(1).is_some() {
+            // Any axis may be cut.
+            dims.fill(Expr::unknown("the axis is known only when the graph runs"));
         }
         if let Some(last) = dims.last_mut() {
             *last = if onesided && inverse { 1.into() } else { 2.into() };

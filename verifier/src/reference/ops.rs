@@ -199,6 +199,9 @@ fn add_convolved(x: &ArrayView2<f64>, kernel: &ArrayView2<f64>, stride: usize, y
     let y = y.as_slice_mut().expect(STANDARD);
     for ((i, j), &weight) in kernel.indexed_iter() {
         let across = reach(j, padding, stride, width, columns);
+        if across.is_empty() {
+            continue;
+        }
         for row in reach(i, padding, stride, height, rows) {
             let y = &mut y[row * columns..][across.clone()];
             let x = &x[(row * stride + i - padding) * width..][across.start * stride + j - padding..];

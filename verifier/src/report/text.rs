@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, Subject, Table};
+use super::{Cell, Report, Subject, Table};
 use crate::finding::Severity;
 
 /// How text is laid out.
@@ -68,17 +68,16 @@ impl Style {
     /// The first column to the left, figures to the right, notes in the last to the left.
     fn table(self, table: &Table) -> String {
         let header = table.header.iter().map(ToString::to_string).collect();
-        let rows = table.rows.iter().map(|row| row.iter().map(super::Cell::readable).collect());
+        let rows = table.rows.iter().map(|row| row.iter().map(Cell::readable).collect());
         let mut rows: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
         let columns = table.header.len();
         let width = |rows: &[Vec<String>], column: usize| {
             rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
         let mut widths: Vec<usize> = (0..columns).map(|column| width(&rows, column)).collect();
-        let prose = |column: usize| {
-            table.rows.iter().all(|row| matches!(row.get(column), Some(super::Cell::Text(_))))
-        };
-        for column in (0..columns).filter(|&column| prose(column)) {
+        let is_prose = |column| table.rows.iter().all(|row| matches!(row.get(column), Some(Cell::Text(_))));
+        let prose: Vec<bool> = (0..columns).map(is_prose).collect();
+        for column in (0..columns).filter(|&column| prose[column]) {
             let whole = widths.iter().sum::<usize>() + GAP.len() * columns.saturating_sub(1);
             let (excess, width) = (whole.saturating_sub(self.width.unwrap_or(whole)), widths[column]);
             widths[column] = width.saturating_sub(excess).max(SHORTEST.min(width));
@@ -89,7 +88,7 @@ impl Style {
         for (i, row) in rows.iter().enumerate() {
             let cells = row.iter().enumerate().map(|(column, cell)| {
                 let pad = " ".repeat(widths[column].saturating_sub(cell.chars().count()));
-                if prose(column) { format!("{cell}{pad}") } else { format!("{pad}{cell}") }
+                if prose[column] { format!("{cell}{pad}") } else { format!("{pad}{cell}") }
             });
             let line = cells.collect::<Vec<_>>().join(GAP);
             let line = line.trim_end();
@@ -132,7 +131,6 @@ fn elide(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Cell;
 
     #[test]
     fn long_names_lose_their_middle() {

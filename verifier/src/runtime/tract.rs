@@ -63,7 +63,7 @@ impl Session for Plan {
 /// The graph of `model`, with `inputs` and `outputs` in this order, as fast as tract can make it.
 fn optimised(model: &[u8], inputs: &[(String, Vec<usize>)], outputs: &[String]) -> TractResult<TypedModel> {
     // Exporters declare output shapes and intermediate types that contradict inference; it needs neither.
-    let reader = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
+    let reader = onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
     // Decoded here, since tract's own reader copies the file once more; dropped before the optimiser starts.
     let ParseResult { mut model, unresolved_inputs, outlets_by_name } =
         reader.parse(&ModelProto::decode(model)?, None)?;
@@ -181,13 +181,16 @@ mod tests {
         assert_eq!(session.run(&[b.clone(), a.clone()]).unwrap(), [a.clone(), difference]);
 
         let mut session = Tract.prepare(&model, &shapes(&[("a", &[3]), ("b", &[3])]), &[]).unwrap();
-        assert_eq!(session.run(&[a.clone(), b.clone()]).unwrap(), [a.clone()]);
-        let message = session.run(&[a.clone()]).unwrap_err().to_string();
+        assert_eq!(session.run(&[a.clone(), b]).unwrap(), vec![a.clone()]);
+        let message = session.run(std::slice::from_ref(&a)).unwrap_err().to_string();
         assert!(message.contains("expected 2 inputs, found 1"), "{message}");
         let wide = ArrayD::zeros(vec![4]);
         let message = session.run(&[a, wide]).unwrap_err().to_string();
         assert_eq!(message, "b: expected shape [3], found [4]");
     }
+
+    /// (file, inputs, outputs, part of the message)
+    type Case<'a> = (&'a [u8], &'a [(String, Vec<usize>)], &'a [&'a str], &'a str);
 
     #[test]
     fn what_cannot_run_is_an_error_that_names_the_place() {
@@ -197,7 +200,7 @@ mod tests {
         let unknown_operator = file(&[("Frobnicate", &["a", "b"], "c")], "c");
         let unknown_input = file(&[("Add", &["a", "nothing"], "c")], "c");
         let unknown_output = file(&[("Add", &["a", "b"], "c")], "d");
-        let cases: [(&[u8], &[(String, Vec<usize>)], &[&str], &str); 8] = [
+        let cases: [Case; 8] = [
             (b"not a protobuf", &both, &[], "tract: "),
             (&unknown_operator, &both, &[], "the Frobnicate"),
             (&unknown_input, &both, &[], "gives the value nothing"),

@@ -90,6 +90,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+#[expect(clippy::print_stderr, reason = "the one place where an error is told")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}
+
 /// A reader that has seen enough closes the pipe; that is no error.
 fn print(data: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();

@@ -22,7 +22,7 @@ impl View {
     pub fn subject(&self, file: &Audited) -> Subject {
         let mut tables = vec![self.groups(&file.audit)];
         if self.explain {
-            tables.push(explanations(&file.audit));
+            tables.push(self.explanations(&file.audit));
             if self.whole {
                 // A file of comma-separated values has one header.
                 tables.remove(0);
@@ -69,6 +69,30 @@ impl View {
             n => format!("and {n} nodes that cost and hold nothing"),
         };
         Table { title: format!("by {}", self.by.name()), header, rows, note }
+    }
+
+    /// Operator by operator what each convention counts, and by which rule.
+    fn explanations(&self, audit: &Audit) -> Table {
+        let mut rows = Vec::new();
+        for explanation in explain(audit) {
+            for difference in explanation.differences() {
+                let first = self.whole || difference.convention.name == "macs";
+                let named = if first { explanation.operator.as_str() } else { "" };
+                let work = if first { explanation.work } else { "" };
+                let nodes = if first { Cell::from(explanation.nodes) } else { Cell::from("") };
+                rows.push(vec![
+                    Cell::from(named),
+                    Cell::from(work),
+                    nodes,
+                    Cell::from(difference.convention.name),
+                    Cell::from(difference.count),
+                    Cell::Count(difference.beyond),
+                    Cell::from(difference.how),
+                ]);
+            }
+        }
+        let header = vec!["operator", "work", "nodes", "convention", "count", "beyond macs", "rule"];
+        Table { title: "why the conventions differ".to_owned(), header, rows, note: String::new() }
     }
 
     /// The document that `verifier/schemas/audit.json` describes.
@@ -163,28 +187,4 @@ fn facts(audit: &Audit, size: &Expr) -> Vec<(&'static str, String)> {
     }
     facts.push(("outputs", ports(&audit.outputs)));
     facts
-}
-
-/// Operator by operator what each convention counts, and by which rule.
-fn explanations(audit: &Audit) -> Table {
-    let mut rows = Vec::new();
-    for explanation in explain(audit) {
-        for difference in explanation.differences() {
-            let first = difference.convention.name == "macs";
-            let named = if first { explanation.operator.as_str() } else { "" };
-            let work = if first { explanation.work } else { "" };
-            let nodes = if first { Cell::from(explanation.nodes) } else { Cell::from("") };
-            rows.push(vec![
-                Cell::from(named),
-                Cell::from(work),
-                nodes,
-                Cell::from(difference.convention.name),
-                Cell::from(difference.count),
-                Cell::Count(difference.beyond),
-                Cell::from(difference.how),
-            ]);
-        }
-    }
-    let header = vec!["operator", "work", "nodes", "convention", "count", "beyond macs", "rule"];
-    Table { title: "why the conventions differ".to_owned(), header, rows, note: String::new() }
 }

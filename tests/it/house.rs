@@ -1,0 +1,138 @@
+//! The house rules, as tests.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
+/// The Rust files below a folder, with their text.
+fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            found.push((path, text));
+        }
+    }
+    found
+}
+
+/// The crates in their line: each may know only those before it.
+const LINE: [&str; 5] = ["emo-proto", "emo-exporter", "emo-verifier", "emo-zoo", "emo-tests"];
+
+#[test]
+fn crates_know_only_those_before_them() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let mut seen: Vec<&str> = packages.iter().map(|p| p["name"].as_str().unwrap()).collect();
+    seen.sort_by_key(|name| LINE.iter().position(|l| l == name));
+    assert_eq!(seen, LINE);
+    for package in packages {
+        let name = package["name"].as_str().unwrap();
+        let place = LINE.iter().position(|l| *l == name).unwrap();
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let dependency = dependency["name"].as_str().unwrap();
+            let before = LINE[..place].contains(&dependency);
+            assert!(before || !dependency.starts_with("emo-"), "{name} must not know {dependency}");
+            let tract_allowed = place >= 2;
+            assert!(tract_allowed || !dependency.starts_with("tract"), "{name} must not know {dependency}");
+        }
+    }
+}
+
+/// A crate that only one file may name.
+const FENCES: [(&str, &str); 4] = [
+    ("pytorch_reader", "exporter/src/weights/pth.rs"),
+    ("tract_onnx", "verifier/src/runtime/tract.rs"),
+    ("indicatif", "zoo/src/cli/progress.rs"),
+    ("comfy_table", "zoo/src/cli/table.rs"),
+];
+
+#[test]
+fn foreign_engines_are_named_in_one_file() {
+    for (name, home) in FENCES {
+        let mut files = Vec::new();
+        for krate in ["proto", "exporter", "verifier", "zoo"] {
+            let named = sources(&root().join(krate).join("src"));
+            files.extend(named.into_iter().filter(|(_, text)| text.contains(name)).map(|(path, _)| path));
+        }
+        assert_eq!(files, [root().join(home)], "{name}");
+    }
+}
+
+/// The exporter writes by the border alone; everything else is free of protobuf.
+#[test]
+fn only_the_border_names_messages() {
+    for (path, text) in sources(&root().join("exporter/src")) {
+        let border = path.ends_with("encode.rs");
+        let named = ["ModelProto", "GraphProto", "NodeProto", "TensorProto", "AttributeProto"];
+        let named = named.iter().find(|message| text.contains(*message));
+        assert!(border || named.is_none(), "{} names {named:?}", path.display());
+    }
+}
+
+#[test]
+fn nothing_prints_outside_the_command_line() {
+    for krate in ["proto", "exporter", "verifier", "zoo"] {
+        for (path, text) in sources(&root().join(krate).join("src")) {
+            let command_line = path.starts_with(root().join("zoo/src/cli"));
+            for macro_name in ["println!", "print!", "eprintln!", "eprint!", "dbg!"] {
+                assert!(command_line || !text.contains(macro_name), "{}: {macro_name}", path.display());
+            }
+        }
+    }
+}
+
+/// The judge's reference shares nothing with the builder but the variant's row and the weights.
+#[test]
+fn the_reference_stands_alone() {
+    let allowed = ["models::emo", "weights"];
+    for (path, text) in sources(&root().join("verifier/src/reference")) {
+        for import in text.lines().filter_map(|line| line.trim().strip_prefix("use emo_exporter::")) {
+            let module = allowed.iter().any(|a| import.starts_with(a));
+            assert!(module, "{}: emo_exporter::{import}", path.display());
+        }
+    }
+}
+
+/// Lines of a file, its unit tests aside.
+const LONGEST: usize = 520;
+
+/// Files that would not fit a reader's head; generated code is none of ours.
+#[test]
+fn files_stay_small() {
+    let mut long = BTreeMap::new();
+    for krate in ["proto", "exporter", "verifier", "zoo", "tests"] {
+        for (path, text) in sources(&root().join(krate)) {
+            let lines = text.lines().take_while(|line| *line != "#[cfg(test)]").count();
+            if lines > LONGEST && !path.ends_with("proto/src/onnx.rs") {
+                long.insert(path, lines);
+            }
+        }
+    }
+    assert!(long.is_empty(), "longer than {LONGEST} lines: {long:?}");
+}
+
+/// A folder at the top needs a reason in `ARCHITECTURE.md`.
+#[test]
+fn the_top_level_is_the_house() {
+    let rooms = ["proto", "exporter", "verifier", "zoo", "tests"];
+    for entry in fs::read_dir(root()).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let folder = entry.file_type().unwrap().is_dir() && !name.starts_with('.') && name != "target";
+        assert!(!folder || rooms.contains(&name.as_str()), "{name} is no room of the house");
+    }
+}
