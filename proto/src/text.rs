@@ -113,7 +113,9 @@ impl Text<'_> {
     fn graph(&self, f: &mut fmt::Formatter<'_>, graph: &GraphProto, path: &str, depth: usize) -> fmt::Result {
         let indent = "  ".repeat(depth);
         let mut interface = |word: &str, values: &[ValueInfoProto]| {
-            values.iter().try_for_each(|value| writeln!(f, "{indent}{word} {}", self.typed(path, value.name())))
+            values
+                .iter()
+                .try_for_each(|value| writeln!(f, "{indent}{word} {}", self.typed(path, value.name())))
         };
         interface("input", &graph.input)?;
         interface("output", &graph.output)?;
@@ -174,15 +176,16 @@ impl Text<'_> {
             return format!("@{}", attribute.ref_attr_name());
         }
         let text = |bytes: &Vec<u8>| format!("{:?}", String::from_utf8_lossy(bytes));
-        let tensors = |tensors: &[TensorProto]| {
-            tensors.iter().map(|t| self.tensor(t)).collect::<Vec<_>>().join(", ")
-        };
+        let tensors =
+            |tensors: &[TensorProto]| tensors.iter().map(|t| self.tensor(t)).collect::<Vec<_>>().join(", ");
         match attribute.r#type() {
             AttributeType::Float => format!("{:?}", attribute.f()),
             AttributeType::Int => attribute.i().to_string(),
             AttributeType::String => attribute.s.as_ref().map_or_else(String::new, text),
             AttributeType::Tensor => attribute.t.as_ref().map_or_else(String::new, |t| self.tensor(t)),
-            AttributeType::Floats => list(&attribute.floats, |v| format!("{v:?}"), |v| v.to_le_bytes().to_vec()),
+            AttributeType::Floats => {
+                list(&attribute.floats, |v| format!("{v:?}"), |v| v.to_le_bytes().to_vec())
+            }
             AttributeType::Ints => list(&attribute.ints, i64::to_string, |v| v.to_le_bytes().to_vec()),
             AttributeType::Strings => list(&attribute.strings, text, |v| [v.as_slice(), b"\0"].concat()),
             AttributeType::Tensors => format!("[{}]", tensors(&attribute.tensors)),
@@ -213,7 +216,8 @@ impl Text<'_> {
     }
 
     fn sparse(&self, sparse: &crate::SparseTensorProto) -> String {
-        let part = |tensor: &Option<TensorProto>| tensor.as_ref().map_or_else(String::new, |t| self.tensor(t));
+        let part =
+            |tensor: &Option<TensorProto>| tensor.as_ref().map_or_else(String::new, |t| self.tensor(t));
         format!("sparse {:?} values {} at {}", sparse.dims, part(&sparse.values), part(&sparse.indices))
     }
 

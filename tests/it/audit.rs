@@ -40,7 +40,8 @@ fn json_of(folder: &TempDir, code: i32, arguments: &[&str]) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../verifier/schemas").join(arguments[0]);
     let schema = fs::read_to_string(path.with_extension("json")).unwrap();
     let schema = jsonschema::validator_for(&serde_json::from_str(&schema).unwrap()).unwrap();
-    let errors: Vec<String> = schema.iter_errors(&value).map(|e| format!("{} {e}", e.instance_path())).collect();
+    let errors: Vec<String> =
+        schema.iter_errors(&value).map(|e| format!("{} {e}", e.instance_path())).collect();
     assert!(errors.is_empty(), "{arguments:?}: {errors:#?}");
     value
 }
@@ -76,7 +77,14 @@ fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
 
 fn model(inputs: Vec<ValueInfoProto>, initializer: Vec<TensorProto>, node: Vec<NodeProto>) -> ModelProto {
     let output = node.last().map(|last| value(&last.output[0], None)).into_iter().collect();
-    let graph = GraphProto { name: Some("net".into()), input: inputs, output, initializer, node, ..Default::default() };
+    let graph = GraphProto {
+        name: Some("net".into()),
+        input: inputs,
+        output,
+        initializer,
+        node,
+        ..Default::default()
+    };
     let opset = OperatorSetIdProto { version: Some(17), ..Default::default() };
     ModelProto { ir_version: Some(8), graph: Some(graph), opset_import: vec![opset], ..Default::default() }
 }
@@ -99,7 +107,11 @@ fn convolution() -> ModelProto {
     let pads = AttributeProto { name: Some("pads".into()), ints: vec![1; 4], ..Default::default() };
     conv.attribute.push(pads);
     let inputs = vec![value("images", Some(&["batch", "3", "height", "width"]))];
-    model(inputs, vec![weight("w", &[8, 3, 3, 3]), weight("b", &[8])], vec![conv, node("Relu", &["conv"], "y")])
+    model(
+        inputs,
+        vec![weight("w", &[8, 3, 3, 3]), weight("b", &[8])],
+        vec![conv, node("Relu", &["conv"], "y")],
+    )
 }
 
 /// The same with an operator that nobody knows before the convolution's output is used.
@@ -207,7 +219,12 @@ fn what_cannot_be_counted_is_said() {
     assert_eq!(names, ["net.z", "net.out"]);
     let (code, text, _) = emo(&folder, &["audit", "u.onnx"]);
     assert_eq!(code, 3);
-    for words in ["macs at least 13,824", "net.z", "Frobnicate of ai.onnx is no operator that is known", "--allow-unknown"] {
+    for words in [
+        "macs at least 13,824",
+        "net.z",
+        "Frobnicate of ai.onnx is no operator that is known",
+        "--allow-unknown",
+    ] {
         assert!(text.contains(words), "expected {words:?} in: {text}");
     }
     let allowed = json_of(&folder, 0, &["audit", "u.onnx", "--allow-unknown"]);
@@ -223,7 +240,12 @@ fn budgets_are_kept_or_broken() {
     let known = ["--input", "images=1,3,8,8"];
     for (limits, file, code, words) in [
         ("params = 224\nmacs = 13824\nhighest_rank = 4", "c.onnx", 0, &[][..]),
-        ("params = 223", "c.onnx", 1, &["params", "expected 223 at most, found 224, 1 too many", "look at net.conv"]),
+        (
+            "params = 223",
+            "c.onnx",
+            1,
+            &["params", "expected 223 at most, found 224, 1 too many", "look at net.conv"],
+        ),
         ("macs = 100", "c.onnx", 1, &["found 13,824"]),
         ("highest_rank = 3", "c.onnx", 1, &["highest_rank", "expected 3 at most, found 4"]),
         ("peak_memory = 100", "c.onnx", 1, &["peak_memory", "look at net.y"]),
@@ -233,13 +255,19 @@ fn budgets_are_kept_or_broken() {
         ("[operators]\ndeny = [\"Relu\"]", "c.onnx", 1, &["operator Relu", "is denied", "net.y"]),
         ("[operators]\nallow = [\"Conv\"]", "c.onnx", 1, &["operator Relu", "not among those allowed"]),
         ("[scopes.net]\nmacs = 5", "c.onnx", 1, &["net, macs", "look at net.conv (13,824)"]),
-        ("[scopes.nett]\nmacs = 5", "c.onnx", 1, &["expected a module of this path, found none; did you mean net?"]),
+        (
+            "[scopes.nett]\nmacs = 5",
+            "c.onnx",
+            1,
+            &["expected a module of this path, found none; did you mean net?"],
+        ),
         // A lower bound breaks a limit all the same; one that keeps it is undecided.
         ("macs = 100", "u.onnx", 1, &["expected 100 at most, found at least 13,824"]),
         ("macs = 200000", "u.onnx", 3, &["found 13,824 and 2 nodes that could not be counted"]),
     ] {
         budget(limits);
-        let (found, text, stderr) = emo(&folder, &[&["audit", file, "--budget", "b.toml"], &known[..]].concat());
+        let (found, text, stderr) =
+            emo(&folder, &[&["audit", file, "--budget", "b.toml"], &known[..]].concat());
         assert_eq!(found, code, "{limits}: {text}{stderr}");
         for word in words {
             assert!(text.contains(word), "{limits}: expected {word:?} in: {text}");
@@ -278,13 +306,19 @@ fn wrong_requests_are_told_apart() {
     fs::write(folder.path().join("b.toml"), "parms = 1").unwrap();
     fs::write(folder.path().join("text.onnx"), "hello").unwrap();
     for (arguments, words) in [
-        (&["c.onnx", "--budget", "b.toml"][..], &["b.toml", "there is no limit parms; did you mean params?"][..]),
+        (
+            &["c.onnx", "--budget", "b.toml"][..],
+            &["b.toml", "there is no limit parms; did you mean params?"][..],
+        ),
         (&["c.onnx", "--budget", "none.toml"], &["none.toml"]),
         (&["c.onnx", "--dim", "bach=1"], &["batch", "found bach"]),
         (&["c.onnx", "--dim", "batch"], &["expected a dimension as batch=1"]),
         (&["c.onnx", "--input", "pixels=1,3,8,8"], &["images", "found pixels"]),
         (&["c.onnx", "--input", "images=1,3,8"], &["c.onnx: input images: expected 4 extents, found 3"]),
-        (&["c.onnx", "--input", "images=1,3,8,8", "--dim", "batch=2"], &["expected one size for batch, found 2 and 1"]),
+        (
+            &["c.onnx", "--input", "images=1,3,8,8", "--dim", "batch=2"],
+            &["expected one size for batch, found 2 and 1"],
+        ),
         (&["c.onnx", "--by", "block"], &["--by scope"]),
         (&["none.onnx"], &["none.onnx"]),
         (&["text.onnx"], &["text.onnx", "not an ONNX model"]),
@@ -318,7 +352,10 @@ fn several_files_keep_their_order_in_every_format() {
     assert!(lines.next().unwrap().starts_with("zoo/a.onnx,Conv,Conv,1,224,216·batch·height·width,"), "{csv}");
     let github = run("github");
     assert!(github.contains("::notice file=zoo/a.onnx,title=emo audit::params 224"), "{github}");
-    assert!(github.contains("::error file=zoo/b/u.onnx,title=emo audit%3A uncounted::node \"net.z\""), "{github}");
+    assert!(
+        github.contains("::error file=zoo/b/u.onnx,title=emo audit%3A uncounted::node \"net.z\""),
+        "{github}"
+    );
     let junit = run("junit");
     assert!(junit.contains(r#"<testsuites name="emo audit" tests="3" failures="0" errors="2">"#), "{junit}");
     let markdown = run("markdown");
@@ -337,7 +374,8 @@ fn text_suits_its_terminal() {
     let (_, plain, _) = emo(&folder, &["audit", "m.onnx", "--by", "node"]);
     assert!(!plain.contains('\x1b') && plain.contains("\nstage3.1.conv_local.conv "), "{plain}");
     let (_, narrow, _) = emo_with(&folder, &["audit", "m.onnx", "--by", "node"], &[("COLUMNS", "80")]);
-    let row = |text: &str| text.lines().filter(|line| line.starts_with("stage")).map(|l| l.chars().count()).max();
+    let row =
+        |text: &str| text.lines().filter(|line| line.starts_with("stage")).map(|l| l.chars().count()).max();
     assert!(row(&narrow) <= Some(80) && row(&plain) > Some(80), "{narrow}");
     assert!(narrow.contains('…'), "{narrow}");
     let force = ("CLICOLOR_FORCE", "1");
@@ -361,7 +399,10 @@ fn changes_are_found() {
     assert_eq!(change("operators", "BatchNormalization")["before"], 21);
     assert_eq!(change("operators", "BatchNormalization")["after"], Value::Null);
     assert_eq!(change("params", "params")["difference"], 1_356_680 - 1_361_168);
-    assert_eq!((&change("opset", "ai.onnx")["before"], &change("opset", "ai.onnx")["after"]), (&json!(17), &json!(20)));
+    assert_eq!(
+        (&change("opset", "ai.onnx")["before"], &change("opset", "ai.onnx")["after"]),
+        (&json!(17), &json!(20))
+    );
     assert_eq!(change("cost", "macs"), Value::Null);
     assert_ne!(change("scope", "stage1 params"), Value::Null);
     for (kinds, code) in [("cost,params", 1), ("opset", 1), ("interface", 0), ("any", 1)] {
@@ -376,7 +417,8 @@ fn changes_are_found() {
 
 /// A linear layer whose weight of `[rows, 1]` is kept in `weights.bin`.
 fn external(rows: i64, location: &str) -> ModelProto {
-    let entry = |key: &str, value: String| StringStringEntryProto { key: Some(key.into()), value: Some(value) };
+    let entry =
+        |key: &str, value: String| StringStringEntryProto { key: Some(key.into()), value: Some(value) };
     let weight = TensorProto {
         name: Some("w".into()),
         dims: vec![rows, 1],
@@ -432,6 +474,16 @@ fn a_plot_is_drawn() {
     for words in ["<svg ", "m.onnx", "stage3", "MACs", "parameters", "stage1.0.v.conv", "</svg>"] {
         assert!(svg.contains(words), "expected {words:?} in: {svg}");
     }
+}
+
+#[test]
+fn checks_keep_their_schema() {
+    let folder = TempDir::new().unwrap();
+    write(&folder, "c.onnx", &convolution());
+    write(&folder, "u.onnx", &with_unknown());
+    assert_eq!(json_of(&folder, 0, &["check", "c.onnx"])["verdict"], "pass");
+    let both = json_of(&folder, 1, &["check", "c.onnx", "u.onnx"]);
+    assert_eq!(both[1]["verdict"], "fail");
 }
 
 /// What PyTorch and optimisers write is counted to the end, and its modules are found.

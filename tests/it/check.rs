@@ -423,3 +423,28 @@ fn findings_of_a_code_are_bounded() {
     assert_eq!(undefined.len(), 1001);
     assert_eq!(undefined[1000].message, "4000 more findings of this code are left out");
 }
+
+/// The graph alone: damage to weights is only other weights.
+static BONES: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut m = BASE.clone();
+    graph(&mut m).initializer.retain(|tensor| tensor.raw_data().len() < 1024);
+    m.encode_to_vec()
+});
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn damaged_files_are_judged_without_panic(
+        damage in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), 0_u8..), 1..16),
+    ) {
+        let mut bytes = BONES.clone();
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Ok(file) = OnnxFile::from_bytes(bytes.into(), External::none()) {
+            let _ = check(&file, None);
+        }
+    }
+}

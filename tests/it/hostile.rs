@@ -1,7 +1,6 @@
 //! Files from strangers: whatever they say, inference ends soon and does not panic.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use emo_exporter::models::emo::{Request, Variant};
 use emo_exporter::{profile::Profile, weights::Spec};
@@ -9,18 +8,15 @@ use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::text::Text;
-use emo_proto::{AttributeProto, FunctionProto, Message as _, ModelProto, NodeProto, OperatorSetIdProto};
+use emo_proto::{AttributeProto, Message as _, ModelProto, NodeProto, OperatorSetIdProto};
 use emo_tests::onnx::*;
 use emo_verifier::infer::{Bindings, Inference, infer};
 use emo_verifier::ops;
 use emo_verifier::sym::Expr;
 use proptest::prelude::*;
 
-/// Long for what is linear even in an unoptimised build, short for what is not.
-const SOON: Duration = Duration::from_secs(60);
-
 /// Everything that is asked of a model, none of which may panic.
-fn survive(model: &ModelProto) -> Inference<'_> {
+pub(crate) fn survive(model: &ModelProto) -> Inference<'_> {
     let inference = infer(model, &Bindings::new());
     for fact in inference.values.values() {
         let dims = fact.dims.as_deref().unwrap_or_default();
@@ -51,10 +47,7 @@ fn pool() -> (Vec<emo_proto::ValueInfoProto>, Vec<emo_proto::TensorProto>) {
         input("truth", DataType::Bool, &[5.into()]),
         input("words", DataType::String, &[3.into()]),
         input("huge", DataType::Float, &[i64::MAX.into(), i64::MAX.into(), 2.into(), 2.into()]),
-        emo_proto::ValueInfoProto {
-            r#type: Some(tensor_type(DataType::Float, None)),
-            ..named("shapeless")
-        },
+        emo_proto::ValueInfoProto { r#type: Some(tensor_type(DataType::Float, None)), ..named("shapeless") },
         named("typeless"),
     ];
     let constants = vec![
@@ -85,14 +78,72 @@ fn operand() -> impl Strategy<Value = String> {
 
 /// Every attribute that a rule may ask for.
 const ATTRIBUTES: &[&str] = &[
-    "axis", "axes", "perm", "split", "num_outputs", "keepdims", "shape", "to", "dtype", "value", "value_ints",
-    "kernel_shape", "strides", "pads", "dilations", "group", "auto_pad", "output_shape", "output_padding",
-    "ceil_mode", "blocksize", "k", "starts", "ends", "start", "end", "allowzero", "new_axis", "equation",
-    "hidden_size", "direction", "layout", "num_heads", "kv_num_heads", "q_num_heads", "batch_dims", "axis_w",
-    "pooled_shape", "sample_size", "transA", "transB", "num_scan_inputs", "body", "then_branch", "else_branch",
-    "mode", "scales", "height_scale", "K", "N", "bits", "block_size", "noop_with_empty_axes", "num_groups",
-    "onesided", "output_height", "output_width", "classlabels_int64s", "classlabels_strings", "n_targets",
-    "keep_aspect_ratio_policy", "spatial_scale", "detect_positive", "select_last_index", "broadcast", "tiles",
+    "axis",
+    "axes",
+    "perm",
+    "split",
+    "num_outputs",
+    "keepdims",
+    "shape",
+    "to",
+    "dtype",
+    "value",
+    "value_ints",
+    "kernel_shape",
+    "strides",
+    "pads",
+    "dilations",
+    "group",
+    "auto_pad",
+    "output_shape",
+    "output_padding",
+    "ceil_mode",
+    "blocksize",
+    "k",
+    "starts",
+    "ends",
+    "start",
+    "end",
+    "allowzero",
+    "new_axis",
+    "equation",
+    "hidden_size",
+    "direction",
+    "layout",
+    "num_heads",
+    "kv_num_heads",
+    "q_num_heads",
+    "batch_dims",
+    "axis_w",
+    "pooled_shape",
+    "sample_size",
+    "transA",
+    "transB",
+    "num_scan_inputs",
+    "body",
+    "then_branch",
+    "else_branch",
+    "mode",
+    "scales",
+    "height_scale",
+    "K",
+    "N",
+    "bits",
+    "block_size",
+    "noop_with_empty_axes",
+    "num_groups",
+    "onesided",
+    "output_height",
+    "output_width",
+    "classlabels_int64s",
+    "classlabels_strings",
+    "n_targets",
+    "keep_aspect_ratio_policy",
+    "spatial_scale",
+    "detect_positive",
+    "select_last_index",
+    "broadcast",
+    "tiles",
 ];
 
 fn number() -> impl Strategy<Value = i64> {
@@ -101,8 +152,24 @@ fn number() -> impl Strategy<Value = i64> {
 
 fn attribute() -> impl Strategy<Value = AttributeProto> {
     let words = prop::sample::select(vec![
-        "SAME_UPPER", "SAME_LOWER", "VALID", "NOTSET", "bidirectional", "reverse", "linear", "cubic", "DCR",
-        "ij,jk->ik", "bij,bjk", "...i,ji->...", "->", "not_larger", "none", "RIGHT", "wrap", "é",
+        "SAME_UPPER",
+        "SAME_LOWER",
+        "VALID",
+        "NOTSET",
+        "bidirectional",
+        "reverse",
+        "linear",
+        "cubic",
+        "DCR",
+        "ij,jk->ik",
+        "bij,bjk",
+        "...i,ji->...",
+        "->",
+        "not_larger",
+        "none",
+        "RIGHT",
+        "wrap",
+        "é",
     ]);
     let body = graph_of(
         vec![named("a"), named("b")],
@@ -154,7 +221,7 @@ fn around(nodes: Vec<NodeProto>, opset: i64) -> ModelProto {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
 
     /// Any operator with any operands and attributes, and another one after it.
     #[test]
@@ -170,7 +237,8 @@ proptest! {
 
 /// What formulas say of extents and elements is what inference with numbers finds.
 fn agrees_with_numbers(model: &ModelProto, formulas: &Inference) {
-    let bindings: Bindings = [("n", 2), ("h", 9), ("w", 7), ("half.0", 5)].map(|(k, v)| (k.to_owned(), v)).into();
+    let bindings: Bindings =
+        [("n", 2), ("h", 9), ("w", 7), ("half.0", 5)].map(|(k, v)| (k.to_owned(), v)).into();
     let numbers = infer(model, &bindings);
     let value = |name: &str| bindings.get(name).copied();
     for (name, formula) in &formulas.values {
@@ -186,7 +254,11 @@ fn agrees_with_numbers(model: &ModelProto, formulas: &Inference) {
         }
         for (a, b) in same.into_iter().filter(|(a, _)| a.is_known()) {
             let a = a.with(&value);
-            assert!(a == b || !a.is_known() || !b.is_known(), "{name}: {} is {a}, not {b}", formula.describe());
+            assert!(
+                a == b || !a.is_known() || !b.is_known(),
+                "{name}: {} is {a}, not {b}",
+                formula.describe()
+            );
         }
     }
 }
@@ -234,131 +306,6 @@ fn a_file_with_wrong_bytes_is_survived() {
         }
     }
     assert!(decoded > 20, "mutations that no decoder lets through test nothing: {decoded}");
-}
-
-/// A chain of one operator on `x: [n, 8]`.
-fn chain(operator: &str, length: usize, second: Option<&str>) -> ModelProto {
-    let name = |i: usize| if i == 0 { "x".to_owned() } else { format!("v{i}") };
-    let nodes = (0..length).map(|i| {
-        let (from, to) = (name(i), name(i + 1));
-        let operands: Vec<&str> = std::iter::once(from.as_str()).chain(second).collect();
-        node(operator, &operands, &[to.as_str()], vec![int("axis", 0)])
-    });
-    let inputs = vec![value("x", DataType::Float, &["n".into(), 8.into()]), named("go")];
-    model(17, graph_of(inputs, vec![weight("c", &[1, 8]), list("k", &[1; 4096])], nodes.collect(), &[]))
-}
-
-#[test]
-fn long_chains_take_time_in_proportion() {
-    let cases = [
-        ("Relu", 200_000, None),
-        ("Add", 100_000, Some("c")),
-        // Extents that grow, formulas that could.
-        ("Concat", 20_000, Some("x")),
-        ("Concat", 20_000, Some("c")),
-        ("MatMul", 20_000, Some("x")),
-        ("Tile", 20_000, Some("k")),
-    ];
-    for (operator, length, second) in cases {
-        let start = Instant::now();
-        survive(&chain(operator, length, second));
-        assert!(start.elapsed() < SOON, "{operator} took {:?}", start.elapsed());
-    }
-}
-
-#[test]
-fn elements_and_constants_do_not_pile_up() {
-    // Each constant is made of all before it; each node makes 4096 elements.
-    let constant = |i: usize| format!("c{i}");
-    let sums = (0..50_000).map(|i| {
-        let (from, to) = (constant(i), constant(i + 1));
-        node("Add", &[from.as_str(), "c0"], &[to.as_str()], vec![])
-    });
-    let fills = (0..50_000).map(|i| {
-        let to = format!("e{i}");
-        let value = tensor("value", emo_tests::onnx::list("", &[7]));
-        node("ConstantOfShape", &["shape"], &[to.as_str()], vec![value])
-    });
-    let read = node("Mul", &["x", "c50000"], &["y"], vec![]);
-    let constants = vec![weight("c0", &[8]), list("shape", &[4096])];
-    let inputs = vec![value("x", DataType::Float, &[8.into()])];
-    let model = model(17, graph_of(inputs, constants, sums.chain(fills).chain([read]).collect(), &["y"]));
-    let start = Instant::now();
-    let inference = survive(&model);
-    assert_eq!(inference.nodes.last().unwrap().weights, [0]);
-    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
-}
-
-#[test]
-fn functions_that_multiply_or_call_themselves_are_found() {
-    let function = |name: String, calls: Vec<String>| {
-        let mut last = "x".to_owned();
-        let nodes = calls.into_iter().enumerate().map(|(i, callee)| {
-            let mut call = node(&callee, &[last.as_str()], &[format!("y{i}").as_str()], vec![]);
-            call.domain = Some("trap".to_owned());
-            last = format!("y{i}");
-            call
-        });
-        FunctionProto {
-            node: nodes.collect(),
-            output: vec![last],
-            name: Some(name),
-            domain: Some("trap".to_owned()),
-            input: vec!["x".to_owned()],
-            ..Default::default()
-        }
-    };
-    let doubling = (0..40).map(|i| function(format!("f{i}"), vec![format!("f{}", i + 1); 2]));
-    let itself = function("f0".to_owned(), vec!["f0".to_owned()]);
-    let deep = (0..500).map(|i| function(format!("f{i}"), vec![format!("f{}", i + 1)]));
-    for (functions, why) in [
-        (doubling.collect::<Vec<_>>(), "more than"),
-        (vec![itself], "calls itself"),
-        (deep.collect(), "nest deeper"),
-    ] {
-        let mut call = node("f0", &["x"], &["y"], vec![]);
-        call.domain = Some("trap".to_owned());
-        let inputs = vec![value("x", DataType::Float, &[1.into()])];
-        let model = ModelProto { functions, ..model(17, graph_of(inputs, vec![], vec![call], &["y"])) };
-        let inference = survive(&model);
-        let found = inference.nodes.iter().filter_map(|n| n.problem.as_deref()).any(|p| p.contains(why));
-        assert!(found, "nobody says {why}");
-    }
-}
-
-#[test]
-fn nested_loops_end() {
-    // Each loop walks its body until what it carries settles: nested, that multiplies.
-    let mut body: Option<emo_proto::GraphProto> = None;
-    for depth in 0..25 {
-        let (carried, grown) = (format!("s{depth}"), format!("t{depth}"));
-        let mut nodes = vec![
-            node("Identity", &[format!("go{depth}").as_str()], &[format!("on{depth}").as_str()], vec![]),
-            node("Concat", &[carried.as_str(), carried.as_str()], &[grown.as_str()], vec![int("axis", 0)]),
-        ];
-        if let Some(inner) = body.take() {
-            let out = format!("inner{depth}");
-            nodes.push(node("Loop", &["m", "", grown.as_str()], &[out.as_str()], vec![graph("body", inner)]));
-        }
-        let inputs = vec![named(&format!("i{depth}")), named(&format!("go{depth}")), named(&carried)];
-        body = Some(graph_of(inputs, vec![], nodes, &[format!("on{depth}").as_str(), grown.as_str()]));
-    }
-    let outer = node("Loop", &["m", "", "x"], &["y"], vec![graph("body", body.unwrap())]);
-    let inputs = vec![value("x", DataType::Float, &[2.into()])];
-    let model = model(17, graph_of(inputs, vec![scalar("m", 9)], vec![outer], &["y"]));
-    let start = Instant::now();
-    survive(&model);
-    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
-}
-
-#[test]
-fn shapes_of_a_million_axes_are_refused() {
-    let mut giant = weight("giant", &[]);
-    giant.dims = vec![1; 1_000_000];
-    let nodes = (0..1000).map(|i| node("Relu", &["giant"], &[format!("y{i}").as_str()], vec![]));
-    let model = model(17, graph_of(vec![], vec![giant], nodes.collect(), &["y0"]));
-    let inference = survive(&model);
-    assert!(inference.values["giant"].dims.is_err());
 }
 
 #[test]

@@ -101,7 +101,10 @@ fn a_loop_costs_its_turns() {
     let model = looping(Some(7), "go", &keeps);
     let inference = inferred(&model);
     assert_eq!(macs(&inference), (7 * 4 * 8 * 3).to_string());
-    assert_eq!((of(&inference, "ys"), of(&inference, "s_end")), ("FLOAT [7, 4, 3]".into(), "INT64 [1]".into()));
+    assert_eq!(
+        (of(&inference, "ys"), of(&inference, "s_end")),
+        ("FLOAT [7, 4, 3]".into(), "INT64 [1]".into())
+    );
     assert_eq!(problems(&inference), Vec::<String>::new());
 
     // What grows from turn to turn has no extent that holds for all.
@@ -126,7 +129,11 @@ fn a_scan_runs_once_a_slice_and_bodies_see_what_is_around() {
     let body = graph_of(
         vec![named("s"), named("slice")],
         vec![weight],
-        vec![product, node("Add", &["y", "outer"], &["z"], vec![]), node("Add", &["s", "z"], &["s_out"], vec![])],
+        vec![
+            product,
+            node("Add", &["y", "outer"], &["z"], vec![]),
+            node("Add", &["s", "z"], &["s_out"], vec![]),
+        ],
         &["s_out", "z"],
     );
     let attributes = vec![int("num_scan_inputs", 1), ints("scan_input_axes", &[1]), graph("body", body)];
@@ -138,7 +145,10 @@ fn a_scan_runs_once_a_slice_and_bodies_see_what_is_around() {
     let node = node("Scan", &["s0", "x"], &["s_end", "zs"], attributes);
     let model = model(11, graph_of(inputs, vec![], vec![node], &["s_end", "zs"]));
     let inference = inferred(&model);
-    assert_eq!((of(&inference, "s_end"), of(&inference, "zs")), ("FLOAT [n, 3]".into(), "FLOAT [t, n, 3]".into()));
+    assert_eq!(
+        (of(&inference, "s_end"), of(&inference, "zs")),
+        ("FLOAT [n, 3]".into(), "FLOAT [t, n, 3]".into())
+    );
     assert_eq!((macs(&inference).as_str(), problems(&inference)), ("24·n·t", vec![]));
 }
 
@@ -160,8 +170,16 @@ fn functions() -> Vec<FunctionProto> {
     call.domain = Some("local".to_owned());
     let clip = node("Clip", &["q", "absent"], &["p"], vec![]);
     vec![
-        function("inner", &["x"], vec![node("Cast", &["x"], &["y"], vec![reference("to", "to", AttributeType::Int)])]),
-        function("outer", &["x", "w", "absent"], vec![node("MatMul", &["x", "w"], &["q"], vec![]), clip, call]),
+        function(
+            "inner",
+            &["x"],
+            vec![node("Cast", &["x"], &["y"], vec![reference("to", "to", AttributeType::Int)])],
+        ),
+        function(
+            "outer",
+            &["x", "w", "absent"],
+            vec![node("MatMul", &["x", "w"], &["q"], vec![]), clip, call],
+        ),
     ]
 }
 
@@ -173,14 +191,15 @@ fn functions_are_walked_at_each_call() {
         call
     };
     let nodes = vec![call("a", "x", DataType::Double), call("b", "y", DataType::Float16)];
-    let inputs = vec![
-        value("a", FLOAT, &["n".into(), 8.into()]),
-        value("b", FLOAT, &[2.into(), 5.into(), 8.into()]),
-    ];
+    let inputs =
+        vec![value("a", FLOAT, &["n".into(), 8.into()]), value("b", FLOAT, &[2.into(), 5.into(), 8.into()])];
     let mut model = model(18, graph_of(inputs, vec![weight("w", &[8, 3])], nodes, &["x", "y"]));
     model.functions = functions();
     let inference = inferred(&model);
-    assert_eq!((of(&inference, "x"), of(&inference, "y")), ("DOUBLE [n, 3]".into(), "FLOAT16 [2, 5, 3]".into()));
+    assert_eq!(
+        (of(&inference, "x"), of(&inference, "y")),
+        ("DOUBLE [n, 3]".into(), "FLOAT16 [2, 5, 3]".into())
+    );
     assert_eq!(macs(&inference), "24·n + 240");
     // One tensor is one weight, however often it is read.
     assert_eq!(inference.nodes.iter().map(|n| n.weights.len()).sum::<usize>(), 1);
@@ -269,7 +288,8 @@ fn declared_types_are_claims() {
         ..graph.clone()
     };
     let wrong = [claims(DataType::Double, "n".into(), 8), claims(FLOAT, "n".into(), 9)];
-    let right = [claims(FLOAT, "other".into(), 8), claims(FLOAT, Extent::Open, 8), claims(FLOAT, 4.into(), 8)];
+    let right =
+        [claims(FLOAT, "other".into(), 8), claims(FLOAT, Extent::Open, 8), claims(FLOAT, 4.into(), 8)];
     for (graphs, count) in [(wrong.to_vec(), 1), (right.to_vec(), 0)] {
         for graph in graphs {
             let model = model(13, graph);

@@ -1,5 +1,16 @@
+//! What crosses crates: goldens, exported files, checkpoints, the command line, house rules.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod audit;
 mod check;
+mod cli;
 mod cost;
+mod exports;
 mod goldens;
 mod hostile;
+mod house;
 mod infer;
+mod runtime;
+mod traps;
+mod weights;

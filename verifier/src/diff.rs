@@ -199,7 +199,11 @@ fn memory(audit: &Audit) -> Values {
 
 fn storage(audit: &Audit) -> Values {
     let mut values = Values::default();
-    audit.stored.by_type.iter().for_each(|stored| values.count(format!("{} bytes", stored.dtype), &stored.bytes));
+    audit
+        .stored
+        .by_type
+        .iter()
+        .for_each(|stored| values.count(format!("{} bytes", stored.dtype), &stored.bytes));
     values
 }
 

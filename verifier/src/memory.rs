@@ -11,7 +11,7 @@ use std::collections::{BinaryHeap, HashMap};
 
 use emo_proto::tensor::bits;
 use emo_proto::tensor_proto::DataType;
-use emo_proto::{ModelProto, NodeProto};
+use emo_proto::{ModelProto, NodeProto, ValueInfoProto};
 use serde::Serialize;
 
 use crate::audit::{estimate, inputs};
@@ -88,8 +88,8 @@ pub fn peak(model: &ModelProto, inference: &Inference) -> Peak {
         nodes.entry(&facts.path).or_default().push(facts);
     }
     let bodies = inference.bodies.iter().map(|body| (&*body.path, body)).collect();
-    let given: Vec<&str> = inputs(graph).map(|input| input.name()).collect();
-    let kept: Vec<&str> = graph.output.iter().map(|output| output.name()).collect();
+    let given: Vec<&str> = inputs(graph).map(ValueInfoProto::name).collect();
+    let kept: Vec<&str> = graph.output.iter().map(ValueInfoProto::name).collect();
     Memory { model, nodes, bodies }.peak("", &inference.values, &given, &kept)
 }
 
@@ -142,11 +142,12 @@ impl Memory<'_> {
         };
         for attribute in &node.attribute {
             if let Some(graph) = &attribute.g {
-                let kept = graph.output.iter().map(|output| output.name()).collect();
+                let kept = graph.output.iter().map(ValueInfoProto::name).collect();
                 enter(format!("{}/{}/", facts.place(), attribute.name()), kept);
             }
         }
-        let called = self.model.functions.iter().find(|f| f.name() == node.op_type() && f.domain() == node.domain());
+        let called =
+            self.model.functions.iter().find(|f| f.name() == node.op_type() && f.domain() == node.domain());
         if let Some(function) = called {
             enter(format!("{}/", facts.place()), function.output.iter().map(String::as_str).collect());
         }
@@ -286,7 +287,8 @@ impl Plan {
             freed.fold(0_i64, i64::saturating_add).saturating_sub(kept.fold(0, i64::saturating_add))
         };
         let ready = (0..self.steps.len()).filter(|&i| waits[i] == 0);
-        let mut heap: BinaryHeap<(i64, Reverse<usize>)> = ready.map(|i| (gain(i, &left), Reverse(i))).collect();
+        let mut heap: BinaryHeap<(i64, Reverse<usize>)> =
+            ready.map(|i| (gain(i, &left), Reverse(i))).collect();
         let mut done = vec![false; self.steps.len()];
         let mut order = Vec::with_capacity(self.steps.len());
         while let Some((_, Reverse(i))) = heap.pop() {
@@ -319,7 +321,7 @@ fn reads(node: &NodeProto) -> Vec<&str> {
     for attribute in &node.attribute {
         for body in attribute.g.iter().chain(&attribute.graphs) {
             names.extend(body.node.iter().flat_map(reads));
-            names.extend(body.output.iter().map(|output| output.name()));
+            names.extend(body.output.iter().map(ValueInfoProto::name));
         }
     }
     names
@@ -328,7 +330,7 @@ fn reads(node: &NodeProto) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use emo_proto::tensor_shape_proto::{Dimension, dimension::Value};
-    use emo_proto::{GraphProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
+    use emo_proto::{GraphProto, OperatorSetIdProto, TensorShapeProto, TypeProto, type_proto};
 
     use super::*;
     use crate::infer::{Bindings, infer};
@@ -363,13 +365,15 @@ mod tests {
         let wide = ["x"; 5];
         let mut concat = [node("Concat", &wide, "a"), node("Concat", &wide, "b")];
         for node in &mut concat {
-            let axis = emo_proto::AttributeProto { name: Some("axis".into()), i: Some(1), ..Default::default() };
+            let axis =
+                emo_proto::AttributeProto { name: Some("axis".into()), i: Some(1), ..Default::default() };
             node.attribute.push(axis);
         }
         let [a, b] = concat;
         let mean = |from: &str, to: &str| {
             let mut mean = node("ReduceMean", &[from], to);
-            let axes = emo_proto::AttributeProto { name: Some("axes".into()), ints: vec![1], ..Default::default() };
+            let axes =
+                emo_proto::AttributeProto { name: Some("axes".into()), ints: vec![1], ..Default::default() };
             mean.attribute.push(axes);
             mean
         };
@@ -382,7 +386,9 @@ mod tests {
         };
         let opset = OperatorSetIdProto { version: Some(13), ..Default::default() };
         let model = ModelProto { graph: Some(graph), opset_import: vec![opset], ..Default::default() };
-        for (dims, expected) in [(Bindings::from([("batch".to_owned(), 3)]), "84"), (Bindings::new(), "28·batch")] {
+        for (dims, expected) in
+            [(Bindings::from([("batch".to_owned(), 3)]), "84"), (Bindings::new(), "28·batch")]
+        {
             let peak = peak(&model, &infer(&model, &dims));
             assert_eq!(peak.bytes.map(|bytes| bytes.to_string()).as_deref(), Some(expected));
             assert_eq!((peak.order, peak.at.as_str()), (Order::Greedy, "c"));

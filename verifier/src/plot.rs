@@ -137,7 +137,14 @@ fn modules(svg: &mut String, bars: &[Bar]) {
         }
         let name = run.first().map_or("", |bar| bar.module);
         if name.chars().count() as f64 * 6.5 < width {
-            text(svg, x + width / 2.0, TOP - 5.0, "middle", &format!(r#" font-size="11" fill="{FAINT}""#), name);
+            text(
+                svg,
+                x + width / 2.0,
+                TOP - 5.0,
+                "middle",
+                &format!(r#" font-size="11" fill="{FAINT}""#),
+                name,
+            );
         }
     }
 }
@@ -154,10 +161,8 @@ fn panel(svg: &mut String, bars: &[Bar], top: f64, label: &str, colour: &str, of
         if y < top - 1.0 || i > 0 && largest <= 0.0 {
             break;
         }
-        let _ = writeln!(
-            svg,
-            r##"<line x1="{LEFT}" y1="{y:.1}" x2="{end:.1}" y2="{y:.1}" stroke="#d9e2ec"/>"##
-        );
+        let _ =
+            writeln!(svg, r##"<line x1="{LEFT}" y1="{y:.1}" x2="{end:.1}" y2="{y:.1}" stroke="#d9e2ec"/>"##);
         let faint = format!(r#" font-size="11" fill="{FAINT}""#);
         text(svg, LEFT - 8.0, y + 4.0, "end", &faint, &short(value));
     }
@@ -219,7 +224,14 @@ fn names(svg: &mut String, bars: &[Bar], bottom: f64, scale: f64, of: &impl Fn(&
         if free && taken.len() < NAMED {
             taken.push((middle - half, middle + half));
             let y = bottom - of(&bars[i]) * scale - 5.0;
-            text(svg, middle, y, "middle", r##" font-size="10.5" paint-order="stroke" stroke="#ffffff" stroke-width="3""##, &name);
+            text(
+                svg,
+                middle,
+                y,
+                "middle",
+                r##" font-size="10.5" paint-order="stroke" stroke="#ffffff" stroke-width="3""##,
+                &name,
+            );
         }
     }
 }

@@ -15,6 +15,9 @@ pub enum Real {
     Quotient(Expr, i64),
 }
 
+/// A formula, and what it is divided by.
+type Parts = (Expr, i64);
+
 /// Products with binary fractions up to this denominator are exact in f32 for the extents of
 /// tensors; with others the engine's rounding decides what a floor yields.
 const FINEST: i64 = 1 << 10;
@@ -50,7 +53,7 @@ impl Real {
     }
 
     /// The quotient; a number only where it is a binary fraction.
-    fn parts(&self) -> Option<(Expr, i64)> {
+    fn parts(&self) -> Option<Parts> {
         match self {
             Real::Quotient(over, by) => Some((over.clone(), *by)),
             Real::Number(n) => {
@@ -69,7 +72,7 @@ impl Real {
         &self,
         other: &Real,
         numbers: fn(f64, f64) -> f64,
-        quotients: fn((Expr, i64), (Expr, i64)) -> Option<Real>,
+        quotients: fn(Parts, Parts) -> Option<Real>,
     ) -> Option<Real> {
         match (self, other) {
             (Real::Number(a), Real::Number(b)) => Some(Real::Number(numbers(*a, *b))),
@@ -79,16 +82,20 @@ impl Real {
 
     #[must_use]
     pub fn plus(&self, other: &Real) -> Option<Real> {
-        self.with(other, |a, b| a + b, |(a, d), (b, e)| {
-            Some(Self::quotient(&(&a * e) + &(&b * d), d.checked_mul(e)?))
-        })
+        self.with(
+            other,
+            |a, b| a + b,
+            |(a, d), (b, e)| Some(Self::quotient(&(&a * e) + &(&b * d), d.checked_mul(e)?)),
+        )
     }
 
     #[must_use]
     pub fn minus(&self, other: &Real) -> Option<Real> {
-        self.with(other, |a, b| a - b, |(a, d), (b, e)| {
-            Some(Self::quotient(&(&a * e) - &(&b * d), d.checked_mul(e)?))
-        })
+        self.with(
+            other,
+            |a, b| a - b,
+            |(a, d), (b, e)| Some(Self::quotient(&(&a * e) - &(&b * d), d.checked_mul(e)?)),
+        )
     }
 
     #[must_use]
@@ -98,14 +105,18 @@ impl Real {
 
     #[must_use]
     pub fn over(&self, other: &Real) -> Option<Real> {
-        self.with(other, |a, b| a / b, |(a, d), (b, e)| {
-            let (over, by) = (&a * e, &b * d);
-            match by.number() {
-                Some(by) if by > 0 => Some(Self::quotient(over, by)),
-                Some(_) => None,
-                None => over.exact_div(&by).map(|whole| Self::quotient(whole, 1)),
-            }
-        })
+        self.with(
+            other,
+            |a, b| a / b,
+            |(a, d), (b, e)| {
+                let (over, by) = (&a * e, &b * d);
+                match by.number() {
+                    Some(by) if by > 0 => Some(Self::quotient(over, by)),
+                    Some(_) => None,
+                    None => over.exact_div(&by).map(|whole| Self::quotient(whole, 1)),
+                }
+            },
+        )
     }
 
     #[must_use]
@@ -172,7 +183,11 @@ mod tests {
         assert_eq!(half.map(|x| x.to_string()).as_deref(), Some("floor((h)/2)"));
         let back = h.times(&1.5.into()).and_then(|x| x.over(&h)).and_then(|x| x.number());
         assert_eq!(back, Some(1.5));
-        assert_eq!(h.times(&0.7.into()), None, "0.7 · 10 is 7 in f32, and its floor below 7 in exact numbers");
+        assert_eq!(
+            h.times(&0.7.into()),
+            None,
+            "0.7 · 10 is 7 in f32, and its floor below 7 in exact numbers"
+        );
         assert_eq!(h.over(&0.0.into()), None);
         assert_eq!(Real::Number(1e30).truncated(), None);
     }

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use emo_exporter::weights::{Weights, formula};
+use emo_proto::file::OnnxFile;
+use emo_proto::tensor::External;
 use emo_proto::{Error, ModelProto, Result};
 use ndarray::{Array4, ArrayD, IxDyn};
 use serde::Serialize;
@@ -101,7 +104,7 @@ pub fn count(model: &ModelProto, identity: &Identity) -> (Audit, Claim) {
 /// # Errors
 /// The engine does not take the file, or the weights are not those of the model.
 pub fn numerics(
-    bytes: &[u8],
+    bytes: &Bytes,
     identity: &Identity,
     weights: &Weights,
     runtime: &dyn Runtime,
@@ -114,10 +117,10 @@ pub fn numerics(
         return Err(Error::new(why));
     }
     let probe = formula::input(&shape, PROBE_SEED);
-    let session = runtime.prepare(bytes, &[("input".to_owned(), shape.to_vec())], &[]);
-    let mut session = session.map_err(|e| e.at(runtime.name()))?;
+    let file = OnnxFile::from_bytes(bytes.clone(), External::none())?;
+    let mut session = runtime.prepare(&file, &[("input".to_owned(), shape.to_vec())], &[])?;
     let input = ArrayD::from_shape_vec(IxDyn(&shape), probe.clone()).map_err(Error::new)?;
-    let outputs = session.run(&[input]).map_err(|e| e.at(runtime.name()))?;
+    let outputs = session.run(&[input])?;
     let reference = Reference::new(identity.variant, weights)?;
     let probe: Vec<f64> = probe.into_iter().map(f64::from).collect();
     let truth = reference.forward(Array4::from_shape_vec(shape, probe).map_err(Error::new)?);

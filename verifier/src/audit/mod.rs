@@ -16,8 +16,8 @@ use emo_proto::{GraphProto, ModelProto, ValueInfoProto};
 use serde::Serialize;
 
 use crate::cost::{Cost, Work};
-use crate::finding::{Finding, Severity};
 use crate::fact::Fact;
+use crate::finding::{Finding, Severity};
 use crate::infer::{Bindings, Inference, NodeFacts, infer, infer_file};
 use crate::memory::{self, Peak};
 use crate::sym::Expr;
@@ -132,7 +132,7 @@ pub fn tally(model: &ModelProto, inference: &Inference) -> Audit {
     parts.iter().for_each(|part| totals.add(&part.counts));
     let written = || inference.nodes.iter().flat_map(|n| &n.outputs).filter(|o| o.source.is_none());
     let mut ranks = BTreeMap::new();
-    written().filter_map(|o| o.rank()).for_each(|rank| *ranks.entry(rank).or_default() += 1);
+    written().filter_map(Fact::rank).for_each(|rank| *ranks.entry(rank).or_default() += 1);
     let values = Values::of(inference);
     let traffic: Expr = inference.nodes.iter().map(|n| moved(n, &values)).sum();
     let intensity = match (totals.cost.flops.count(), traffic.count()) {
@@ -143,7 +143,11 @@ pub fn tally(model: &ModelProto, inference: &Inference) -> Audit {
     Audit {
         inputs: graph.map_or(Vec::new(), |graph| inputs(graph).map(|v| port(v, inference)).collect()),
         outputs: graph.map_or(Vec::new(), |graph| graph.output.iter().map(|v| port(v, inference)).collect()),
-        opsets: model.opset_import.iter().map(|set| (domain(set.domain()).to_owned(), set.version())).collect(),
+        opsets: model
+            .opset_import
+            .iter()
+            .map(|set| (domain(set.domain()).to_owned(), set.version()))
+            .collect(),
         ir_version: model.ir_version(),
         blocks: group::blocks(&parts),
         totals,
@@ -167,7 +171,7 @@ pub fn tally(model: &ModelProto, inference: &Inference) -> Audit {
 
 /// Inputs that the graph does not give a value to itself.
 pub(crate) fn inputs(graph: &GraphProto) -> impl Iterator<Item = &ValueInfoProto> {
-    let given: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
+    let given: HashSet<&str> = graph.initializer.iter().map(emo_proto::TensorProto::name).collect();
     graph.input.iter().filter(move |input| !given.contains(input.name()))
 }
 
@@ -248,7 +252,10 @@ fn histogram(parts: &[Part]) -> Vec<(String, usize)> {
     sorted
 }
 
-fn remarks(inference: &Inference, of: impl for<'n> Fn(&'n NodeFacts<'_>) -> Option<&'n String>) -> Vec<Remark> {
+fn remarks(
+    inference: &Inference,
+    of: impl for<'n> Fn(&'n NodeFacts<'_>) -> Option<&'n String>,
+) -> Vec<Remark> {
     let found = inference.nodes.iter().filter_map(|n| Some((n, of(n)?.clone())));
     found
         .map(|(n, reason)| Remark { node: n.place(), operator: n.node.op_type().to_owned(), reason })
@@ -257,7 +264,7 @@ fn remarks(inference: &Inference, of: impl for<'n> Fn(&'n NodeFacts<'_>) -> Opti
 
 fn float_initializers(model: &ModelProto) -> Expr {
     let initializers = model.graph.iter().flat_map(|g| &g.initializer);
-    initializers.map(crate::ops::Ctx::tensor).filter(|fact| fact.is_float()).map(|fact| fact.count()).sum()
+    initializers.map(crate::ops::Ctx::tensor).filter(Fact::is_float).map(|fact| fact.count()).sum()
 }
 
 impl Audit {
@@ -281,9 +288,10 @@ impl Audit {
             let message = format!("expected a count, found none: {}", remark.reason);
             finding(UNCOUNTED, Severity::Error, remark, message)
         });
-        let assumed = self.assumptions.iter().map(|remark| {
-            finding("assumed", Severity::Note, remark, remark.reason.clone())
-        });
+        let assumed = self
+            .assumptions
+            .iter()
+            .map(|remark| finding("assumed", Severity::Note, remark, remark.reason.clone()));
         uncounted.chain(assumed).collect()
     }
 

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use emo_proto::tensor_shape_proto::{Dimension, dimension};
 use emo_proto::{Error, ModelProto, Result, ValueInfoProto, type_proto};
 
-use crate::infer::Bindings;
+use crate::infer::{Bindings, NAMELESS};
 
 /// Numbers for named dimensions, and whole shapes for inputs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -111,7 +111,7 @@ fn insert<V: PartialEq + Debug + Clone>(map: &mut BTreeMap<String, V>, name: &st
 fn symbol(input: &str, axis: usize, dim: &Dimension) -> Option<String> {
     match &dim.value {
         Some(dimension::Value::DimValue(_)) => None,
-        Some(dimension::Value::DimParam(name)) if !name.is_empty() => Some(name.clone()),
+        Some(dimension::Value::DimParam(name)) if !NAMELESS.contains(&name.as_str()) => Some(name.clone()),
         _ => Some(format!("{input}.{axis}")),
     }
 }
@@ -131,7 +131,9 @@ mod tests {
     #[test]
     fn sizes_are_read() {
         let mut sizes = Sizes::default();
-        for (input, shape) in [("images=1,3,640,640", vec![1, 3, 640, 640]), ("x=2x3", vec![2, 3]), ("s=", vec![])] {
+        for (input, shape) in
+            [("images=1,3,640,640", vec![1, 3, 640, 640]), ("x=2x3", vec![2, 3]), ("s=", vec![])]
+        {
             sizes.input(input).unwrap();
             assert_eq!(sizes.inputs[input.split('=').next().unwrap()], shape);
         }

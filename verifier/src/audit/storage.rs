@@ -87,7 +87,7 @@ impl<'a> Tally<'a> {
         stored.bytes = &stored.bytes + &bytes;
         if tensor.data_location() == DataLocation::External {
             let location = tensor.external_data.iter().find(|entry| entry.key() == "location");
-            self.external.extend(location.map(|entry| entry.value()));
+            self.external.extend(location.map(emo_proto::StringStringEntryProto::value));
             self.external_bytes = &self.external_bytes + &bytes;
         }
     }

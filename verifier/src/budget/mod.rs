@@ -76,8 +76,7 @@ impl Limit {
         Limit::HighestRank,
     ];
     /// Those that a part of a model has, too.
-    pub const OF_SCOPES: [Limit; 5] =
-        [Limit::Params, Limit::Macs, Limit::Flops, Limit::Fvcore, Limit::Mmcv];
+    pub const OF_SCOPES: [Limit; 5] = [Limit::Params, Limit::Macs, Limit::Flops, Limit::Fvcore, Limit::Mmcv];
 
     /// The key in a budget.
     #[must_use]
@@ -176,16 +175,23 @@ impl Judge<'_> {
         found: Result<Expr, String>,
         suspects: impl Fn() -> Vec<String>,
     ) {
-        let place = if scope.is_empty() { limit.key().to_owned() } else { format!("{scope}, {}", limit.key()) };
+        let place =
+            if scope.is_empty() { limit.key().to_owned() } else { format!("{scope}, {}", limit.key()) };
         let expected = format!("expected {} at most", thousands(most));
         let found = match found {
             Ok(found) => found,
-            Err(reason) => return self.find(UNDECIDED, &place, format!("{expected}, found no figure: {reason}")),
+            Err(reason) => {
+                return self.find(UNDECIDED, &place, format!("{expected}, found no figure: {reason}"));
+            }
         };
         let Some(n) = found.count() else {
             let symbols: Vec<String> = found.symbols().iter().map(|s| format!("--dim {s}=N")).collect();
             let (figure, symbols) = (figure(&found), symbols.join(" "));
-            return self.find(UNDECIDED, &place, format!("{expected}, found {figure}; fix it with {symbols}"));
+            return self.find(
+                UNDECIDED,
+                &place,
+                format!("{expected}, found {figure}; fix it with {symbols}"),
+            );
         };
         let bound = limit.is_counted() && self.audit.is_lower_bound();
         if n > most {
@@ -253,7 +259,9 @@ impl Judge<'_> {
             for (&limit, &most) in limits {
                 let found = Ok(limit.of_counts(&group.counts).cloned().unwrap_or_default());
                 let below = |part: &&Part| {
-                    part.scope.strip_prefix(scope.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('.'))
+                    part.scope
+                        .strip_prefix(scope.as_str())
+                        .is_some_and(|r| r.is_empty() || r.starts_with('.'))
                 };
                 let parts = self.audit.parts.iter().filter(below);
                 let named: Vec<_> = parts.map(|part| (part.node.as_str(), &part.counts)).collect();
@@ -291,4 +299,3 @@ fn largest(limit: Limit, parts: &[(&str, &Counts)]) -> Vec<String> {
     let some = sorted.into_iter().filter(|(_, count)| !count.is(0)).take(SUSPECTS);
     some.map(|(name, count)| format!("{name} ({})", figure(&count))).collect()
 }
-

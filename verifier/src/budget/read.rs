@@ -17,7 +17,8 @@ impl FromStr for Budget {
         let value: Value = if text.trim_start().starts_with('{') {
             serde_json::from_str(text).map_err(|cause| Error::new(format!("not a JSON budget: {cause}")))?
         } else {
-            let cause = |cause: toml::de::Error| Error::new(format!("not a TOML budget: {}", one_line(&cause)));
+            let cause =
+                |cause: toml::de::Error| Error::new(format!("not a TOML budget: {}", one_line(&cause)));
             toml::from_str(text).map_err(cause)?
         };
         match &value {
@@ -147,10 +148,16 @@ mod tests {
             ("parms = 1", "there is no limit parms; did you mean params?"),
             ("params = \"1M\"", "params: expected a whole number, found \"1M\""),
             ("params = -1", "params: expected a whole number, found -1"),
-            ("[scopes.a]\nfile_sise = 1", "scopes: a: there is no limit file_sise; there are params, macs, flops, fvcore, mmcv"),
+            (
+                "[scopes.a]\nfile_sise = 1",
+                "scopes: a: there is no limit file_sise; there are params, macs, flops, fvcore, mmcv",
+            ),
             ("[operators]\ndenny = []", "operators: there is no limit denny; did you mean deny?"),
             ("opset = { min = 1, mx = 2 }", "opset: there is no limit mx; did you mean max?"),
-            ("[operators]\nallow = \"Conv\"", "operators: allow: expected a list of operators, found \"Conv\""),
+            (
+                "[operators]\nallow = \"Conv\"",
+                "operators: allow: expected a list of operators, found \"Conv\"",
+            ),
         ] {
             assert_eq!(text.parse::<Budget>().unwrap_err().to_string(), message);
         }

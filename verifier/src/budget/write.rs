@@ -39,7 +39,9 @@ pub fn write(audit: &Audit, file: &str, file_size: &Expr) -> String {
     if audit.is_lower_bound() {
         return text;
     }
-    for group in groups(audit, By::Scope { depth: 1 }).into_iter().filter(|group| !group.name.starts_with('(')) {
+    for group in
+        groups(audit, By::Scope { depth: 1 }).into_iter().filter(|group| !group.name.starts_with('('))
+    {
         let limits = [Limit::Params, Limit::Macs];
         let figures = limits.map(|limit| (limit, limit.of_counts(&group.counts).and_then(Expr::count)));
         let lines: String = figures

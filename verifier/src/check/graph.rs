@@ -215,6 +215,9 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
+/// Among more names the nearest one would take too long to find.
+const MOST_NAMES: usize = 1 << 12;
+
 fn value_unnamed(s: &Subject, f: &mut Findings) {
     let message = "expected a name, found none; every value needs one that nothing else has";
     for (scope, graph) in s.graphs() {
@@ -279,7 +282,7 @@ fn undefined(s: &Subject, f: &mut Findings) {
         }
         let hint = match scope.function {
             Some(_) => "; a function sees its inputs and nothing outside".to_owned(),
-            None if f.is_full() => String::new(),
+            None if f.is_full() || scope.written.len() > MOST_NAMES => String::new(),
             None => super::suggestion(name, scope.written.keys().copied()),
         };
         f.add(

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use emo_proto::tensor_proto::DataType;
 use emo_proto::text::{label, path};
-use emo_proto::{GraphProto, NodeProto};
+use emo_proto::{GraphProto, NodeProto, ValueInfoProto};
 
 use super::walk::{Scope, Visit, Walk, rule};
 use crate::cost::Cost;
@@ -47,7 +47,7 @@ impl<'a> Walk<'a, '_> {
         }
         let around = self.scope();
         let scope = Scope {
-            values: graph.input.iter().map(|input| input.name()).zip(inputs.iter().cloned()).collect(),
+            values: graph.input.iter().map(ValueInfoProto::name).zip(inputs.iter().cloned()).collect(),
             absent: HashSet::new(),
             captures: true,
             opsets: around.opsets.clone(),
@@ -55,7 +55,7 @@ impl<'a> Walk<'a, '_> {
             path: path(&around.path, node, name).into(),
             multiplicity: around.multiplicity.clone(),
         };
-        let outputs = graph.output.iter().map(|output| output.name());
+        let outputs = graph.output.iter().map(ValueInfoProto::name);
         self.enter(scope, Some(graph), &graph.node, &graph.value_info, outputs)
     }
 
@@ -110,7 +110,11 @@ impl<'a> Walk<'a, '_> {
         let middle = self.found.nodes.len();
         let no = self.inside(node, "else_branch", otherwise, &[])?;
         if yes.len() != no.len() {
-            return Err(format!("expected branches of as many outputs, found {} and {}", yes.len(), no.len()));
+            return Err(format!(
+                "expected branches of as many outputs, found {} and {}",
+                yes.len(),
+                no.len()
+            ));
         }
         let decided = ctx.input(0)?.elements.as_deref().and_then(|e| e.first()?.number());
         let decided = decided.map(|n| (n != 0, None)).or_else(|| self.possible(start, middle));
@@ -125,7 +129,13 @@ impl<'a> Walk<'a, '_> {
             }
         }
         let outputs = match certain {
-            true => if taken { yes } else { no },
+            true => {
+                if taken {
+                    yes
+                } else {
+                    no
+                }
+            }
             false => {
                 let name = label(node);
                 let reason = format!("the branches of {name} differ");
@@ -256,7 +266,9 @@ impl<'a> Walk<'a, '_> {
         let default = if ctx.dtype(0)? == DataType::Double { DataType::Double } else { DataType::Float };
         let dtype = ctx.dtype_of("softmax_precision")?.unwrap_or(default);
         let scores = ctx.shaped(dtype, || match (ctx.dims(0)?, ctx.dims(1)?) {
-            ([n, heads, queries, _], [_, _, keys, _]) => Ok([n, heads, queries, keys].map(Expr::clone).to_vec()),
+            ([n, heads, queries, _], [_, _, keys, _]) => {
+                Ok([n, heads, queries, keys].map(Expr::clone).to_vec())
+            }
             other => Err(format!("expected queries and keys of four axes, found {other:?}")),
         })?;
         for name in ["score_mod", "prob_mod"] {
@@ -298,9 +310,7 @@ impl<'a> Walk<'a, '_> {
 /// How often a loop's body runs, given its condition before and after each turn.
 fn turns(ctx: &Ctx, before: &Fact, after: &Fact) -> Result<Expr, Why> {
     let only = |fact: &Fact| fact.elements.as_deref().and_then(|e| e.first()).cloned();
-    let runtime = |what: &str| {
-        format!("{what} of {} is known only when the graph runs", label(ctx.node))
-    };
+    let runtime = |what: &str| format!("{what} of {} is known only when the graph runs", label(ctx.node));
     let most = match ctx.optional(0) {
         None => None,
         Some(limit) => {

@@ -109,7 +109,7 @@ pub struct Inference<'a> {
 }
 
 /// What exporters write for the name of an extent that has none.
-const NAMELESS: [&str; 4] = ["", "?", "-1", "None"];
+pub(crate) const NAMELESS: [&str; 4] = ["", "?", "-1", "None"];
 
 /// Walks a model with the named dimensions that `bindings` fixes.
 #[must_use]

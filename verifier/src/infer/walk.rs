@@ -68,7 +68,8 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
         bodies: Vec::new(),
         graph,
     };
-    let functions = model.functions.iter().map(|f| ((domain(f.domain()), f.name(), f.overload()), f)).collect();
+    let functions =
+        model.functions.iter().map(|f| ((domain(f.domain()), f.name(), f.overload()), f)).collect();
     let mut walk = Walk {
         external,
         functions,

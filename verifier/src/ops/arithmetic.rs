@@ -250,7 +250,10 @@ pub(super) fn extents(dims: &[Expr]) -> Option<Vec<usize>> {
 }
 
 /// For each place of a tensor of `shape`, in order, what `source` says of its index.
-pub(super) fn places(shape: &[usize], mut source: impl FnMut(&[usize]) -> Option<usize>) -> Option<Vec<usize>> {
+pub(super) fn places(
+    shape: &[usize],
+    mut source: impl FnMut(&[usize]) -> Option<usize>,
+) -> Option<Vec<usize>> {
     let count = shape.iter().product();
     let mut index = vec![0; shape.len()];
     let mut found = Vec::with_capacity(count);
@@ -283,11 +286,7 @@ fn broadcast_places(fact: &Fact, shape: &[usize]) -> Option<Vec<usize>> {
 }
 
 /// The output with the elements of `x` that `source` picks for each index.
-pub(super) fn moved(
-    x: &Fact,
-    output: Fact,
-    source: impl FnMut(&[usize], &[usize]) -> Option<usize>,
-) -> Fact {
+pub(super) fn moved(x: &Fact, output: Fact, source: impl FnMut(&[usize], &[usize]) -> Option<usize>) -> Fact {
     if x.elements.is_none() && x.reals.is_none() {
         return output;
     }

@@ -216,7 +216,7 @@ impl<'a> Ctx<'a> {
             DataType::Int64 | DataType::Int32 | DataType::Bool => MOST_ELEMENTS,
             _ => MOST_REALS,
         };
-        if !fact.count().count().is_some_and(|n| n <= most as u64) {
+        if fact.count().count().is_none_or(|n| n > most as u64) {
             return fact;
         }
         let Ok(tensor) = Tensor::decode(proto, external) else { return fact };

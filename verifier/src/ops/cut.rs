@@ -151,7 +151,9 @@ fn slice(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
         let bounds = (list("starts", 1), list("ends", 2), steps);
         let (starts, ends, steps) = match bounds {
             (Ok(Some(starts)), Ok(Some(ends)), Ok(steps)) => (starts, ends, steps),
-            (Ok(None), ..) | (_, Ok(None), _) => return Err("expected starts and ends, found none".to_owned()),
+            (Ok(None), ..) | (_, Ok(None), _) => {
+                return Err("expected starts and ends, found none".to_owned());
+            }
             (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => {
                 axes.iter().for_each(|&axis| dims[axis] = Expr::unknown(&why));
                 return Ok(dims);

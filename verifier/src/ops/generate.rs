@@ -108,7 +108,9 @@ fn range(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
     if let (Some(start), Some(limit), Some(delta)) = (only(0), only(1), only(2)) {
         let length = ((limit - start) / delta).ceil().max(0.0);
         let length = Real::Number(length).truncated();
-        return Ok(vec![list(length.ok_or_else(|| format!("expected a range that ends, found a step of {delta}"))?)]);
+        return Ok(vec![list(
+            length.ok_or_else(|| format!("expected a range that ends, found a step of {delta}"))?,
+        )]);
     }
     let name = ctx.node.output.first().map_or("", String::as_str);
     Ok(vec![list(Expr::unknown(&format!("the length of {name} is known only when the graph runs")))])

@@ -152,8 +152,7 @@ fn unsqueeze(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
 /// The shape is one to broadcast with, not the result.
 fn expand(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
     let x = ctx.input(0)?;
-    let output =
-        ctx.shaped(x.dtype, || super::elementwise::broadcast(&[ctx.dims(0)?, &ctx.extents(1)?]))?;
+    let output = ctx.shaped(x.dtype, || super::elementwise::broadcast(&[ctx.dims(0)?, &ctx.extents(1)?]))?;
     Ok(vec![expanded(x, output)])
 }
 
@@ -178,7 +177,10 @@ fn tile(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
         Ok(dims.iter().zip(&repeats).map(|(dim, n)| dim * n).collect())
     })?;
     Ok(vec![moved(x, output, |index, from| {
-        Some(place(from, index.iter().zip(from).map(|(&i, &extent)| if extent == 0 { 0 } else { i % extent })))
+        Some(place(
+            from,
+            index.iter().zip(from).map(|(&i, &extent)| if extent == 0 { 0 } else { i % extent }),
+        ))
     })])
 }
 

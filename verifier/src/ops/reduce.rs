@@ -38,12 +38,14 @@ fn reduce(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
             Ok(_) => (0..dims.len()).collect(),
             // Which axes go is open, but not that they stay.
             Err(why) if keep => return Ok(vec![Expr::unknown(&why); dims.len()]),
-            Err(why) => return match ctx.input(1)?.count().count() {
-                Some(gone) if gone > 0 && gone <= dims.len() as u64 => {
-                    Ok(vec![Expr::unknown(&why); dims.len() - gone as usize])
-                }
-                _ => Err(why),
-            },
+            Err(why) => {
+                return match ctx.input(1)?.count().count() {
+                    Some(gone) if gone > 0 && gone <= dims.len() as u64 => {
+                        Ok(vec![Expr::unknown(&why); dims.len() - gone as usize])
+                    }
+                    _ => Err(why),
+                };
+            }
         };
         all = axes.len() == dims.len();
         let mut reduced = vec![false; dims.len()];

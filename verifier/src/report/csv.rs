@@ -5,7 +5,8 @@ use super::{Cell, Report};
 /// The rows of all tables, each with its file in front; counts are exact.
 #[must_use]
 pub fn csv(report: &Report) -> String {
-    let tables = || report.subjects.iter().flat_map(|subject| subject.tables.iter().map(move |t| (subject, t)));
+    let tables =
+        || report.subjects.iter().flat_map(|subject| subject.tables.iter().map(move |t| (subject, t)));
     let mut text = String::new();
     if let Some((_, table)) = tables().next() {
         text += &line(std::iter::once("file").chain(table.header.iter().copied()));

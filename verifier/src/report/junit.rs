@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{Report, Subject};
-use crate::{audit, budget, check};
 use crate::finding::{Finding, Severity};
+use crate::{audit, budget, check};
 
 /// A suite a file. A case of its own for every error, so that each is counted and shown; one
 /// that passes where there is none; what is no error is the suite's output.
@@ -13,7 +13,8 @@ pub fn junit(report: &Report) -> String {
     let (mut tests, mut failures, mut errors) = (0, 0, 0);
     let mut suites = String::new();
     for subject in &report.subjects {
-        let count = |undecided: bool| error_findings(subject).filter(|f| is_undecided(f) == undecided).count();
+        let count =
+            |undecided: bool| error_findings(subject).filter(|f| is_undecided(f) == undecided).count();
         let (failed, undecided) = (count(false), count(true));
         let cases = (failed + undecided).max(1);
         (tests, failures, errors) = (tests + cases, failures + failed, errors + undecided);

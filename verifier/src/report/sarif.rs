@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 use super::Report;
 use crate::finding::{Finding, Severity};
 
-const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
+const SCHEMA: &str =
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 
 /// One run; a result a finding, at its file and its place within.
 #[must_use]
 pub fn sarif(report: &Report) -> String {
-    let findings = || report.subjects.iter().flat_map(|s| s.findings.iter().map(move |f| (s.name.as_str(), f)));
+    let findings =
+        || report.subjects.iter().flat_map(|s| s.findings.iter().map(move |f| (s.name.as_str(), f)));
     let codes: BTreeSet<&str> = findings().map(|(_, finding)| finding.code).collect();
     let rules: Vec<Value> = codes.iter().map(|code| json!({ "id": code })).collect();
     let index = |code: &str| codes.iter().position(|c| *c == code).unwrap_or(0);

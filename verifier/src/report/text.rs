@@ -145,9 +145,17 @@ mod tests {
     fn a_table_fits_the_terminal() {
         let name = "a.rather.long.module.path.of.a.node";
         let row = vec![Cell::from(name), Cell::Count(1_361_168.into())];
-        let table = Table { title: String::new(), header: vec!["node", "params"], rows: vec![row], ..Table::default() };
+        let table = Table {
+            title: String::new(),
+            header: vec!["node", "params"],
+            rows: vec![row],
+            ..Table::default()
+        };
         let style = |width| Style { colour: false, width };
         assert_eq!(style(None).table(&table), format!("{:35}     params\n{name}  1,361,168\n", "node"));
-        assert_eq!(style(Some(30)).table(&table), format!("{:19}     params\na.rather.…of.a.node  1,361,168\n", "node"));
+        assert_eq!(
+            style(Some(30)).table(&table),
+            format!("{:19}     params\na.rather.…of.a.node  1,361,168\n", "node")
+        );
     }
 }

@@ -12,6 +12,7 @@ use emo_verifier::report::{Report, Subject};
 use serde_json::json;
 
 use super::formats::Format;
+use super::sizes::{SizeArgs, Unused};
 use super::{Outcome, Verdict};
 
 #[derive(Debug, clap::Args)]
@@ -23,12 +24,8 @@ pub struct Args {
     /// Exit code 1 where one of these changed
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
     fail_on: Vec<FailOn>,
-    /// The whole shape of an input, in both files: images=1,3,640,640
-    #[arg(long, value_name = "NAME=SHAPE")]
-    input: Vec<String>,
-    /// The size of an open dimension, in both files: batch=1
-    #[arg(long, value_name = "NAME=N")]
-    dim: Vec<String>,
+    #[command(flatten)]
+    sizes: SizeArgs,
     /// Parts of a module path that are told apart
     #[arg(long, value_name = "N", default_value_t = 1)]
     depth: usize,
@@ -69,10 +66,10 @@ impl FailOn {
 }
 
 pub fn run(args: &Args) -> Outcome {
-    let mut sizes = Sizes::default();
-    args.input.iter().try_for_each(|text| sizes.input(text))?;
-    args.dim.iter().try_for_each(|text| sizes.dim(text))?;
-    let (before, after) = (audit(&args.before, &sizes)?, audit(&args.after, &sizes)?);
+    let sizes = args.sizes.sizes()?;
+    let (before, unused_before) = audit(&args.before, &sizes)?;
+    let (after, unused_after) = audit(&args.after, &sizes)?;
+    Unused::check([&unused_before, &unused_after])?;
     let changes = diff::diff(&before, &after, args.depth);
     let name = |path: &Path| path.display().to_string();
     let (from, to) = (name(&args.before), name(&args.after));
@@ -125,10 +122,11 @@ pub fn run(args: &Args) -> Outcome {
     Ok((args.format.write(&report, document)?, verdict))
 }
 
-fn audit(path: &Path, sizes: &Sizes) -> anyhow::Result<Audit> {
+fn audit(path: &Path, sizes: &Sizes) -> anyhow::Result<(Audit, Unused)> {
     let file = emo_proto::file::open(path)?;
-    let bindings = sizes.bindings(&file.model).with_context(|| path.display().to_string())?;
-    Ok(audit_file(&file, &bindings))
+    let name = path.display().to_string();
+    let bindings = sizes.bindings(&file.model).with_context(|| name.clone())?;
+    Ok((audit_file(&file, &bindings), Unused::of(sizes, &name, &file.model)))
 }
 
 fn headline(changes: &[Change], from: &str) -> String {

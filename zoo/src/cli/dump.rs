@@ -1,22 +1,22 @@
 //! `emo dump FILE…`: a graph as text, types and shapes inferred, for eyes and for diffs.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use emo_proto::file::{self, OnnxFile};
 use emo_proto::tensor_proto::DataType;
 use emo_proto::text::{Text, digest};
 use emo_verifier::fact::{Fact, Kind};
-use emo_verifier::infer::{Bindings, Inference, infer_file};
+use emo_verifier::infer::{Bindings, infer_file};
 use emo_verifier::sym::Expr;
 use serde_json::{Value, json};
 
 use super::output::{Format, json as to_json};
-use super::{Outcome, Verdict};
+use super::{Outcome, Verdict, files};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// ONNX files
+    /// ONNX files, or patterns of them
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[arg(long, value_enum, default_value_t)]
@@ -24,28 +24,27 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Outcome {
-    let mut texts = Vec::new();
-    let mut values = Vec::new();
-    for path in &args.files {
-        let file = file::open(path)?;
-        let inference = infer_file(&file, &Bindings::new());
-        match args.format {
-            Format::Text => texts.push(text(&file, &inference)),
-            Format::Json => values.push(fields(&path.display().to_string(), &file, &inference)),
-        }
-    }
+    let paths = files::expand(&args.files)?;
+    let read = |path: &Path| anyhow::Ok((path.display().to_string(), file::open(path)?));
     let data = match args.format {
-        Format::Text if texts.len() == 1 => texts.concat(),
         Format::Text => {
-            let titled = args.files.iter().zip(texts);
-            titled.map(|(path, text)| format!("file {}\n{text}\n", path.display())).collect()
+            let text = |path: &Path| {
+                let (name, file) = read(path)?;
+                let title = if paths.len() > 1 { format!("file {name}\n") } else { String::new() };
+                Ok(title + &text(&file))
+            };
+            files::each(&paths, text)?.join("\n")
         }
-        Format::Json => to_json(&json!({ "schema": "emo.dump/1", "files": values }))?,
+        Format::Json => {
+            let fields = |path: &Path| read(path).map(|(name, file)| fields(&name, &file));
+            to_json(&json!({ "schema": "emo.dump/1", "files": files::each(&paths, fields)? }))?
+        }
     };
     Ok((data, Verdict::Holds))
 }
 
-fn text(file: &OnnxFile, inference: &Inference) -> String {
+fn text(file: &OnnxFile) -> String {
+    let inference = infer_file(file, &Bindings::new());
     let bodies: HashMap<&str, _> = inference.bodies.iter().map(|b| (b.path.as_ref(), &b.values)).collect();
     let describe = |path: &str, name: &str| {
         let values = if path.is_empty() { &inference.values } else { *bodies.get(path)? };
@@ -55,11 +54,11 @@ fn text(file: &OnnxFile, inference: &Inference) -> String {
 }
 
 /// Every value with its type, of bodies with their path; initializers with their digests; nodes.
-fn fields(path: &str, file: &OnnxFile, inference: &Inference) -> Value {
+fn fields(path: &str, file: &OnnxFile) -> Value {
+    let inference = infer_file(file, &Bindings::new());
     let graph = file.model.graph.as_ref();
-    let named = |values: &[emo_proto::ValueInfoProto]| {
-        values.iter().map(|v| v.name().to_owned()).collect::<Vec<_>>()
-    };
+    let named =
+        |values: &[emo_proto::ValueInfoProto]| values.iter().map(|v| v.name().to_owned()).collect::<Vec<_>>();
     let initializers: Vec<Value> = graph
         .iter()
         .flat_map(|g| &g.initializer)

@@ -13,6 +13,7 @@ mod list;
 mod output;
 mod progress;
 mod show;
+mod sizes;
 mod table;
 mod verify;
 
@@ -84,7 +85,7 @@ pub fn main() -> ExitCode {
     match printed {
         Ok(verdict) => ExitCode::from(verdict as u8),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            complain(&error);
             ExitCode::from(Verdict::Invalid as u8)
         }
     }

@@ -4,10 +4,10 @@ mod view;
 
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use emo_proto::file::{OnnxFile, open, write_atomic};
-use emo_verifier::audit::{Audit, By, Sizes, UNCOUNTED, groups, open_names, tally};
+use emo_verifier::audit::{Audit, By, Sizes, UNCOUNTED, groups, tally};
 use emo_verifier::budget::{self, Budget};
 use emo_verifier::finding::{Finding, Severity};
 use emo_verifier::infer::infer_file;
@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::files::{each, expand};
 use super::formats::Format;
+use super::sizes::{SizeArgs, Unused};
 use super::{Outcome, Verdict};
 use view::View;
 
@@ -26,12 +27,8 @@ pub struct Args {
     /// ONNX files, or patterns of files: 'models/**/*.onnx'
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The whole shape of an input: images=1,3,640,640
-    #[arg(long, value_name = "NAME=SHAPE")]
-    input: Vec<String>,
-    /// The size of an open dimension: batch=1
-    #[arg(long, value_name = "NAME=N")]
-    dim: Vec<String>,
+    #[command(flatten)]
+    sizes: SizeArgs,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// What the counts are gathered by
@@ -77,16 +74,11 @@ struct Audited {
     /// Bytes, those beside the file included.
     size: Expr,
     findings: Vec<Finding>,
-    /// Sizes that the user gave and the file knows nothing of.
-    unknown_sizes: Vec<String>,
-    /// What takes a size.
-    open_names: Vec<String>,
+    unused: Unused,
 }
 
 pub fn run(args: &Args) -> Outcome {
-    let mut sizes = Sizes::default();
-    args.input.iter().try_for_each(|text| sizes.input(text))?;
-    args.dim.iter().try_for_each(|text| sizes.dim(text))?;
+    let sizes = args.sizes.sizes()?;
     let budget = args.budget.as_deref().map(Budget::open).transpose()?;
     let files = expand(&args.files)?;
     for (flag, path) in [("--write-budget", &args.write_budget), ("--plot", &args.plot)] {
@@ -95,7 +87,7 @@ pub fn run(args: &Args) -> Outcome {
         }
     }
     let audited = each(&files, |file| judge(file, &sizes, budget.as_ref(), args))?;
-    check_sizes(&audited)?;
+    Unused::check(audited.iter().map(|file| &file.unused))?;
     for file in &audited {
         if let Some(path) = &args.write_budget {
             write_atomic(path, budget::write(&file.audit, &file.name, &file.size).as_bytes())?;
@@ -138,12 +130,11 @@ fn judge(path: &Path, sizes: &Sizes, budget: Option<&Budget>, args: &Args) -> an
     }
     findings.extend(absent_data(path, &audit, &name));
     drop(inference);
-    let unknown_sizes = sizes.unknown(&file.model);
-    let open_names = open_names(&file.model).into_iter().collect();
+    let unused = Unused::of(sizes, &name, &file.model);
     // A large graph takes a while to fall apart, and the process ends soon.
     let OnnxFile { model, .. } = file;
     std::mem::forget(model);
-    Ok(Audited { name, audit, size, findings, unknown_sizes, open_names })
+    Ok(Audited { name, audit, size, findings, unused })
 }
 
 /// What to do about nodes that could not be counted.
@@ -178,22 +169,6 @@ fn absent_data(path: &Path, audit: &Audit, file: &str) -> Vec<Finding> {
         Some(Finding { code: "external-data", severity, place, message, file: Some(file.to_owned()) })
     };
     audit.stored.external.iter().filter_map(finding).collect()
-}
-
-/// Every size must mean something to one of the files at least.
-fn check_sizes(audited: &[Audited]) -> anyhow::Result<()> {
-    let Some((first, others)) = audited.split_first() else { return Ok(()) };
-    let unknown = |name: &&String| others.iter().all(|file| file.unknown_sizes.contains(*name));
-    match first.unknown_sizes.iter().find(unknown) {
-        None => Ok(()),
-        Some(name) => Err(match first.open_names.is_empty() {
-            true => anyhow!("{}: expected no size for {name}, the file has no inputs", first.name),
-            false => {
-                let names = first.open_names.join(", ");
-                anyhow!("{}: expected a size for one out of {names}, found {name}", first.name)
-            }
-        }),
-    }
 }
 
 fn is_undecided(finding: &Finding) -> bool {

@@ -155,7 +155,11 @@ fn facts(audit: &Audit, size: &Expr) -> Vec<(&'static str, String)> {
     let stored = &audit.stored;
     let types = stored.by_type.iter().map(|s| format!("{} of {}", bytes(&s.bytes), s.dtype));
     let types = types.collect::<Vec<_>>().join(", ");
-    let beside = if stored.external.is_empty() { String::new() } else { format!("; {} beside the file", bytes(&stored.external_bytes)) };
+    let beside = if stored.external.is_empty() {
+        String::new()
+    } else {
+        format!("; {} beside the file", bytes(&stored.external_bytes))
+    };
     facts.push(("stored", format!("{} in a file of {}: {types}{beside}", bytes(&stored.bytes), bytes(size))));
     let open = least(audit.unknown_shapes > 0);
     facts.push(("activations", format!("{open}{} elements written", figure(&audit.activations))));
@@ -163,12 +167,17 @@ fn facts(audit: &Audit, size: &Expr) -> Vec<(&'static str, String)> {
     facts.push((
         "peak memory",
         match &peak.bytes {
-            Some(most) => format!("{} of activations, at {} in {} order", bytes(most), peak.at, peak.order.name()),
+            Some(most) => {
+                format!("{} of activations, at {} in {} order", bytes(most), peak.at, peak.order.name())
+            }
             None => format!("unknown: {}", peak.reason.as_deref().unwrap_or("")),
         },
     ));
     if let Some(intensity) = audit.intensity {
-        facts.push(("intensity", format!("{intensity:.2} flops a byte moved ({}{})", open, bytes(&audit.traffic))));
+        facts.push((
+            "intensity",
+            format!("{intensity:.2} flops a byte moved ({}{})", open, bytes(&audit.traffic)),
+        ));
     }
     let ranks = audit.ranks.iter().map(|(rank, values)| format!("{values} of rank {rank}"));
     facts.push(("values", ranks.collect::<Vec<_>>().join(", ")));
