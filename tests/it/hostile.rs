@@ -10,6 +10,7 @@ use emo_proto::tensor_proto::DataType;
 use emo_proto::text::Text;
 use emo_proto::{AttributeProto, Message as _, ModelProto, NodeProto, OperatorSetIdProto};
 use emo_tests::onnx::*;
+use emo_verifier::fact::Fact;
 use emo_verifier::infer::{Bindings, Inference, infer};
 use emo_verifier::ops;
 use emo_verifier::sym::Expr;
@@ -25,7 +26,7 @@ pub(crate) fn survive(model: &ModelProto) -> Inference<'_> {
     }
     let _ = (inference.contradictions(), inference.highest_rank());
     let external = External::none();
-    let describe = |_: &str, name: &str| inference.values.get(name).map(|fact| fact.describe());
+    let describe = |_: &str, name: &str| inference.values.get(name).map(Fact::describe);
     let text = Text { model, external: &external, describe: &describe }.to_string();
     assert!(text.ends_with('\n'));
     inference

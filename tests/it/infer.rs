@@ -5,7 +5,7 @@ use emo_proto::tensor_proto::DataType;
 use emo_proto::{FunctionProto, GraphProto, ModelProto, OperatorSetIdProto};
 use emo_tests::onnx::*;
 use emo_verifier::cost::Cost;
-use emo_verifier::infer::{Bindings, Inference, infer};
+use emo_verifier::infer::{Bindings, Inference, NodeFacts, infer};
 
 const FLOAT: DataType = DataType::Float;
 const INT64: DataType = DataType::Int64;
@@ -204,7 +204,7 @@ fn functions_are_walked_at_each_call() {
     // One tensor is one weight, however often it is read.
     assert_eq!(inference.nodes.iter().map(|n| n.weights.len()).sum::<usize>(), 1);
     assert_eq!(problems(&inference), Vec::<String>::new());
-    let places: Vec<String> = inference.nodes.iter().map(|n| n.place()).collect();
+    let places: Vec<String> = inference.nodes.iter().map(NodeFacts::place).collect();
     assert_eq!(places[4], "call_x/inner(y)/Cast(y)");
 }
 

@@ -51,7 +51,7 @@ fn elements_and_constants_do_not_pile_up() {
     });
     let fills = (0..50_000).map(|i| {
         let to = format!("e{i}");
-        let value = tensor("value", emo_tests::onnx::list("", &[7]));
+        let value = tensor("value", list("", &[7]));
         node("ConstantOfShape", &["shape"], &[to.as_str()], vec![value])
     });
     let read = node("Mul", &["x", "c50000"], &["y"], vec![]);
