@@ -7,10 +7,11 @@
 //! use emo_verifier::cost::{CONVENTIONS, Work};
 //!
 //! let norm = Work::BatchNorm { elements: 100.into() };
-//! for convention in CONVENTIONS {
+//! let counts = CONVENTIONS.map(|convention| {
 //!     let counted = (convention.rule)(&norm);
-//!     println!("{:7} {:>4}  {}", convention.name, counted.count, counted.how);
-//! }
+//!     format!("{}: {}, {}", convention.name, counted.count, counted.how)
+//! });
+//! assert_eq!(counts[2], "fvcore: 200, 2 an element");
 //! ```
 
 use std::borrow::Cow;

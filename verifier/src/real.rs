@@ -105,18 +105,18 @@ impl Real {
 
     #[must_use]
     pub fn over(&self, other: &Real) -> Option<Real> {
-        self.with(
-            other,
-            |a, b| a / b,
-            |(a, d), (b, e)| {
-                let (over, by) = (&a * e, &b * d);
-                match by.number() {
-                    Some(by) if by > 0 => Some(Self::quotient(over, by)),
-                    Some(_) => None,
-                    None => over.exact_div(&by).map(|whole| Self::quotient(whole, 1)),
+        let quotients = |(a, d): Parts, (b, e): Parts| {
+            // (a/d) / (b/e) = (a·e/b) / d
+            match (b.number(), &a * e) {
+                (Some(b), over) if b > 0 => Some(Self::quotient(over, b.checked_mul(d)?)),
+                (Some(_), _) => None,
+                (None, over) => {
+                    let content = b.content();
+                    Some(Self::quotient((over * content).exact_div(&b)?, d.checked_mul(content)?))
                 }
-            },
-        )
+            }
+        };
+        self.with(other, |a, b| a / b, quotients)
     }
 
     #[must_use]
@@ -183,6 +183,7 @@ mod tests {
         assert_eq!(half.map(|x| x.to_string()).as_deref(), Some("floor((h)/2)"));
         let back = h.times(&1.5.into()).and_then(|x| x.over(&h)).and_then(|x| x.number());
         assert_eq!(back, Some(1.5));
+        assert_eq!(h.over(&h.plus(&h).unwrap()).and_then(|x| x.number()), Some(0.5));
         assert_eq!(
             h.times(&0.7.into()),
             None,

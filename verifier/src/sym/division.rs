@@ -22,7 +22,11 @@ impl Expr {
     /// `⌈self / divisor⌉`.
     #[must_use]
     pub fn ceil_div(&self, divisor: &Expr) -> Self {
-        -&(-self).floor_div(divisor)
+        match divisor.number() {
+            // One form for one quotient, so that equal ones are seen to be.
+            Some(d) if d > 0 => (self + (d - 1)).floor_div(divisor),
+            _ => -&(-self).floor_div(divisor),
+        }
     }
 
     /// Takes whole multiples of `d` out of the floor; a floor of a floor becomes one.
@@ -79,6 +83,18 @@ impl Expr {
             quotient = &quotient + &factor;
         }
         None
+    }
+
+    /// What every coefficient can be divided by; 1 for zero.
+    #[must_use]
+    pub fn content(&self) -> i64 {
+        let gcd = |mut a: i64, mut b: i64| {
+            while b != 0 {
+                (a, b) = (b, a.checked_rem(b).unwrap_or(0));
+            }
+            a
+        };
+        self.terms().values().fold(0, |all, &c| gcd(all, c)).saturating_abs().max(1)
     }
 
     /// The remainder with the divisor's sign.
