@@ -168,3 +168,50 @@ fn an_operator_that_an_engine_lacks_is_named() {
         }
     }
 }
+
+/// Whatever is wrong in a stranger's graph, to cut it ends in a graph or in a failure.
+#[test]
+fn wrong_graphs_are_cut_or_refused() {
+    let Some(path) = stranger("emo_1m_einops_torchscript_op17") else { return };
+    let whole = open(&path).unwrap();
+    let mut state = 1_u64;
+    let mut draw = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let (mut cut, mut refused) = (0, 0);
+    for _ in 0..100 {
+        let mut model = whole.model.clone();
+        let graph = model.graph.as_mut().unwrap();
+        for _ in 0..=draw(4) {
+            let (at, other) = (draw(graph.node.len()), draw(graph.node.len()));
+            match draw(6) {
+                0 => drop(graph.node.remove(at)),
+                1 => graph.node.swap(at, other),
+                2 => graph.node[at].op_type = graph.node[other].op_type.clone(),
+                3 => graph.node[at].input = graph.node[other].input.clone(),
+                4 => graph.node[at].output = graph.node[other].output.clone(),
+                _ => {
+                    let number = [i64::MIN, -1, 0, 1 << 40, i64::MAX][draw(5)];
+                    let attributes = graph.node.iter_mut().skip(at).flat_map(|node| &mut node.attribute);
+                    attributes.take(3).for_each(|attribute| {
+                        attribute.i = Some(number);
+                        attribute.ints = vec![number; attribute.ints.len()];
+                    });
+                }
+            }
+        }
+        let file = OnnxFile { model, bytes: whole.bytes.clone(), external: External::none() };
+        let inputs = [("input".to_owned(), vec![1, 3, 224, 224])];
+        let result = Concrete::new(&file, &inputs).and_then(|concrete| {
+            concrete.cut(&[], &[], Form::Written)?;
+            concrete.cut(&[], &[], Form::Plain)
+        });
+        match result {
+            Ok(_) => cut += 1,
+            Err(Failure::Wrong(_)) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(cut > 10 && refused > 10, "{cut} {refused}");
+}

@@ -2,7 +2,7 @@
 //!
 //! Read and written is ONNX's own layout, a folder a set with a tensor a file
 //! (`test_data_set_0/input_0.pb`, …, `output_0.pb`, …), as its backend tests and `onnxruntime`'s tools have it;
-//! read are NumPy's arrays and pictures too. Where names do not tell what an array is, its number does.
+//! read are NumPy's arrays and pictures (PNG, JPEG) too. Where names do not tell what an array is, its number does.
 
 mod bicubic;
 mod npy;
@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use emo_proto::tensor::{External, Tensor};
 use emo_proto::tensor_proto::DataType;
+use emo_proto::tensor_shape_proto::{Dimension, dimension};
 use emo_proto::{Error, ModelProto, Result, TensorProto, ValueInfoProto, type_proto};
 use half::{bf16, f16};
 use ndarray::{ArrayD, IxDyn};
@@ -27,6 +28,8 @@ pub use picture::image;
 pub struct Port {
     pub name: String,
     pub dtype: DataType,
+    /// The declared extents, `None` for a free one; empty where no shape is declared.
+    pub dims: Vec<Option<usize>>,
 }
 
 /// What a graph takes and gives, in its order.
@@ -51,14 +54,19 @@ impl Ports {
     /// Those of the model's graph.
     #[must_use]
     pub fn of(model: &ModelProto) -> Self {
+        let extent = |dim: &Dimension| match dim.value {
+            Some(dimension::Value::DimValue(n)) => usize::try_from(n).ok(),
+            _ => None,
+        };
         let port = |value: &ValueInfoProto| {
-            let code = match value.r#type.as_ref().and_then(|t| t.value.as_ref()) {
-                Some(type_proto::Value::TensorType(tensor)) => tensor.elem_type(),
-                _ => 0,
+            let (code, shape) = match value.r#type.as_ref().and_then(|t| t.value.as_ref()) {
+                Some(type_proto::Value::TensorType(tensor)) => (tensor.elem_type(), tensor.shape.as_ref()),
+                _ => (0, None),
             };
             Port {
                 name: value.name().to_owned(),
                 dtype: DataType::try_from(code).unwrap_or(DataType::Undefined),
+                dims: shape.map_or_else(Vec::new, |shape| shape.dim.iter().map(extent).collect()),
             }
         };
         Self {
@@ -68,8 +76,11 @@ impl Ports {
     }
 }
 
-/// The sets at `path`: a folder in ONNX's layout or one set of it, a `.npz` archive of arrays by name, or a `.npy`
-/// array for a graph with one input.
+/// Side of a picture for a graph that takes any.
+const SIDE: usize = 224;
+
+/// The sets at `path`: a folder in ONNX's layout or one set of it, a `.npz` archive of arrays by name, or, for a
+/// graph with one input, a `.npy` array or a picture.
 ///
 /// # Errors
 /// There is nothing of that kind, an input is missing, an array belongs to no input or output, or a file cannot be
@@ -81,12 +92,23 @@ pub fn read(path: &Path, ports: &Ports) -> Result<Vec<Set>> {
         _ if path.is_dir() => return folder(path, ports),
         Some("npz") => npz(path)?,
         Some("npy") => vec![("input_0".to_owned(), npy(path)?)],
+        Some("png" | "jpg" | "jpeg") => vec![("input_0".to_owned(), image(path, picture_size(ports))?)],
         _ => {
-            let message = "expected a folder of test_data_set_0, … or a .npz or .npy file, found neither";
+            let message =
+                "expected a folder of test_data_set_0, … or a file .npz, .npy, .png or .jpg, found neither";
             return Err(Error::new(message).at(path.display()));
         }
     };
     Ok(vec![set(name, arrays, ports).map_err(|error| error.at(path.display()))?])
+}
+
+/// Height and width of the picture that the first input takes.
+fn picture_size(ports: &Ports) -> (usize, usize) {
+    let dims = ports.inputs.first().map(|port| port.dims.as_slice());
+    match dims {
+        Some(&[_, _, height, width]) => (height.unwrap_or(SIDE), width.unwrap_or(SIDE)),
+        _ => (SIDE, SIDE),
+    }
 }
 
 /// Writes the sets as `test_data_set_0`, `test_data_set_1`, … into the new folder `folder`, each tensor with its
@@ -277,7 +299,7 @@ mod tests {
     use super::*;
 
     fn ports() -> Ports {
-        let port = |name: &str, dtype| Port { name: name.to_owned(), dtype };
+        let port = |name: &str, dtype| Port { name: name.to_owned(), dtype, dims: Vec::new() };
         Ports {
             inputs: vec![port("image", DataType::Float), port("ids", DataType::Int64)],
             outputs: vec![port("logits", DataType::Float16), port("boxes", DataType::Float)],

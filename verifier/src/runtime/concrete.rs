@@ -140,7 +140,7 @@ impl<'a> Concrete<'a> {
                     return Err(Failure::wrong(format!("expected real numbers, found {found}")).at(name));
                 }
                 other => {
-                    let port = format!("{}{name}", self.mark);
+                    let port = format!("{}in {name}", self.mark);
                     cut.node.push(cast(&port, name, other));
                     port
                 }
@@ -156,7 +156,7 @@ impl<'a> Concrete<'a> {
             let port = match dtype(name) {
                 DataType::Float if needed.written.contains(name.as_str()) => name.clone(),
                 _ => {
-                    let port = format!("{}{name}", self.mark);
+                    let port = format!("{}out {name}", self.mark);
                     cut.node.push(cast(name, &port, DataType::Float));
                     port
                 }

@@ -133,7 +133,7 @@ impl Inliner<'_> {
     /// The nodes of a function for one call.
     fn instance(&mut self, function: &FunctionProto, call: &NodeProto) -> Vec<NodeProto> {
         self.calls += 1;
-        let prefix = format!("{}{}/", self.mark, self.calls);
+        let prefix = format!("{}call {}/", self.mark, self.calls);
         let mut names: HashMap<String, String> = HashMap::new();
         for (i, input) in function.input.iter().enumerate() {
             names.insert(input.clone(), call.input.get(i).cloned().unwrap_or_default());
@@ -238,7 +238,7 @@ pub(super) fn branches(
             return Err(Failure::wrong(format!("expected a graph as {name}, found none")).at(place));
         };
         // An output's name is in the file once, so this prefix is the node's alone.
-        let prefix = format!("{mark}{}/", node.output.first().map_or("", String::as_str));
+        let prefix = format!("{mark}if {}/", node.output.first().map_or("", String::as_str));
         let own: HashMap<String, String> =
             defined(&body).map(|n| (n.to_owned(), format!("{prefix}{n}"))).collect();
         each_name_of(&mut body, &mut |name| {

@@ -90,7 +90,7 @@ impl Runtime for Ort {
             };
             builder.commit_from_memory(&bytes)
         };
-        let session = commit().map_err(|error| failure(&error, &graph))?;
+        let session = commit().map_err(|error| failure(error.message(), &graph))?;
         Ok(Box::new(Ready { session, graph, inputs }))
     }
 }
@@ -109,33 +109,35 @@ impl Session for Ready {
         let inputs: Vec<_> = inputs.iter().map(|input| input.as_standard_layout()).collect();
         let values: ort::Result<Vec<SessionInputValue>> =
             inputs.iter().map(|input| Ok(TensorRef::from_array_view(input.view())?.into())).collect();
-        let values = values.map_err(|error| failure(&error, graph))?;
-        let outputs = self.session.run(values.as_slice()).map_err(|error| failure(&error, graph))?;
+        let values = values.map_err(|error| failure(error.message(), graph))?;
+        let outputs = self.session.run(values.as_slice()).map_err(|error| failure(error.message(), graph))?;
         let array = |output: &ort::value::DynValue| Ok(output.try_extract_array::<f32>()?.to_owned());
         outputs
             .values()
             .map(|output| array(&output))
             .collect::<ort::Result<_>>()
-            .map_err(|e| failure(&e, graph))
+            .map_err(|e| failure(e.message(), graph))
     }
 }
 
-/// What an error of ONNX Runtime is about. It names an operator that it lacks in one of two sentences.
-fn failure(error: &ort::Error, graph: &GraphProto) -> Failure {
-    let message = error.message();
-    let missing = ["Could not find an implementation for ", "No Op registered for "]
-        .iter()
-        .find_map(|sentence| message.split_once(sentence))
-        .map(|(_, rest)| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(""))
-        .or_else(|| {
+/// What an error of ONNX Runtime is about. It names an operator that it lacks in one of three sentences.
+fn failure(message: &str, graph: &GraphProto) -> Failure {
+    let word = |text: &str| {
+        let word = text.trim_start().split(|c: char| !c.is_alphanumeric() && c != '_').next();
+        word.unwrap_or_default().to_owned()
+    };
+    let after = ["Could not find an implementation for ", "No Op registered for "];
+    let lacking =
+        after.iter().find_map(|sentence| Some(word(message.split_once(sentence)?.1))).or_else(|| {
+            // `Fatal error: com.microsoft:FusedConv(-1) is not …`
             let (before, _) = message.split_once(" is not a registered function/op")?;
-            before.rsplit([' ', ':', '.']).next()
+            Some(word(before.rsplit([' ', ':']).next()?))
         });
-    match missing {
+    match lacking {
         Some(operator) => {
             let node = graph.node.iter().find(|node| node.op_type() == operator);
-            let node = node.map_or_else(|| operator.to_owned(), label);
-            Failure::Lacking { runtime: NAME, operator: operator.to_owned(), node }
+            let node = node.map_or_else(|| operator.clone(), label);
+            Failure::Lacking { runtime: NAME, operator, node }
         }
         None => Failure::Refused { runtime: NAME, why: Error::new(message) },
     }
@@ -209,4 +211,66 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 
 fn starts_with(path: &Path, start: &str) -> bool {
     path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{binary, shapes};
+    use super::*;
+
+    #[test]
+    fn a_library_that_is_none_is_wrong_and_the_way_out_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = folder.path().join("libonnxruntime.so.1.31.0");
+        std::fs::write(&text, "no library").unwrap();
+        for path in [text, folder.path().join("absent"), folder.path().to_owned()] {
+            let options = Options { ort_library: Some(path.clone()), ..Options::default() };
+            let failure = Ort::open(&options).unwrap_err();
+            let message = failure.to_string();
+            let name = path.file_name().and_then(OsStr::to_str).unwrap();
+            assert!(message.contains(name) && message.contains("pip install onnxruntime"), "{message}");
+            assert!(!failure.is_undecided(), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_python_package_has_the_library_on_every_system() {
+        for (packages, file) in [
+            ("lib/python3.13/site-packages", "libonnxruntime.so.1.32.0"),
+            ("lib/python3.9/site-packages", "libonnxruntime.1.31.0.dylib"),
+            ("Lib/site-packages", "onnxruntime.dll"),
+        ] {
+            let venv = tempfile::tempdir().unwrap();
+            let folder = venv.path().join(packages).join("onnxruntime/capi");
+            std::fs::create_dir_all(&folder).unwrap();
+            for file in [file, "libonnxruntime_providers_shared.so", "onnxruntime_pybind11_state.so"] {
+                std::fs::write(folder.join(file), "").unwrap();
+            }
+            let sites = site_packages(venv.path());
+            let found = sites.iter().find_map(|site| in_package(&site.join("onnxruntime"))).unwrap();
+            assert_eq!(found.file_name().unwrap(), file);
+        }
+    }
+
+    #[test]
+    fn sentences_about_operators_are_understood() {
+        let file = binary(&[("Add", &["a", "b"], "c"), ("Frobnicate", &["c", "b"], "d")], "d");
+        let concrete = Concrete::new(&file, &shapes(&[("a", &[1]), ("b", &[1])])).unwrap();
+        let graph = concrete.cut(&[], &[], Form::Written).unwrap().model.graph.unwrap();
+        for sentence in [
+            "Could not find an implementation for Frobnicate(1) node with name 'x'",
+            "No Op registered for Frobnicate with domain_version of 17",
+            "Load model failed:Fatal error: ai.onnx:Frobnicate(-1) is not a registered function/op",
+            "Fatal error: Frobnicate is not a registered function/op",
+        ] {
+            let lacking = Failure::Lacking {
+                runtime: NAME,
+                operator: "Frobnicate".to_owned(),
+                node: "the Frobnicate".to_owned(),
+            };
+            assert_eq!(failure(sentence, &graph), lacking, "{sentence}");
+        }
+        let other = failure("Node (x) has input size 1 not in range", &graph);
+        assert!(matches!(other, Failure::Refused { .. }), "{other}");
+    }
 }

@@ -68,6 +68,7 @@ type Outcome = anyhow::Result<(String, Verdict)>;
 /// Parses the arguments of the process, runs the subcommand, prints.
 #[must_use]
 pub fn main() -> ExitCode {
+    emo_verifier::runtime::silence_guarded_panics();
     let outcome = match Cli::parse().command {
         Command::List(args) => list::run(&args),
         Command::Show(args) => show::run(&args),
