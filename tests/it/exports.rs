@@ -17,7 +17,7 @@ use emo_verifier::compare::FLOAT32;
 use emo_verifier::identity::Identity;
 use emo_verifier::infer::{Bindings, infer};
 use emo_verifier::runtime::{Runtime, Tract};
-use emo_verifier::verify::count;
+use emo_verifier::written::count;
 use ndarray::ArrayD;
 
 /// Sizes whose maps divide by the window, that do not, and whose window grid is not square.

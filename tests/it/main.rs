@@ -5,6 +5,7 @@
 mod audit;
 mod check;
 mod cli;
+mod corpus;
 mod cost;
 mod exports;
 mod goldens;
@@ -13,4 +14,5 @@ mod house;
 mod infer;
 mod runtime;
 mod traps;
+mod verify;
 mod weights;

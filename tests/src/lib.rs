@@ -1,6 +1,7 @@
 //! What tests share: goldens, checkpoints that tests write, the command under test.
 
 pub mod golden;
+pub mod mutate;
 pub mod onnx;
 pub mod safetensors;
 pub mod torch_save;

@@ -80,6 +80,11 @@ pub fn int(name: &str, i: i64) -> AttributeProto {
 }
 
 #[must_use]
+pub fn float(name: &str, f: f32) -> AttributeProto {
+    AttributeProto { f: Some(f), ..attribute(name, AttributeType::Float) }
+}
+
+#[must_use]
 pub fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     AttributeProto { ints: ints.to_vec(), ..attribute(name, AttributeType::Ints) }
 }

@@ -106,10 +106,10 @@ fn judge(
     // one, the account has closed at the model's own formulas and the published figure says nothing.
     let (head, size) = (recognition.classes == CLASSES, (input.height, input.width) == (224, 224));
     let (params, fvcore) = (u64::try_from(total.params), u64::try_from(total.fvcore));
-    let params_hold = !head
-        || params.is_ok_and(|n| n == figures.exact_params && print_params(n) == figures.params);
-    let fvcore_holds = !(head && size)
-        || fvcore.is_ok_and(|n| n == figures.exact_fvcore && print_flops(n) == figures.flops);
+    let params_hold =
+        !head || params.is_ok_and(|n| n == figures.exact_params && print_params(n) == figures.params);
+    let fvcore_holds =
+        !(head && size) || fvcore.is_ok_and(|n| n == figures.exact_fvcore && print_flops(n) == figures.flops);
     let holds = params_hold && fvcore_holds;
     let reason = if !holds {
         let exact = Pair { params: figures.exact_params as i64, fvcore: figures.exact_fvcore as i64 };
@@ -118,7 +118,9 @@ fn judge(
         None
     } else {
         let (h, w, classes) = (input.height, input.width, recognition.classes);
-        Some(format!("figures are published for 224 × 224 pixels and {CLASSES} classes; this is {h} × {w} and {classes}"))
+        Some(format!(
+            "figures are published for 224 × 224 pixels and {CLASSES} classes; this is {h} × {w} and {classes}"
+        ))
     };
     Claim {
         model: figures.model.to_owned(),
@@ -174,9 +176,12 @@ fn reconcile(
     let (mut total, mut account) = (Pair::default(), Vec::new());
     let mut map = (input.height, input.width);
     for (i, (layer, found)) in recognition.layers.iter().map(|(layer, _)| layer).zip(found).enumerate() {
-        let segment = Segment { inference, recognition, input, depth: i + 1, map: after(layer, map), found: *found };
+        let segment =
+            Segment { inference, recognition, input, depth: i + 1, map: after(layer, map), found: *found };
         let entries = segment.explain()?;
-        let explained = entries.iter().fold(*found, |sum, entry| sum + Pair { params: entry.params, fvcore: entry.fvcore });
+        let explained = entries
+            .iter()
+            .fold(*found, |sum, entry| sum + Pair { params: entry.params, fvcore: entry.fvcore });
         let expected = segment.expected();
         if explained != expected {
             let with = if entries.is_empty() { "" } else { " with what folding explains" };
@@ -321,19 +326,28 @@ impl Segment<'_> {
             Norm::Layer => matches!(work, Work::LayerNorm { .. }),
         };
         let kept = self.nodes().any(|node| is_norm(&node.work));
-        let entry = |into: String, params: i64, fvcore: i64| Entry { norm: site.name.clone(), into, params, fvcore };
+        let entry =
+            |into: String, params: i64, fvcore: i64| Entry { norm: site.name.clone(), into, params, fvcore };
         let (layer, found) = &self.recognition.layers[self.depth - 1];
         let gained = if layer.bias || !found.has_bias() { 0 } else { layer.shape.outputs as i64 };
         match site.kind {
             Norm::Batch if kept && gained == 0 => Ok(None),
-            Norm::Batch if kept => Err(format!("{} has a bias that nothing explains: {} is there", layer.name, site.name)),
+            Norm::Batch if kept => {
+                Err(format!("{} has a bias that nothing explains: {} is there", layer.name, site.name))
+            }
             Norm::Batch => {
-                let next = self.neighbours()[1].filter(|(next, found)| next.shape.kernel == 1 && found.has_bias());
+                let next =
+                    self.neighbours()[1].filter(|(next, found)| next.shape.kernel == 1 && found.has_bias());
                 let into = match next {
                     _ if gained > 0 => &layer.name,
                     Some((next, _)) => &next.name,
                     None if found.has_bias() => &layer.name,
-                    None => return Err(format!("{} is missing, and no layer beside it has a bias to hold it", site.name)),
+                    None => {
+                        return Err(format!(
+                            "{} is missing, and no layer beside it has a bias to hold it",
+                            site.name
+                        ));
+                    }
                 };
                 Ok(Some(entry(into.clone(), norm.params - gained, norm.fvcore)))
             }
@@ -342,14 +356,17 @@ impl Segment<'_> {
                 // counts nothing in fvcore, the operator counts as the model's.
                 let expected = self.expected();
                 let params = (expected.params - self.found.params).min(norm.params);
-                let spelled = self.nodes().find(|n| matches!(n.node.op_type(), "ReduceMean" | "GlobalAveragePool"));
+                let spelled =
+                    self.nodes().find(|n| matches!(n.node.op_type(), "ReduceMean" | "GlobalAveragePool"));
                 match (kept, spelled) {
                     (true, _) if params == 0 => Ok(None),
                     (true, _) => Ok(Some(entry("the layers that read it".to_owned(), params, 0))),
                     (false, Some(node)) => {
                         Ok(Some(entry(format!("{} and what follows", node.place()), params, norm.fvcore)))
                     }
-                    (false, None) => Err(format!("{} is missing: expected it behind {}", site.name, layer.name)),
+                    (false, None) => {
+                        Err(format!("{} is missing: expected it behind {}", site.name, layer.name))
+                    }
                 }
             }
         }

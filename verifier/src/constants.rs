@@ -56,9 +56,13 @@ impl<'a> Constants<'a> {
         };
         match node.op_type() {
             "Constant" => match node.attribute.first() {
-                Some(a) if a.t.is_some() => Tensor::decode(a.t.as_ref().expect("just seen"), &self.file.external),
+                Some(a) if a.t.is_some() => {
+                    Tensor::decode(a.t.as_ref().expect("just seen"), &self.file.external)
+                }
                 Some(a) if a.name() == "value_float" => Tensor::from_f32(Vec::new(), vec![a.f()]),
-                Some(a) if a.name() == "value_floats" => Tensor::from_f32(vec![a.floats.len()], a.floats.clone()),
+                Some(a) if a.name() == "value_floats" => {
+                    Tensor::from_f32(vec![a.floats.len()], a.floats.clone())
+                }
                 _ => Err(Error::new("expected a constant of numbers")),
             },
             "Identity" => operand(0),
@@ -75,7 +79,9 @@ impl<'a> Constants<'a> {
                 let dims = tensor.dims.iter().copied().filter(|&d| d != 1).collect();
                 Tensor::new(tensor.dtype, dims, tensor.bytes().clone())
             }
-            "DequantizeLinear" => dequantize(&operand(0)?, &operand(1)?, operand(2).ok().as_ref(), axis(node)),
+            "DequantizeLinear" => {
+                dequantize(&operand(0)?, &operand(1)?, operand(2).ok().as_ref(), axis(node))
+            }
             other => Err(Error::new(format!("a weight computed by {other} is not followed"))),
         }
     }

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use emo_exporter::models::emo::{Norm, VARIANTS, Variant};
+use serde::Serialize;
 
 use crate::infer::Inference;
 use crate::sym::Expr;
@@ -102,7 +103,7 @@ pub struct Recognition {
 }
 
 /// Where a file leaves a variant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Departure {
     pub variant: &'static str,
     /// Layers that match before.
@@ -123,7 +124,8 @@ pub fn layers(variant: &Variant, classes: usize) -> Vec<Layer> {
         attention: None,
         role: Role::Map,
     };
-    let gate = |name: &str| Layer { role: Role::Mean, ..linear(name.to_owned(), variant.stem, variant.stem, true) };
+    let gate =
+        |name: &str| Layer { role: Role::Mean, ..linear(name.to_owned(), variant.stem, variant.stem, true) };
     let batch = |name: String, channels| Some(NormSite { name, kind: Norm::Batch, channels });
     let local = |name: &str, channels, kernel, stride| Layer {
         shape: Shape { outputs: channels, inputs: 1, kernel, stride },
@@ -200,7 +202,10 @@ pub fn recognise_as(inference: &Inference, variant: &'static Variant) -> Result<
     };
     for (i, layer) in expected.iter().enumerate() {
         let Some(candidate) = found.get(i) else {
-            return Err(depart(i, format!("expected {} ({}), found the end of the network", layer.name, layer.shape)));
+            return Err(depart(
+                i,
+                format!("expected {} ({}), found the end of the network", layer.name, layer.shape),
+            ));
         };
         if candidate.shape != layer.shape {
             let node = inference.nodes[candidate.parts[0].node].place();
@@ -210,7 +215,10 @@ pub fn recognise_as(inference: &Inference, variant: &'static Variant) -> Result<
     }
     if let Some(more) = found.get(expected.len()) {
         let node = inference.nodes[more.parts[0].node].place();
-        return Err(depart(expected.len(), format!("expected the end of the network, found {node} ({})", more.shape)));
+        return Err(depart(
+            expected.len(),
+            format!("expected the end of the network, found {node} ({})", more.shape),
+        ));
     }
     let layers = expected.into_iter().zip(found.drain(..)).collect();
     Ok(Recognition { variant, classes, layers, depths })
@@ -312,7 +320,9 @@ fn linear(inference: &Inference, index: usize) -> Option<(Shape, Part)> {
     };
     let bias = match layout {
         Layout::Columns => None,
-        Layout::Kernel | Layout::Gemm => name(2).and_then(|name| constant(inference, name)).map(|(name, _)| name),
+        Layout::Kernel | Layout::Gemm => {
+            name(2).and_then(|name| constant(inference, name)).map(|(name, _)| name)
+        }
     };
     Some((shape, Part { node: index, weight: name(operand)?.to_owned(), transposed, bias }))
 }

@@ -120,7 +120,10 @@ impl<'a> Recovery<'a> {
         let (outputs, inputs) = (layer.shape.outputs, layer.shape.inputs);
         let expected = outputs * inputs * layer.shape.kernel * layer.shape.kernel;
         if weight.len() != expected || bias.as_ref().is_some_and(|b: &Vec<f32>| b.len() != outputs) {
-            return Err(Error::new(format!("expected {expected} weights and {outputs} biases, found {}", weight.len())));
+            return Err(Error::new(format!(
+                "expected {expected} weights and {outputs} biases, found {}",
+                weight.len()
+            )));
         }
         Ok((weight, bias))
     }
@@ -138,7 +141,8 @@ impl<'a> Recovery<'a> {
 
     /// Whether a node's output reaches a product of two computed matrices as its second factor.
     fn feeds_second_factor(&self, index: usize) -> bool {
-        let mut reached: Vec<&str> = self.inference.nodes[index].node.output.iter().map(String::as_str).collect();
+        let mut reached: Vec<&str> =
+            self.inference.nodes[index].node.output.iter().map(String::as_str).collect();
         for node in &self.inference.nodes[index + 1..] {
             let inputs = &node.node.input;
             let product = matches!(node.work, Work::MatMul { .. });
@@ -283,5 +287,8 @@ fn transposed(tensor: &Tensor) -> Result<Vec<f32>> {
     let [.., rows, columns] = tensor.dims[..] else {
         return Err(Error::new(format!("expected a matrix, found {:?}", tensor.dims)));
     };
-    Ok((0..columns).flat_map(|m| (0..rows).map(move |k| (m, k))).map(|(m, k)| values[k * columns + m]).collect())
+    Ok((0..columns)
+        .flat_map(|m| (0..rows).map(move |k| (m, k)))
+        .map(|(m, k)| values[k * columns + m])
+        .collect())
 }

@@ -139,7 +139,8 @@ mod tests {
     #[test]
     fn every_schema_has_a_row() {
         for domain in ["", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training"] {
-            let missing: Vec<_> = crate::schema::names(domain).filter(|name| find(domain, name).is_none()).collect();
+            let missing: Vec<_> =
+                crate::schema::names(domain).filter(|name| find(domain, name).is_none()).collect();
             assert!(missing.is_empty(), "no row for {missing:?} of {domain:?}");
         }
     }

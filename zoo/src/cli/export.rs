@@ -10,7 +10,7 @@ use emo_proto::file::{OnnxFile, write_atomic};
 use emo_proto::tensor::External;
 use emo_verifier::identity::Identity;
 use emo_verifier::runtime::Tract;
-use emo_verifier::verify::{count, findings, numerics};
+use emo_verifier::written::{count, findings, numerics};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 

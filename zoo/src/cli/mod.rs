@@ -38,7 +38,7 @@ enum Command {
     Show(show::Args),
     /// Write a model as ONNX and verify it
     Export(export::Args),
-    /// Check a file that emo wrote: structure, counts and numerics
+    /// Judge whether a file, whoever wrote it, is an EMO and computes it
     Verify(verify::Args),
     /// Count any ONNX file: parameters, costs, memory; hold it to a budget
     Audit(audit::Args),

@@ -9,7 +9,7 @@ use emo_exporter::weights::Origin;
 use emo_verifier::audit::{Audit, Counts};
 use emo_verifier::identity::Identity;
 use emo_verifier::sym::Expr;
-use emo_verifier::verify::{Claim, Finding, Numerics, Reconciled};
+use emo_verifier::written::{Claim, Finding, Numerics, Reconciled};
 use serde::Serialize;
 use serde_json::{Value, json};
 

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use emo_proto::file::{OnnxFile, open, write_atomic};
 use emo_verifier::audit::{Audit, By, Sizes, UNCOUNTED, groups, tally};
 use emo_verifier::budget::{self, Budget};
+use emo_verifier::claim::{self, Claim};
 use emo_verifier::finding::{Finding, Severity};
 use emo_verifier::infer::infer_file;
 use emo_verifier::plot::plot;
@@ -46,6 +47,9 @@ pub struct Args {
     /// Write the file's own figures as a budget, with 5 % of head-room
     #[arg(long, value_name = "FILE")]
     write_budget: Option<PathBuf>,
+    /// Compare with the published table, folded norms accounted for; exit code 1 where it does not hold
+    #[arg(long, value_name = "MODEL", value_parser = claimed)]
+    claim: Option<String>,
     /// Accept lower bounds where something cannot be counted, instead of exit code 3
     #[arg(long)]
     allow_unknown: bool,
@@ -67,10 +71,16 @@ enum Grouping {
     Block,
 }
 
+/// A model that figures are published for.
+fn claimed(name: &str) -> Result<String, String> {
+    super::output::model(name).map(|variant| variant.name.to_owned()).map_err(|error| error.to_string())
+}
+
 /// A file and what is known of it.
 struct Audited {
     name: String,
     audit: Audit,
+    claim: Option<Claim>,
     /// Bytes, those beside the file included.
     size: Expr,
     findings: Vec<Finding>,
@@ -129,12 +139,14 @@ fn judge(path: &Path, sizes: &Sizes, budget: Option<&Budget>, args: &Args) -> an
         findings.push(advice(&audit, &name));
     }
     findings.extend(absent_data(path, &audit, &name));
+    let claim = args.claim.as_deref().map(|model| claim::check(&file.model, &inference, model));
+    findings.extend(claim.as_ref().and_then(|claim| refuted(claim, &audit, &name)));
     drop(inference);
     let unused = Unused::of(sizes, &name, &file.model);
     // A large graph takes a while to fall apart, and the process ends soon.
     let OnnxFile { model, .. } = file;
     std::mem::forget(model);
-    Ok(Audited { name, audit, size, findings, unused })
+    Ok(Audited { name, audit, claim, size, findings, unused })
 }
 
 /// What to do about nodes that could not be counted.
@@ -151,6 +163,18 @@ fn advice(audit: &Audit, file: &str) -> Finding {
         ),
         file: Some(file.to_owned()),
     }
+}
+
+/// Why a claim does not hold, or cannot be told where nodes are uncounted; a remark where it holds.
+fn refuted(claim: &Claim, audit: &Audit, file: &str) -> Option<Finding> {
+    let reason = claim.reason.as_ref()?;
+    let (code, severity) = match (claim.holds, audit.is_lower_bound()) {
+        (true, _) => ("claim", Severity::Note),
+        (false, true) => (UNDECIDED_CLAIM, Severity::Error),
+        (false, false) => ("claim", Severity::Error),
+    };
+    let message = if claim.holds { reason.clone() } else { format!("it is not {} by its counts: {reason}", claim.model) };
+    Some(Finding { code, severity, place: claim.model.clone(), message, file: Some(file.to_owned()) })
 }
 
 /// A note for each file of weights that is not there, which takes nothing from the counts.
@@ -172,8 +196,11 @@ fn absent_data(path: &Path, audit: &Audit, file: &str) -> Vec<Finding> {
 }
 
 fn is_undecided(finding: &Finding) -> bool {
-    matches!(finding.code, UNCOUNTED | budget::UNDECIDED)
+    matches!(finding.code, UNCOUNTED | UNDECIDED_CLAIM | budget::UNDECIDED)
 }
+
+/// A claim on a file whose counts are lower bounds.
+const UNDECIDED_CLAIM: &str = "claim-undecided";
 
 impl Audited {
     /// A limit that is broken whatever the rest adds fails; else what is undecided outranks.

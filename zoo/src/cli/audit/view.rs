@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use emo_verifier::audit::{Audit, By, Counts, Port, explain, groups};
+use emo_verifier::claim::Claim;
 use emo_verifier::report::{Cell, Subject, Table, bytes, figure};
 use emo_verifier::sym::Expr;
 use serde_json::{Value, json};
@@ -27,6 +28,9 @@ impl View {
                 // A file of comma-separated values has one header.
                 tables.remove(0);
             }
+        }
+        if let Some(claim) = file.claim.as_ref().filter(|_| !self.whole) {
+            tables.push(account(claim));
         }
         Subject {
             name: file.name.clone(),
@@ -130,10 +134,38 @@ impl View {
             "groups": groups(audit, self.by),
             "findings": file.findings,
         });
+        if let Some(claim) = &file.claim {
+            document["claim"] = json!(claim);
+        }
         if self.explain {
             document["explain"] = json!(explain(audit));
         }
         document
+    }
+}
+
+/// What the file lacks of the claimed model, and that with it the counts are the published ones.
+fn account(claim: &Claim) -> Table {
+    let row = |name: &str, into: &str, params: Option<i64>, fvcore: Option<i64>| {
+        let cell = |count: Option<i64>| count.map_or(Cell::from("-"), |n| Cell::Count(n.into()));
+        vec![Cell::from(name), Cell::from(into), cell(params), cell(fvcore)]
+    };
+    let mut rows: Vec<Vec<Cell>> = claim
+        .account
+        .iter()
+        .map(|entry| row(&entry.norm, &entry.into, Some(entry.params), Some(entry.fvcore)))
+        .collect();
+    rows.push(row("file and account", "", claim.params, claim.fvcore));
+    if let Some(published) = &claim.published {
+        let exact = [published.exact_params, published.exact_fvcore].map(|n| i64::try_from(n).ok());
+        rows.push(row("published", &format!("as {} and {}", published.params, published.flops), exact[0], exact[1]));
+    }
+    let verdict = if claim.holds { "holds" } else { "does not hold" };
+    Table {
+        title: format!("claim {}", claim.model),
+        header: vec!["missing", "done by", "params", "fvcore"],
+        rows,
+        note: format!("the claim {} {verdict}", claim.model),
     }
 }
 
