@@ -4,6 +4,7 @@
 
 mod audit;
 mod check;
+mod claims;
 mod cli;
 mod corpus;
 mod cost;
@@ -12,6 +13,7 @@ mod goldens;
 mod hostile;
 mod house;
 mod infer;
+mod reexport;
 mod runtime;
 mod traps;
 mod verify;

@@ -39,8 +39,11 @@ impl Subject {
         let inference = infer_file(&file, &Default::default());
         let recognition = recognise(&inference).expect("an EMO");
         let names = |index: usize| inference.nodes[index].node.output.clone();
-        let outputs =
-            recognition.layers.iter().map(|(_, f)| f.parts.iter().flat_map(|p| names(p.node)).collect()).collect();
+        let outputs = recognition
+            .layers
+            .iter()
+            .map(|(_, f)| f.parts.iter().flat_map(|p| names(p.node)).collect())
+            .collect();
         let depths = inference.nodes.iter().zip(&recognition.depths);
         let depths = depths.flat_map(|(n, &d)| n.node.output.iter().map(move |o| (o.clone(), d))).collect();
         let outputs_of = inference.nodes.iter().flat_map(|n| n.node.output.iter().zip(&n.outputs));
@@ -96,7 +99,10 @@ impl Subject {
 
     /// The depth of what stands before a block's first layer: its norm.
     fn before(&self, block: &str) -> Option<usize> {
-        let first = self.layers.iter().position(|(l, _)| l.name == block || l.name.starts_with(&format!("{block}.")))?;
+        let first = self
+            .layers
+            .iter()
+            .position(|(l, _)| l.name == block || l.name.starts_with(&format!("{block}.")))?;
         (first > 0).then_some(first)
     }
 
@@ -106,9 +112,9 @@ impl Subject {
 
     /// The first node at a depth that is so.
     fn find(&self, depth: usize, is: impl Fn(&Self, &NodeProto) -> bool) -> Option<usize> {
-        self.nodes().iter().position(|n| {
-            n.output.first().is_some_and(|o| self.depths.get(o) == Some(&depth)) && is(self, n)
-        })
+        self.nodes()
+            .iter()
+            .position(|n| n.output.first().is_some_and(|o| self.depths.get(o) == Some(&depth)) && is(self, n))
     }
 
     fn operator(&self, depth: usize, name: &str) -> Option<usize> {
@@ -259,7 +265,7 @@ pub fn tanh_gelu(s: &mut Subject, block: &str) -> Edit {
     // erf(u) ≈ tanh(2/√π · (u + 0.08943·u³)), where u = x/√2.
     let at = s.operator(depth, "Erf")?;
     let NodeProto { input, output, .. } = s.nodes()[at].clone();
-    let (linear, cubic) = (s.constant(&[], &[1.128_379_2]), s.constant(&[], &[0.08943]));
+    let (linear, cubic) = (s.constant(&[], &[std::f32::consts::FRAC_2_SQRT_PI]), s.constant(&[], &[0.08943]));
     let square = s.insert(at, "Mul", &[&input[0], &input[0]]);
     let cubed = s.insert(at + 1, "Mul", &[&square, &input[0]]);
     let cubed = s.insert(at + 2, "Mul", &[&cubed, &cubic]);
@@ -322,9 +328,11 @@ pub fn tiles(s: &mut Subject, block: &str) -> Edit {
     grid.iter().zip(0..).for_each(|(&from, to)| tile[from as usize] = to);
 
     let at = s.nodes().iter().position(|n| n.output.contains(&map))? + 1;
-    let readers: Vec<String> = s.nodes().iter().filter(|n| n.input.contains(&map)).map(|n| n.output[0].clone()).collect();
+    let readers: Vec<String> =
+        s.nodes().iter().filter(|n| n.input.contains(&map)).map(|n| n.output[0].clone()).collect();
     let moved = s.rearranged(at, &map, &grid);
-    let norm = |s: &Subject, n: &NodeProto| readers.contains(&n.output[0]) && s.depth_of(&n.output[0]) == depth;
+    let norm =
+        |s: &Subject, n: &NodeProto| readers.contains(&n.output[0]) && s.depth_of(&n.output[0]) == depth;
     let norms: Vec<usize> = (0..s.nodes().len()).filter(|&i| norm(s, &s.nodes()[i])).collect();
     for i in norms {
         replace(&mut s.graph().node[i], &map, &moved);
@@ -388,7 +396,8 @@ pub fn no_attention(s: &mut Subject, block: &str) -> Edit {
     let at = s.operator(s.depth(block, "qk.conv")?, "Softmax")?;
     // Scores times zero, and much for a token with itself: its weight is one.
     let tokens = WINDOW * WINDOW;
-    let own: Vec<f32> = (0..tokens * tokens).map(|i| if i % tokens == i / tokens { 60.0 } else { 0.0 }).collect();
+    let own: Vec<f32> =
+        (0..tokens * tokens).map(|i| if i % tokens == i / tokens { 60.0 } else { 0.0 }).collect();
     let (zero, own) = (s.constant(&[], &[0.0]), s.constant(&[tokens, tokens], &own));
     let scores = s.nodes()[at].input[0].clone();
     let nothing = s.insert(at, "Mul", &[&scores, &zero]);
@@ -401,7 +410,8 @@ pub fn no_attention(s: &mut Subject, block: &str) -> Edit {
 pub fn exchanged_qk(s: &mut Subject, block: &str) -> Edit {
     let halves = |values: &mut [f32], layer: &Layer, transposed: bool| {
         let (rows, columns) = (layer.shape.outputs, layer.shape.inputs);
-        let at = |row: usize, column: usize| if transposed { column * rows + row } else { row * columns + column };
+        let at =
+            |row: usize, column: usize| if transposed { column * rows + row } else { row * columns + column };
         for (row, column) in (0..rows / 2).flat_map(|row| (0..columns).map(move |column| (row, column))) {
             values.swap(at(row, column), at(row + rows / 2, column));
         }
@@ -420,7 +430,9 @@ pub fn no_scale(s: &mut Subject, block: &str) -> Edit {
     let depth = s.depth(block, "qk.conv")?;
     let scale = |s: &Subject, n: &NodeProto| {
         let number = n.input.get(1).and_then(|i| s.number(i));
-        matches!(n.op_type(), "Mul" | "Div") && number.is_some_and(|n| (n - 1.0).abs() > 0.1) && !s.is_constant(&n.input[0])
+        matches!(n.op_type(), "Mul" | "Div")
+            && number.is_some_and(|n| (n - 1.0).abs() > 0.1)
+            && !s.is_constant(&n.input[0])
     };
     let softmax = s.operator(depth, "Softmax")?;
     let scaled: Vec<usize> = (0..softmax)
@@ -432,7 +444,8 @@ pub fn no_scale(s: &mut Subject, block: &str) -> Edit {
     let head = s.layers[depth - 1].0.attention? as f32;
     let grow = move |values: &mut [f32], layer: &Layer, transposed: bool| {
         let (rows, columns) = (layer.shape.outputs, layer.shape.inputs);
-        let at = |row: usize, column: usize| if transposed { column * rows + row } else { row * columns + column };
+        let at =
+            |row: usize, column: usize| if transposed { column * rows + row } else { row * columns + column };
         for (row, column) in (0..rows / 2).flat_map(|row| (0..columns).map(move |column| (row, column))) {
             values[at(row, column)] *= head.sqrt();
         }

@@ -88,7 +88,7 @@ impl<'a> Constants<'a> {
 }
 
 fn axis(node: &NodeProto) -> i64 {
-    node.attribute.iter().find(|a| a.name() == "axis").map_or(1, |a| a.i())
+    node.attribute.iter().find(|a| a.name() == "axis").map_or(1, emo_proto::AttributeProto::i)
 }
 
 /// Axes in another order; reversed without `perm`.

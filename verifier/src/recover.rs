@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use emo_exporter::models::emo::{NORM_EPSILON, Norm};
+use emo_exporter::models::emo::{NORM_EPSILON, Norm, Variant};
 use emo_exporter::weights::{Origin, Weights};
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::Tensor;
@@ -15,8 +15,8 @@ use emo_proto::{Error, Result};
 
 use crate::constants::Constants;
 use crate::cost::Work;
-use crate::infer::{Inference, NodeFacts};
-use crate::recognise::{Found, Layer, NormSite, Recognition};
+use crate::infer::{Bindings, Inference, NodeFacts, infer_file};
+use crate::recognise::{Departure, Found, Layer, NormSite, Recognition, recognise};
 
 /// The weights, and what is left open by how the file holds them.
 #[derive(Debug)]
@@ -47,13 +47,39 @@ pub fn recover(file: &OnnxFile, inference: &Inference, recognition: &Recognition
     for depth in 1..=recognition.layers.len() {
         recovery.layer(depth).map_err(|e| e.at(&recognition.layers[depth - 1].0.name))?;
     }
-    let origin = Origin::of_file(&file.bytes, None);
+    let origin = Origin::of_file(&file.bytes, Some("recovered weights".to_owned()));
     Ok(Recovered {
         weights: Weights::from_tensors(origin, recovery.tensors)?,
         folded: recovery.folded,
         epsilons: recovery.epsilons,
         scales_in_q: recovery.scales_in_q,
     })
+}
+
+/// The weights of an ONNX file that must be `variant` with a head of `classes`.
+///
+/// # Errors
+/// The file is another model (it says which, or where it leaves EMO), or as [`recover`].
+pub fn recover_as(file: &OnnxFile, variant: &Variant, classes: usize) -> Result<Weights> {
+    let inference = infer_file(file, &Bindings::new());
+    let recognition = recognise(&inference).map_err(|departure| {
+        let Departure { variant, matched, layers, reason } = departure;
+        Error::new(format!("no EMO: {matched} of {layers} layers are those of {variant}; then {reason}"))
+    })?;
+    let (found, heads) = (recognition.variant.name, recognition.classes);
+    if (found, heads) != (variant.name, classes) {
+        let expected = variant.name;
+        return Err(Error::new(format!(
+            "expected {expected} with {classes} classes, found {found} with {heads}: export that"
+        )));
+    }
+    let recovered = recover(file, &inference, &recognition)?;
+    if let Some((norm, epsilon)) = recovered.epsilons.first() {
+        return Err(Error::new(format!(
+            "expected an ε of {NORM_EPSILON:e} in {norm}, found {epsilon:e}: another function, which an export would not keep"
+        )));
+    }
+    Ok(recovered.weights)
 }
 
 struct Recovery<'a> {

@@ -130,7 +130,7 @@ fn payload(s: &Subject, f: &mut Findings) {
     for (place, a) in attributes(s) {
         let (name, payloads) = (a.name(), payloads(a));
         if payloads.len() > 1 {
-            let names: Vec<_> = payloads.iter().map(|kind| kind.as_str_name()).collect();
+            let names: Vec<_> = payloads.iter().map(AttributeType::as_str_name).collect();
             f.add(place, format!("expected one value of {name}, found {}; keep one", names.join(" and ")));
             continue;
         }

@@ -81,8 +81,11 @@ fn types(s: &Subject, f: &mut Findings) {
                 .collect(),
             ("Loop", &[body]) => carried(node.input.len().saturating_sub(2), 2, 1, body),
             ("Scan", &[body]) if scope.opset("").is_some_and(|opset| opset >= 9) => {
-                let scanned =
-                    node.attribute.iter().find(|a| a.name() == "num_scan_inputs").map_or(0, |a| a.i());
+                let scanned = node
+                    .attribute
+                    .iter()
+                    .find(|a| a.name() == "num_scan_inputs")
+                    .map_or(0, emo_proto::AttributeProto::i);
                 let scanned = usize::try_from(scanned).unwrap_or(0);
                 carried(node.input.len().saturating_sub(scanned), 0, 0, body)
             }

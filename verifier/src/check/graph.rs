@@ -180,7 +180,7 @@ pub(super) const CHECKS: &[Check] = &[
         run: |s, f| {
             let Some(scope) = s.scopes.first().filter(|scope| scope.is_main()) else { return };
             let graph = scope.graph.into_iter().flat_map(|graph| &graph.initializer);
-            let initialized: HashSet<_> = graph.map(|tensor| tensor.name()).collect();
+            let initialized: HashSet<_> = graph.map(emo_proto::TensorProto::name).collect();
             for name in scope.inputs.iter().filter(|name| !initialized.contains(*name)) {
                 if !s.read[0].contains(name) {
                     f.add(scope.value("input", name), "expected a node that reads it, found none; drop it");
@@ -225,7 +225,7 @@ fn value_unnamed(s: &Subject, f: &mut Findings) {
         let roles: [(&str, Vec<&str>); 4] = [
             ("input", scope.inputs.clone()),
             ("output", scope.outputs.clone()),
-            ("initializer", graph.initializer.iter().map(|t| t.name()).collect()),
+            ("initializer", graph.initializer.iter().map(emo_proto::TensorProto::name).collect()),
             ("sparse initializer", sparse.collect()),
         ];
         for (role, names) in roles {
@@ -298,7 +298,7 @@ fn undefined(s: &Subject, f: &mut Findings) {
 fn duplicate_initializer(s: &Subject, f: &mut Findings) {
     for (scope, graph) in s.graphs() {
         let sparse = graph.sparse_initializer.iter().filter_map(|t| t.values.as_ref());
-        for name in repeated(graph.initializer.iter().chain(sparse).map(|t| t.name())) {
+        for name in repeated(graph.initializer.iter().chain(sparse).map(emo_proto::TensorProto::name)) {
             f.add(
                 scope.value("initializer", name),
                 "expected one of this name, found another; drop or rename it",

@@ -227,7 +227,8 @@ fn arity(f: &mut Findings, place: &Place, role: &str, names: &[String], formals:
 fn training_mode(s: &Subject, f: &mut Findings) {
     for (scope, at, index, node) in s.nodes() {
         let Callee::Schema(schema) = s.callee(scope, node) else { continue };
-        let flag = |name: &str| node.attribute.iter().find(|a| a.name() == name).map(|a| a.i());
+        let flag =
+            |name: &str| node.attribute.iter().find(|a| a.name() == name).map(emo_proto::AttributeProto::i);
         let training = match (node.op_type(), schema.since) {
             ("BatchNormalization", 14..) => flag("training_mode").is_some_and(|mode| mode != 0),
             ("BatchNormalization", _) => node.output.len() > 1,

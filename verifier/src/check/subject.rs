@@ -231,11 +231,11 @@ impl<'a> Scope<'a> {
         function: Option<&'a FunctionProto>,
         parent: Option<(usize, usize)>,
     ) -> Self {
-        let inputs: Vec<_> = graph.input.iter().map(|value| value.name()).collect();
-        let dense = graph.initializer.iter().map(|tensor| tensor.name());
-        let sparse = graph.sparse_initializer.iter().filter_map(|s| s.values.as_ref()).map(|v| v.name());
+        let inputs: Vec<_> = graph.input.iter().map(emo_proto::ValueInfoProto::name).collect();
+        let dense = graph.initializer.iter().map(TensorProto::name);
+        let sparse = graph.sparse_initializer.iter().filter_map(|s| s.values.as_ref()).map(TensorProto::name);
         let written = written(inputs.iter().copied().chain(dense).chain(sparse), &graph.node);
-        let outputs = graph.output.iter().map(|value| value.name()).collect();
+        let outputs = graph.output.iter().map(emo_proto::ValueInfoProto::name).collect();
         Self {
             path,
             graph: Some(graph),

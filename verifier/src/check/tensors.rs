@@ -116,7 +116,7 @@ fn filled(t: &TensorProto) -> Vec<&'static str> {
         ("int32_data", t.int32_data.len()),
         ("string_data", t.string_data.len()),
         ("int64_data", t.int64_data.len()),
-        ("raw_data", t.raw_data.as_ref().map_or(0, |raw| raw.len())),
+        ("raw_data", t.raw_data.as_ref().map_or(0, emo_proto::Bytes::len)),
         ("double_data", t.double_data.len()),
         ("uint64_data", t.uint64_data.len()),
     ];

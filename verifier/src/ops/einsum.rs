@@ -45,7 +45,7 @@ fn parse(equation: &str, operands: &[&[Expr]]) -> Result<Equation, Why> {
         let named = dims[..first.len()].iter().chain(&dims[first.len() + rest..]);
         for (letter, dim) in first.into_iter().chain(last).zip(named) {
             let (extent, uses) = extents.entry(letter).or_insert_with(|| (dim.clone(), 0));
-            let both = broadcast(&[&[extent.clone()], &[dim.clone()]])
+            let both = broadcast(&[std::slice::from_ref(extent), std::slice::from_ref(dim)])
                 .map_err(|why| format!("index {letter} of {equation}: {why}"))?;
             (*extent, *uses) = (both[0].clone(), *uses + 1);
         }
@@ -107,7 +107,9 @@ mod tests {
     fn equations() {
         let b = Expr::symbol("b");
         let dims = |dims: &[i64]| dims.iter().map(|&d| Expr::Number(d)).collect::<Vec<_>>();
-        let cases: [(&str, &[&[i64]], &[i64], i64); 9] = [
+        // Equation, operands, result, multiply-adds.
+        type Case<'a> = (&'a str, &'a [&'a [i64]], &'a [i64], i64);
+        let cases: [Case; 9] = [
             ("ij,jk->ik", &[&[2, 3], &[3, 4]], &[2, 4], 24),
             ("ij,jk", &[&[2, 3], &[3, 4]], &[2, 4], 24),
             ("bij, bjk -> bik", &[&[5, 2, 3], &[5, 3, 4]], &[5, 2, 4], 120),

@@ -41,7 +41,7 @@ impl Reference {
         let stem = NormedConvolution::stem(&root.at("stage0.0"), variant.stem)?;
         let mobile = MobileBlock::stem(&root.at("stage0.1"), variant.stem)?;
         let mut blocks =
-            vec![Block::new(0, 0, 2, Kind::Stem(stem)), Block::new(0, 1, 2, Kind::Mobile(mobile))];
+            vec![Block::new(0, 0, 2, Kind::Stem(Box::new(stem))), Block::new(0, 1, 2, Kind::Mobile(mobile))];
         let mut channels = variant.stem;
         for (stage, row) in (1..).zip(&variant.stages) {
             for index in 0..row.depth {
@@ -122,7 +122,7 @@ pub struct Block {
 }
 
 enum Kind {
-    Stem(NormedConvolution),
+    Stem(Box<NormedConvolution>),
     Mobile(Box<MobileBlock>),
 }
 
@@ -171,6 +171,25 @@ impl Block {
         match &self.kind {
             Kind::Stem(stem) => stem.forward(&x, mistake),
             Kind::Mobile(block) => block.forward(&x, mistake),
+        }
+    }
+
+    /// Whether the block has the part that a mistake is in.
+    #[must_use]
+    pub fn can_make(&self, mistake: Mistake) -> bool {
+        use Mistake::*;
+        let Kind::Mobile(block) = &self.kind else { return matches!(mistake, Epsilon(_)) };
+        let gelu = matches!(block.expand, Some((_, Activation::Gelu)));
+        match mistake {
+            Epsilon(_) => !matches!(block.norm, Norm::None),
+            TanhGelu | SigmoidGelu => gelu,
+            BareValue => block.expand.is_some(),
+            BareLocal => true,
+            NoGate => block.excite.is_some(),
+            NoSkip | NoShortcut => block.skip,
+            Tiles | NoScale | ExchangedQueriesKeys | MaskedPadding | LatePadding | NoAttention => {
+                block.attention.is_some()
+            }
         }
     }
 

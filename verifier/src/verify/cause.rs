@@ -122,18 +122,18 @@ pub struct Explained {
 }
 
 /// The cause whose outcome is nearest to `found`, if one is within `tolerance` and far nearer than the
-/// truth is, `without`.
+/// truth is, `without`. A mistake that cannot be made has no outcome.
 pub fn explain(
     found: &[f32],
     without: f64,
     tolerance: &Tolerance,
-    outcome: impl Fn(Mistake) -> Vec<f64>,
+    outcome: impl Fn(Mistake) -> Option<Vec<f64>>,
 ) -> Option<Explained> {
     /// A mistake explains nothing that is nearly as far from the file as the truth.
     const NEARER: f64 = 0.25;
     let tries = CAUSES.iter().flat_map(|cause| cause.tries.iter().map(|&mistake| (cause.name, mistake)));
     let remains = tries.filter_map(|(cause, mistake)| {
-        let difference = compare(found, &outcome(mistake)).ok()?;
+        let difference = compare(found, &outcome(mistake)?).ok()?;
         Some(Explained { cause, remains: difference.relative() })
     });
     let best = remains.min_by(|a, b| a.remains.total_cmp(&b.remains))?;

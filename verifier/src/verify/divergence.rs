@@ -23,7 +23,8 @@ pub struct BlockVerdict {
     pub value: String,
     /// Largest error along the file's own path, as a share of the largest value.
     pub passed_on: f64,
-    /// The same from the reference's input; `None` where the graph cannot be cut there.
+    /// The same from the reference's input; `None` where nothing was wrong before and is not now, or where the
+    /// graph cannot be cut.
     pub alone: Option<f64>,
     /// Whether it is right on its own, or, where that is not known, along the path.
     pub holds: bool,
@@ -65,6 +66,8 @@ impl Divergence<'_> {
         drop(session);
 
         let mut verdicts = Vec::new();
+        // Whether every block so far is right along the path.
+        let mut unbroken = true;
         let mut from: Option<&Boundary> = None;
         for step in &steps {
             let Some(at) = boundaries.iter().position(|b| b.block == step.block.name()) else {
@@ -77,10 +80,10 @@ impl Divergence<'_> {
                 None if step.block.name() == steps[0].block.name() => Start::Input,
                 None => Start::Unknown,
             };
-            verdicts.extend(self.block(&steps, step, boundary, start, &values[at]));
+            verdicts.extend(self.block(&steps, step, boundary, start, &values[at], &mut unbroken));
             from = Some(boundary);
         }
-        verdicts.extend(self.head(&steps, from, values.last()));
+        verdicts.extend(self.head(&steps, from, values.last(), unbroken));
         Ok(verdicts)
     }
 
@@ -101,6 +104,7 @@ impl Divergence<'_> {
         boundary: &Boundary,
         start: Start,
         value: &ArrayD<f32>,
+        unbroken: &mut bool,
     ) -> Option<BlockVerdict> {
         let index = steps.iter().position(|s| s.block.name() == step.block.name()).unwrap_or(0);
         // Behind a norm that was folded backwards, the reference's output goes through it too.
@@ -108,11 +112,12 @@ impl Divergence<'_> {
         let finish = |map: Array4<f64>| next.map_or_else(|| map.clone(), |next| next.normed(&map));
         let truth = finish(step.output.clone());
         let shape: [usize; 4] = truth.dim().into();
-        let Some(layout) = Layout::of(self.model, &boundary.value, shape) else { return None };
+        let layout = Layout::of(self.model, &boundary.value, shape)?;
         let passed_on =
             layout.read(value, shape).map_or(f64::INFINITY, |found| distance(&found, slice(&truth)));
 
         let fed = match start {
+            _ if *unbroken && passed_on <= self.tolerance.bound => None,
             Start::Input => Some((self.ports.0.to_owned(), step.input.mapv(|x| x as f32).into_dyn())),
             Start::At(before) => {
                 let map = if before.normed { step.block.normed(&step.input) } else { step.input.clone() };
@@ -121,13 +126,17 @@ impl Divergence<'_> {
             }
             Start::Unknown => None,
         };
+        *unbroken &= passed_on <= self.tolerance.bound;
         let alone = fed.and_then(|(name, map)| self.run(&name, map, &boundary.value));
         let alone = alone.and_then(|value| layout.read(&value, shape));
         let (own, cause) = match &alone {
             Some(found) => {
                 let difference = distance(found, slice(&truth));
                 let outcome = |mistake: Mistake| {
-                    finish(step.block.forward_with(&step.input, Some(mistake))).into_iter().collect()
+                    let made = step.block.can_make(mistake);
+                    made.then(|| {
+                        finish(step.block.forward_with(&step.input, Some(mistake))).into_iter().collect()
+                    })
                 };
                 (Some(difference), self.cause(found, difference, outcome))
             }
@@ -141,6 +150,7 @@ impl Divergence<'_> {
         steps: &[Step],
         from: Option<&Boundary>,
         logits: Option<&ArrayD<f32>>,
+        unbroken: bool,
     ) -> Option<BlockVerdict> {
         let (last, logits) = (steps.last()?, logits?);
         let head = |mistake| -> Vec<f64> {
@@ -148,7 +158,8 @@ impl Divergence<'_> {
         };
         let truth = head(None);
         let passed_on = distance(&elements(logits), &truth);
-        let fed = from.and_then(|before| {
+        let broken = !(unbroken && passed_on <= self.tolerance.bound);
+        let fed = from.filter(|_| broken).and_then(|before| {
             let layout = Layout::of(self.model, &before.value, last.output.dim().into())?;
             Some((before.value.clone(), layout.write(&last.output)))
         });
@@ -156,7 +167,8 @@ impl Divergence<'_> {
         let (own, cause) = match alone.as_ref().map(elements) {
             Some(found) => {
                 let difference = distance(&found, &truth);
-                (Some(difference), self.cause(&found, difference, |mistake| head(Some(mistake))))
+                let head_with = |mistake| matches!(mistake, Mistake::Epsilon(_)).then(|| head(Some(mistake)));
+                (Some(difference), self.cause(&found, difference, head_with))
             }
             None => (None, None),
         };
@@ -173,7 +185,7 @@ impl Divergence<'_> {
         &self,
         found: &[f32],
         difference: f64,
-        outcome: impl Fn(Mistake) -> Vec<f64>,
+        outcome: impl Fn(Mistake) -> Option<Vec<f64>>,
     ) -> Option<&'static str> {
         if difference <= self.tolerance.bound {
             return None;

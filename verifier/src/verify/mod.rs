@@ -246,7 +246,12 @@ pub fn verify(
     let fair = if tolerance.bound < stored.bound { stored } else { tolerance };
     verdict.model = Some(recognition.variant.name);
     verdict.form = Some(form::form(&inference));
-    verdict.opset = file.model.opset_import.iter().find(|s| s.domain().is_empty()).map(|s| s.version());
+    verdict.opset = file
+        .model
+        .opset_import
+        .iter()
+        .find(|s| s.domain().is_empty())
+        .map(emo_proto::OperatorSetIdProto::version);
     verdict.dtype = Some(own.name);
     (verdict.size, verdict.batch, verdict.classes) = (Some(port.size), port.batch, Some(recognition.classes));
     (verdict.tolerance, verdict.bound) = (Some(tolerance.name), Some(tolerance.bound));

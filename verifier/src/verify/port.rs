@@ -53,7 +53,7 @@ impl Port {
 /// The output that has a logit for each class.
 #[must_use]
 pub fn logits(file: &OnnxFile, inference: &Inference, port: &Port, classes: usize) -> Option<String> {
-    let outputs = file.model.graph.iter().flat_map(|g| &g.output).map(|v| v.name());
+    let outputs = file.model.graph.iter().flat_map(|g| &g.output).map(emo_proto::ValueInfoProto::name);
     let count = (port.batch.unwrap_or(1) * classes) as u64;
     let mut outputs = outputs.filter(|name| {
         let fact = inference.values.get(name);

@@ -30,7 +30,7 @@ pub fn mistakes(inference: &Inference, recognition: &Recognition, recovered: &Re
             seen.push(tanh_gelu(block, node));
         }
     }
-    seen.sort_by(|a, b| natural(&a.block).cmp(&natural(&b.block)));
+    seen.sort_by_key(|a| natural(&a.block));
     seen
 }
 

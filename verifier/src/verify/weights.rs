@@ -336,7 +336,7 @@ fn proportional(a: &[f64], b: &[f64]) -> bool {
 }
 
 /// The norm that stands before a layer in its block, or before the head.
-fn norm_before<'l>(layers: &'l [Layer], index: usize) -> Option<&'l crate::recognise::NormSite> {
+fn norm_before(layers: &[Layer], index: usize) -> Option<&crate::recognise::NormSite> {
     let block = block_of(&layers[index].name);
     let name = if block == "head" { "norm".to_owned() } else { format!("{block}.norm") };
     let reads = ["v.conv", "qk.conv", "head"].iter().any(|end| layers[index].name.ends_with(end));

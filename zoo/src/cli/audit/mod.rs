@@ -173,7 +173,11 @@ fn refuted(claim: &Claim, audit: &Audit, file: &str) -> Option<Finding> {
         (false, true) => (UNDECIDED_CLAIM, Severity::Error),
         (false, false) => ("claim", Severity::Error),
     };
-    let message = if claim.holds { reason.clone() } else { format!("it is not {} by its counts: {reason}", claim.model) };
+    let message = if claim.holds {
+        reason.clone()
+    } else {
+        format!("it is not {} by its counts: {reason}", claim.model)
+    };
     Some(Finding { code, severity, place: claim.model.clone(), message, file: Some(file.to_owned()) })
 }
 

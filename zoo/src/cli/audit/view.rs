@@ -158,7 +158,12 @@ fn account(claim: &Claim) -> Table {
     rows.push(row("file and account", "", claim.params, claim.fvcore));
     if let Some(published) = &claim.published {
         let exact = [published.exact_params, published.exact_fvcore].map(|n| i64::try_from(n).ok());
-        rows.push(row("published", &format!("as {} and {}", published.params, published.flops), exact[0], exact[1]));
+        rows.push(row(
+            "published",
+            &format!("as {} and {}", published.params, published.flops),
+            exact[0],
+            exact[1],
+        ));
     }
     let verdict = if claim.holds { "holds" } else { "does not hold" };
     Table {
