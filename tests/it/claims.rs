@@ -1,6 +1,6 @@
 //! Claims: a file's counts and the account of what folding removed, against the published table.
 
-use emo_tests::fixture;
+use emo_tests::{RIGHT_STRANGERS, fixture};
 use tempfile::TempDir;
 
 use crate::audit::{emo, json_of};
@@ -11,15 +11,7 @@ use crate::audit::{emo, json_of};
 fn claims_close_by_account() {
     let folder = TempDir::new().unwrap();
     let published = |model: &str| emo_verifier::paper::published(model).unwrap();
-    let third_party = [
-        "emo_1m_torchscript_op13",
-        "emo_1m_torchscript_op17_dynamic",
-        "emo_1m_dynamo_op18",
-        "emo_1m_einops_torchscript_op17",
-        "emo_1m_dynamo_op20_onnxslim",
-        "emo_1m_fp16",
-    ];
-    for name in third_party {
+    for name in RIGHT_STRANGERS {
         let Some(path) = fixture(&format!("third_party/{name}.onnx")) else { return };
         let path = path.to_str().unwrap();
         let claim = json_of(&folder, 0, &["audit", path, "--claim", "emo-1m"])["claim"].clone();

@@ -17,4 +17,5 @@ mod reexport;
 mod runtime;
 mod traps;
 mod verify;
+mod verify_command;
 mod weights;

@@ -1,6 +1,6 @@
 //! Anybody's EMO in our forms: weights out of a stranger's file, into a portable one.
 
-use emo_tests::fixture;
+use emo_tests::{RIGHT_STRANGERS, fixture};
 use tempfile::TempDir;
 
 use crate::audit::emo;
@@ -8,14 +8,7 @@ use crate::audit::emo;
 #[test]
 fn right_strangers_become_portable() {
     let folder = TempDir::new().unwrap();
-    for name in [
-        "emo_1m_torchscript_op13",
-        "emo_1m_torchscript_op17_dynamic",
-        "emo_1m_dynamo_op18",
-        "emo_1m_einops_torchscript_op17",
-        "emo_1m_dynamo_op20_onnxslim",
-        "emo_1m_fp16",
-    ] {
+    for name in RIGHT_STRANGERS {
         let Some(path) = fixture(&format!("third_party/{name}.onnx")) else { return };
         let export = ["export", "emo-1m", "--weights", path.to_str().unwrap(), "-o", "ours.onnx"];
         let (code, stdout, stderr) = emo(&folder, &export);

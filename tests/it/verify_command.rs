@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use emo_proto::tensor_proto::DataType;
 use emo_proto::Message as _;
+use emo_proto::tensor_proto::DataType;
 use emo_tests::{fixture, onnx};
 use emo_verifier::verify::cause::CAUSES;
 use serde_json::Value;
@@ -87,7 +87,8 @@ fn many_files_end_with_the_worst() {
     let documents = json_of(&folder, 1, &all);
     assert_eq!((&documents[0]["verdict"], &documents[1]["verdict"]), (&"pass".into(), &"fail".into()));
     let documents = json_of(&folder, 2, &["verify", "*.onnx", "--probes", "1"]);
-    let verdicts: Vec<_> = documents.as_array().unwrap().iter().map(|d| d["verdict"].as_str().unwrap()).collect();
+    let verdicts: Vec<_> =
+        documents.as_array().unwrap().iter().map(|d| d["verdict"].as_str().unwrap()).collect();
     assert_eq!(verdicts, ["pass", "pass", "unreadable"]);
 }
 
@@ -110,7 +111,8 @@ fn recorded_data_is_written_and_held_to() {
 #[test]
 fn any_two_files_are_compared() {
     let folder = exports();
-    let against = |a: &str, b: &str, code: i32| json_of(&folder, code, &["verify", a, "--against", b, "--probes", "2"]);
+    let against =
+        |a: &str, b: &str, code: i32| json_of(&folder, code, &["verify", a, "--against", b, "--probes", "2"]);
     let same = against("emo-1m.onnx", "emo-1m.onnx", 0);
     assert_eq!((&same["verdict"], &same["max_abs"]), (&"pass".into(), &0.0.into()));
     let other = against("emo-1m.onnx", "other.onnx", 1);
@@ -126,7 +128,9 @@ fn any_two_files_are_compared() {
         let mut graph = onnx::graph_of(vec![port("x")], Vec::new(), vec![node], &["y"]);
         (graph.name, graph.output) = (Some("one".to_owned()), vec![port("y")]);
         let mut model = onnx::model(17, graph);
-        model.opset_import.push(emo_proto::OperatorSetIdProto { domain: Some("example".to_owned()), version: Some(1) });
+        model
+            .opset_import
+            .push(emo_proto::OperatorSetIdProto { domain: Some("example".to_owned()), version: Some(1) });
         model.encode_to_vec()
     };
     fs::write(folder.path().join("tanh.onnx"), graph("Tanh", "")).unwrap();
@@ -153,7 +157,8 @@ fn wrong_requests_are_refused() {
         (&["--dim", "depth=3"], "depth"),
     ];
     for (arguments, word) in rows {
-        let (code, stdout, stderr) = emo(&folder, &[&["verify", "emo-1m.onnx", "--probes", "1"], arguments].concat());
+        let (code, stdout, stderr) =
+            emo(&folder, &[&["verify", "emo-1m.onnx", "--probes", "1"], arguments].concat());
         assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
         assert!(stderr.contains(word), "{arguments:?}: {stderr}");
     }

@@ -70,9 +70,13 @@ impl Judge<'_> {
             return Ok(verdict.fail(cause::PRECISION, None, reason));
         }
         let against_reference = verdict.probes.iter().filter(|p| !p.recorded).all(|p| within(&p));
-        if let Some(wrong) = wrong.filter(|_| against_reference && self.seen.is_empty() && differing.is_none()) {
-            let why = wrong.difference.map_or(String::new(), |d| format!(", they are off by {:.1e}", d.max_abs));
-            let reason = format!("the file gives the reference's logits, and not those of {}{why}", wrong.name);
+        if let Some(wrong) =
+            wrong.filter(|_| against_reference && self.seen.is_empty() && differing.is_none())
+        {
+            let why =
+                wrong.difference.map_or(String::new(), |d| format!(", they are off by {:.1e}", d.max_abs));
+            let reason =
+                format!("the file gives the reference's logits, and not those of {}{why}", wrong.name);
             return Ok(verdict.fail(cause::OUTPUTS, None, reason));
         }
         // With its own weights, so that what follows is of the function alone.
