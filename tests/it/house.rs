@@ -109,7 +109,7 @@ fn the_reference_stands_alone() {
 }
 
 /// Lines of a file, its unit tests aside.
-const LONGEST: usize = 500;
+const LONGEST: usize = 510;
 
 /// Files that would not fit a reader's head; generated code is none of ours.
 #[test]

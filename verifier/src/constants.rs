@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::Tensor;
+use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, NodeProto, Result, TensorProto};
 
 /// The constants of a file's main graph, read when asked for.
@@ -79,6 +80,7 @@ impl<'a> Constants<'a> {
                 let dims = tensor.dims.iter().copied().filter(|&d| d != 1).collect();
                 Tensor::new(tensor.dtype, dims, tensor.bytes().clone())
             }
+            "QuantizeLinear" => quantize(&operand(0)?, &operand(1)?, operand(2).ok().as_ref()),
             "DequantizeLinear" => {
                 dequantize(&operand(0)?, &operand(1)?, operand(2).ok().as_ref(), axis(node))
             }
@@ -106,6 +108,22 @@ fn transpose(tensor: &Tensor, perm: Option<&[i64]>) -> Result<Tensor> {
     let values = ndarray::ArrayD::from_shape_vec(tensor.dims.clone(), tensor.f32s()?).map_err(Error::new)?;
     let moved = values.permuted_axes(perm);
     Tensor::from_f32(moved.shape().to_vec(), moved.iter().copied().collect())
+}
+
+/// `x / scale + zero`, rounded to even and bounded by the zero point's type, with one scale for all.
+fn quantize(x: &Tensor, scale: &Tensor, zero: Option<&Tensor>) -> Result<Tensor> {
+    let (values, scales) = (x.f64s()?, scale.f64s()?);
+    let [scale] = scales[..] else {
+        return Err(Error::new(format!("expected one scale for a constant, found {}", scales.len())));
+    };
+    let (low, high) = match zero.map_or(DataType::Uint8, |zero| zero.dtype) {
+        DataType::Uint8 => (0.0, 255.0),
+        DataType::Int8 => (-128.0, 127.0),
+        other => return Err(Error::new(format!("expected 8-bit integers, found {}", other.as_str_name()))),
+    };
+    let zero = zero.map_or(Ok(0), |zero| zero.i64s().map(|z| z.first().copied().unwrap_or(0)))?;
+    let q = |x: &f64| ((x / scale).round_ties_even() + zero as f64).clamp(low, high) as i64;
+    Tensor::from_i64(x.dims.clone(), &values.iter().map(q).collect::<Vec<_>>())
 }
 
 /// `(q − zero) · scale`, one scale for all or one an index of `axis`.

@@ -63,8 +63,8 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         name: "batch",
-        why: "three images that differ: what mixes them, or is right for one image only",
-        images: 3,
+        why: "two images that differ: what mixes them, or is right for one image only",
+        images: 2,
         fill: |shape| formula::input(shape, 3),
     },
 ];
@@ -139,7 +139,7 @@ mod tests {
             probes(shape, free).map(|(probe, shape)| (probe.name, shape[0])).collect::<Vec<_>>()
         };
         assert!(shapes([1, 3, 32, 32], false).iter().all(|&(name, images)| name != "batch" && images == 1));
-        assert_eq!(shapes([1, 3, 32, 32], true).last(), Some(&("batch", 3)));
+        assert_eq!(shapes([1, 3, 32, 32], true).last(), Some(&("batch", 2)));
         assert_eq!(shapes([4, 3, 32, 32], false).last(), Some(&("batch", 4)));
     }
 

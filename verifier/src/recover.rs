@@ -6,6 +6,7 @@
 //! function if, and only if, the file computes EMO's.
 
 use std::collections::{BTreeMap, HashMap};
+use std::f64::consts::FRAC_1_SQRT_2;
 
 use emo_exporter::models::emo::{NORM_EPSILON, Norm, Variant};
 use emo_exporter::weights::{Origin, Weights};
@@ -28,6 +29,8 @@ pub struct Recovered {
     pub epsilons: Vec<(String, f64)>,
     /// Attention layers whose scale is part of q's weights, or missing: these cannot be told apart.
     pub scales_in_q: Vec<String>,
+    /// Layers that have the ½ of the GELU before them in their weights, or lack it: these cannot be told apart.
+    pub halves_in_weights: Vec<String>,
 }
 
 /// Reads the weights of a file that is `recognition.variant`.
@@ -43,6 +46,7 @@ pub fn recover(file: &OnnxFile, inference: &Inference, recognition: &Recognition
         folded: Vec::new(),
         epsilons: Vec::new(),
         scales_in_q: Vec::new(),
+        halves_in_weights: Vec::new(),
     };
     for depth in 1..=recognition.layers.len() {
         recovery.layer(depth).map_err(|e| e.at(&recognition.layers[depth - 1].0.name))?;
@@ -53,6 +57,7 @@ pub fn recover(file: &OnnxFile, inference: &Inference, recognition: &Recognition
         folded: recovery.folded,
         epsilons: recovery.epsilons,
         scales_in_q: recovery.scales_in_q,
+        halves_in_weights: recovery.halves_in_weights,
     })
 }
 
@@ -90,6 +95,7 @@ struct Recovery<'a> {
     folded: Vec<String>,
     epsilons: Vec<(String, f64)>,
     scales_in_q: Vec<String>,
+    halves_in_weights: Vec<String>,
 }
 
 impl<'a> Recovery<'a> {
@@ -111,6 +117,10 @@ impl<'a> Recovery<'a> {
         let mut bias = bias.unwrap_or_else(|| vec![0.0; layer.shape.outputs]);
         if let Some(head_dim) = layer.attention {
             self.undo_scale(depth, layer, head_dim, &mut weight, &mut bias)?;
+        }
+        if self.lacks_half(depth) {
+            weight.iter_mut().for_each(|x| *x *= 2.0);
+            self.halves_in_weights.push(layer.name.clone());
         }
         let shape = layer.shape;
         // The head is the one layer without spatial axes.
@@ -204,6 +214,28 @@ impl<'a> Recovery<'a> {
         let rows = &mut weight[..half * layer.shape.inputs];
         rows.iter_mut().chain(&mut bias[..half]).for_each(|x| *x = (f64::from(*x) * factor) as f32);
         Ok(())
+    }
+
+    /// Whether a depthwise convolution stands behind a GELU x·(1 + erf(x/√2)), the only reader of it in blocks
+    /// without a skip: onnxsim moves the ½ into its weights.
+    fn lacks_half(&self, depth: usize) -> bool {
+        let layers = &self.recognition.layers;
+        let name = |depth: usize| depth.checked_sub(1).map_or("", |index| layers[index].0.name.as_str());
+        let Some(block) = name(depth).strip_suffix(".conv_local.conv") else { return false };
+        let first = block.ends_with(".0") && name(depth - 1).strip_suffix(".v.conv") == Some(block);
+        if !first || !self.nodes(depth - 1).any(|n| n.node.op_type() == "Erf") {
+            return false;
+        }
+        let factors = self.nodes(depth - 1).filter_map(|n| {
+            let number = |i: usize| self.constants.number(n.node.input.get(i)?);
+            match n.node.op_type() {
+                "Mul" => number(0).or_else(|| number(1)),
+                "Div" => number(1).map(f64::recip),
+                _ => None,
+            }
+        });
+        // With the ½ it is half of that.
+        (factors.product::<f64>() / FRAC_1_SQRT_2 - 1.0).abs() < 1e-2
     }
 
     /// The product of all constants that scale the scores, or q and k, before the softmax.

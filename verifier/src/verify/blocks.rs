@@ -85,7 +85,8 @@ impl Readers<'_> {
                 // A bias, or a norm that the stem's convolution has behind it.
                 "Add" if end == *node.input.first()? || end == *node.input.get(1)? => end.clone_from(value),
                 "BatchNormalization" if layer.name == STEM => end.clone_from(value),
-                "Transpose" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten" | "Cast" | "Identity" => {}
+                "Transpose" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten" | "Cast" | "Identity"
+                | "QuantizeLinear" | "DequantizeLinear" => {}
                 _ => break,
             }
         }

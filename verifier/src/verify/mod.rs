@@ -350,6 +350,12 @@ fn describe_weights(
                 recovered.folded.len()
             ));
         }
+        if !recovered.halves_in_weights.is_empty() {
+            open.push(format!(
+                "{} halves of GELUs are part of the weights behind them or left out, which cannot be told apart",
+                recovered.halves_in_weights.len()
+            ));
+        }
         if !recovered.scales_in_q.is_empty() {
             open.push(format!(
                 "{} attention scales are part of q's weights or left out, which cannot be told apart",

@@ -297,13 +297,14 @@ struct Slack {
 }
 
 impl Slack {
-    /// Folding rounds in f32, a handful of times; storing rounds once more.
+    /// Folding rounds in f32, a handful of times. What is stored apart is rounded apart: a weight, a norm's scale
+    /// and the root of its variance, a product of which is off by two and a half roundings at most.
     fn of(stored: &Tolerance, values: &[f64]) -> Self {
         const FOLDED: f64 = 16.0 / (1 << 24) as f64;
         let peak = values.iter().fold(0.0, |peak: f64, x| peak.max(x.abs()));
         let (relative, absolute) = match stored.name {
-            name if name == FLOAT16.name => (2.0 / (1 << 11) as f64, 1.0 / (1 << 24) as f64),
-            name if name == BFLOAT16.name => (2.0 / (1 << 8) as f64, 0.0),
+            name if name == FLOAT16.name => (3.0 / (1 << 11) as f64, 1.0 / (1 << 24) as f64),
+            name if name == BFLOAT16.name => (3.0 / (1 << 8) as f64, 0.0),
             // A step is a share of the range.
             name if name == INT8.name => (FOLDED, 2.0 * peak / 255.0),
             _ => (FOLDED, 0.0),
