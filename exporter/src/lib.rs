@@ -58,8 +58,20 @@ pub struct Export {
 /// # Errors
 /// The request is out of bounds, or the weights are not those of the model.
 pub fn export(request: &Request, weights: &Spec) -> Result<Export> {
+    // A request that is out of bounds is refused before a file is read.
     let graph = emo::build(request)?;
-    let weights = Weights::load(weights, &request.variant.parameters(request.classes))?;
+    write(request, graph, Weights::load(weights, &request.variant.parameters(request.classes))?)
+}
+
+/// The same with weights that are at hand.
+///
+/// # Errors
+/// The request is out of bounds, or a weight that it needs is missing.
+pub fn export_with(request: &Request, weights: Weights) -> Result<Export> {
+    write(request, emo::build(request)?, weights)
+}
+
+fn write(request: &Request, graph: Graph, weights: Weights) -> Result<Export> {
     let bytes = encode::encode(&graph, request.opset, &properties(request, &graph, &weights), &weights)?;
     Ok(Export { graph, weights, bytes })
 }

@@ -89,6 +89,9 @@ fn map_io(path: &Path) -> io::Result<Bytes> {
     Ok(Bytes::from_owner(mapping))
 }
 
+/// Bytes that one call writes.
+const PIECE: usize = 1 << 16;
+
 /// Writes `bytes` to `path` so that an interruption leaves the old file or the new one.
 ///
 /// They go to a temporary file beside the target, to the disk, then under the target's name. On
@@ -125,7 +128,11 @@ fn write_io(path: &Path, bytes: &[u8]) -> io::Result<()> {
     options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     // The random name of the temporary file is kept out of every message.
     let mut temporary = options.tempfile_in(folder).map_err(|cause| io::Error::from(cause.kind()))?;
-    temporary.as_file_mut().write_all(bytes)?;
+    // In pieces: Linux caches what one call writes in units of its size, and maps such a unit whole
+    // for a reader that wants a few bytes of it. An audit reads no weights.
+    for piece in bytes.chunks(PIECE) {
+        temporary.as_file_mut().write_all(piece)?;
+    }
     temporary.as_file().sync_all()?;
     temporary.persist(&target).map_err(|failure| failure.error)?;
     Ok(())

@@ -37,7 +37,9 @@ pub mod file;
 /// The messages of the ONNX schema, generated from `onnx.proto`.
 #[rustfmt::skip]
 pub mod onnx;
+mod packed;
 pub mod tensor;
+pub mod text;
 mod typed;
 
 pub use bytes::Bytes;

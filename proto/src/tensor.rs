@@ -6,7 +6,7 @@ use half::{bf16, f16};
 pub use crate::external::External;
 use crate::tensor_proto::DataLocation;
 pub use crate::tensor_proto::DataType;
-use crate::{Error, Result, TensorProto, typed};
+use crate::{Error, Result, TensorProto, packed, typed};
 
 /// A dense tensor: little-endian elements in row-major order, shared, never copied by a clone.
 ///
@@ -101,7 +101,7 @@ impl Tensor {
         &self.bytes
     }
 
-    /// The elements of a float tensor (FLOAT16, BFLOAT16, FLOAT, DOUBLE), exactly.
+    /// The elements of a float tensor (4 to 64 bits), exactly.
     ///
     /// # Errors
     /// When the element type is another.
@@ -111,12 +111,14 @@ impl Tensor {
             DataType::Bfloat16 => self.read(|b| bf16::from_le_bytes(b).to_f64()),
             DataType::Float => self.read(|b| f32::from_le_bytes(b).into()),
             DataType::Double => self.read(f64::from_le_bytes),
-            other => return Err(mismatch("a float type", other)),
+            other => match packed::floats(other) {
+                Some(format) => self.codes().map(|code| format.decode(code)).collect(),
+                None => return Err(mismatch("a float type", other)),
+            },
         })
     }
 
-    /// The elements of a float tensor (FLOAT16, BFLOAT16, FLOAT, DOUBLE); doubles are rounded to
-    /// nearest, ties to even.
+    /// The elements of a float tensor (4 to 64 bits); doubles are rounded to nearest, ties to even.
     ///
     /// # Errors
     /// When the element type is another.
@@ -126,11 +128,12 @@ impl Tensor {
             DataType::Bfloat16 => self.read(|b| bf16::from_le_bytes(b).to_f32()),
             DataType::Float => self.read(f32::from_le_bytes),
             DataType::Double => self.read(|b| f64::from_le_bytes(b) as f32),
-            other => return Err(mismatch("a float type", other)),
+            // Every value of 8 bits or less is a float, exactly.
+            _ => self.f64s()?.into_iter().map(|value| value as f32).collect(),
         })
     }
 
-    /// The elements of an integer tensor (8 to 64 bits, signed or not) or of BOOL, as 0 and 1.
+    /// The elements of an integer tensor (2 to 64 bits, signed or not) or of BOOL, as 0 and 1.
     ///
     /// # Errors
     /// When the element type is another, or a UINT64 element exceeds `i64::MAX`.
@@ -151,20 +154,28 @@ impl Tensor {
                 };
                 return self.read(u64::from_le_bytes).into_iter().map(signed).collect();
             }
-            other => return Err(mismatch("an integer type of 8 to 64 bits or BOOL", other)),
+            DataType::Uint2 | DataType::Uint4 => self.codes().map(i64::from).collect(),
+            DataType::Int2 => self.codes().map(|code| packed::signed(code, 2)).collect(),
+            DataType::Int4 => self.codes().map(|code| packed::signed(code, 4)).collect(),
+            other => return Err(mismatch("an integer type or BOOL", other)),
         })
     }
 
     /// A float tensor as FLOAT; free when it already is.
     ///
     /// # Errors
-    /// When the element type is no float type of 16 bits or more.
+    /// When the element type is no float type.
     pub fn into_f32(self) -> Result<Self> {
         if self.dtype == DataType::Float {
             return Ok(self);
         }
         let values = self.f32s()?;
         Self::from_f32(self.dims, values)
+    }
+
+    /// The bits of elements of 8 bits or less.
+    fn codes(&self) -> impl Iterator<Item = u8> {
+        packed::codes(&self.bytes, bits(self.dtype).unwrap_or(8), self.len())
     }
 
     /// Elements of `N` bytes each. A payload has no alignment, hence no casts.
@@ -221,8 +232,8 @@ fn byte_len(dtype: DataType, dims: &[usize]) -> Result<usize> {
     Ok((dims.iter().product::<usize>() * bits).div_ceil(8))
 }
 
-/// The size of an element; `None` where it has no fixed one.
-pub(crate) fn bits(dtype: DataType) -> Option<usize> {
+/// The size of an element in bits, as `raw_data` packs it; `None` where it has no fixed one.
+pub fn bits(dtype: DataType) -> Option<usize> {
     use DataType::*;
     Some(match dtype {
         Undefined | String => return None,

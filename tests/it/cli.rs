@@ -82,7 +82,8 @@ fn export_writes_a_verified_file_and_verify_agrees() {
     assert_eq!(verify.json()["verdict"], "pass");
     let other = emo(folder.path(), &["verify", "emo-1m.onnx", "--weights", "formula:1"]);
     assert_eq!(other.code, 1);
-    assert!(other.stdout.starts_with("fail"), "{}", other.stdout);
+    let first = other.stdout.lines().next().unwrap();
+    assert!(first.starts_with("emo-1m.onnx  fail"), "{first}");
 }
 
 #[test]
@@ -233,7 +234,7 @@ fn a_closed_pipe_is_no_error() {
 }
 
 #[test]
-fn verify_refuses_what_is_not_ours() {
+fn verify_refuses_what_is_no_model() {
     let folder = TempDir::new().unwrap();
     for (name, bytes) in [("empty.onnx", &b""[..]), ("text.onnx", b"hello"), ("zip.onnx", b"PK\x03\x04")] {
         fs::write(folder.path().join(name), bytes).unwrap();
@@ -241,10 +242,6 @@ fn verify_refuses_what_is_not_ours() {
         assert_eq!(run.code, 2);
         assert!(run.stderr.contains(name), "{}", run.stderr);
     }
-    let Some(stranger) = fixture("third_party/emo_1m_dynamo_op18.onnx") else { return };
-    let run = emo(folder.path(), &["verify", stranger.to_str().unwrap(), "--weights", "formula:0"]);
-    assert_eq!(run.code, 2);
-    assert!(run.stderr.contains("emo.model"), "{}", run.stderr);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use emo_verifier::compare::FLOAT32;
 use emo_verifier::identity::Identity;
 use emo_verifier::infer::{Bindings, infer};
 use emo_verifier::runtime::{Runtime, Tract};
-use emo_verifier::verify::count;
+use emo_verifier::written::count;
 use ndarray::ArrayD;
 
 /// Sizes whose maps divide by the window, that do not, and whose window grid is not square.
@@ -67,7 +67,7 @@ fn tract_equals_the_goldens() {
                 let mut outputs: Vec<_> = (0..5).map(|stage| stage_output(&export, stage)).collect();
                 outputs.push("logits".to_owned());
                 let input = ("input".to_owned(), golden.input.to_vec());
-                let mut session = Tract.prepare(&export.bytes, &[input], &outputs).expect(&place);
+                let mut session = Tract.prepare(&open(&export), &[input], &outputs).expect(&place);
                 let values = session.run(&[golden.input().into_dyn()]).expect(&place);
                 let (logits, features) = values.split_last().unwrap();
                 for (stage, feature) in features.iter().enumerate() {
@@ -244,7 +244,7 @@ fn the_meta_mobile_block_has_four_values() {
         let macs = n * c * m + n * m * c + operator.iter().map(|o| o.1).sum::<usize>();
         assert_eq!((totals.params, totals.cost.macs), (params.into(), macs.into()), "{name}");
         let mut session =
-            Tract.prepare(&file.bytes, &[("input".to_owned(), vec![1, c, side, side])], &[]).expect(name);
+            Tract.prepare(&file, &[("input".to_owned(), vec![1, c, side, side])], &[]).expect(name);
         let input = formula::input(&[1, c, side, side], 0);
         let output =
             session.run(&[ArrayD::from_shape_vec(vec![1, c, side, side], input).unwrap()]).expect(name);

@@ -53,9 +53,10 @@ fn crates_know_only_those_before_them() {
 }
 
 /// A crate that only one file may name.
-const FENCES: [(&str, &str); 4] = [
+const FENCES: [(&str, &str); 5] = [
     ("pytorch_reader", "exporter/src/weights/pth.rs"),
     ("tract_onnx", "verifier/src/runtime/tract.rs"),
+    ("ort::session", "verifier/src/runtime/ort.rs"),
     ("indicatif", "zoo/src/cli/progress.rs"),
     ("comfy_table", "zoo/src/cli/table.rs"),
 ];
@@ -108,7 +109,7 @@ fn the_reference_stands_alone() {
 }
 
 /// Lines of a file, its unit tests aside.
-const LONGEST: usize = 520;
+const LONGEST: usize = 510;
 
 /// Files that would not fit a reader's head; generated code is none of ours.
 #[test]

@@ -2,9 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod audit;
+mod check;
+mod claims;
 mod cli;
+mod corpus;
+mod cost;
 mod exports;
 mod goldens;
+mod hostile;
 mod house;
+mod infer;
 mod profiles;
+mod reexport;
+mod runtime;
+mod traps;
+mod verify;
+mod verify_command;
 mod weights;

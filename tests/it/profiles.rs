@@ -21,7 +21,7 @@ use emo_verifier::identity::Identity;
 use emo_verifier::infer::{Bindings, Inference, infer};
 use emo_verifier::reference::Reference;
 use emo_verifier::runtime::{Runtime, Tract};
-use emo_verifier::verify::count;
+use emo_verifier::written::count;
 use ndarray::{Array4, ArrayD, Axis};
 
 /// Maps that windows divide, in a square and another grid, and maps that they do not.
@@ -84,8 +84,7 @@ fn every_profile_is_the_published_model() {
             let images = identity.batch.unwrap_or(IMAGES);
             let input = probe.slice_axis(Axis(0), (0..images).into()).to_owned().into_dyn();
             let shapes = [("input".to_owned(), input.shape().to_vec())];
-            let logits =
-                Tract.prepare(&export.bytes, &shapes, &[]).expect(&place).run(&[input]).expect(&place);
+            let logits = Tract.prepare(&file, &shapes, &[]).expect(&place).run(&[input]).expect(&place);
             let logits: Vec<f32> = logits[0].iter().copied().collect();
             let truth: Vec<f64> = truth.iter().copied().take(logits.len()).collect();
             let difference = compare(&logits, &truth).expect(&place);
@@ -279,7 +278,8 @@ fn images_are_normalised_in_the_file() {
         graph.node[cast].attribute.clear();
         let bytes = prost_bytes(&model);
         let shapes = [("image".to_owned(), image.shape().to_vec())];
-        let logits = Tract.prepare(&bytes, &shapes, &[]).unwrap().run(std::slice::from_ref(&image)).unwrap();
+        let logits =
+            Tract.prepare(&open(&bytes), &shapes, &[]).unwrap().run(std::slice::from_ref(&image)).unwrap();
         let logits: Vec<f32> = logits[0].iter().copied().collect();
         assert!(FLOAT32.admits(&compare(&logits, &truth).unwrap()), "{name}");
     }

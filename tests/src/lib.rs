@@ -1,6 +1,8 @@
 //! What tests share: goldens, checkpoints that tests write, the command under test.
 
 pub mod golden;
+pub mod mutate;
+pub mod onnx;
 pub mod safetensors;
 pub mod torch_save;
 
@@ -28,6 +30,16 @@ pub fn fixture(relative: &str) -> Option<PathBuf> {
     skipped(relative);
     None
 }
+
+/// Other toolchains' files of EMO-1M that are right, in `../shared/third_party`.
+pub const RIGHT_STRANGERS: [&str; 6] = [
+    "emo_1m_torchscript_op13",
+    "emo_1m_torchscript_op17_dynamic",
+    "emo_1m_dynamo_op18",
+    "emo_1m_einops_torchscript_op17",
+    "emo_1m_dynamo_op20_onnxslim",
+    "emo_1m_fp16",
+];
 
 /// A table of `tests/data`, as JSON.
 ///

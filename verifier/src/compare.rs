@@ -10,6 +10,8 @@ pub struct Difference {
     pub elements: usize,
     /// Largest |candidate − truth|.
     pub max_abs: f64,
+    /// Largest |candidate − truth| / |truth| of the elements that are not below [`SMALLEST_SHARE`] of the largest.
+    pub max_relative: f64,
     /// Root of the mean of (candidate − truth)².
     pub rms: f64,
     /// Largest |truth|.
@@ -19,6 +21,9 @@ pub struct Difference {
     /// Signal to quantisation noise, 10·log₁₀(Σ truth² / Σ (candidate − truth)²) in dB; infinite when equal.
     pub sqnr_db: f64,
 }
+
+/// Below this share of the largest truth, an element's error relative to itself says nothing.
+pub const SMALLEST_SHARE: f64 = 1e-2;
 
 impl Difference {
     /// The largest error as a share of the largest truth: the figure that a [`Tolerance`] bounds. Against a
@@ -57,6 +62,9 @@ pub fn compare<T: Copy + Into<f64>>(candidate: &[T], truth: &[f64]) -> Result<Di
         power += c * c;
         product += c * t;
     }
+    let max_relative =
+        candidate.iter().zip(truth).filter(|(_, t)| **t != 0.0 && t.abs() >= SMALLEST_SHARE * peak);
+    let max_relative = max_relative.map(|(&c, t)| ((c.into() - t) / t).abs()).fold(0.0, f64::max);
     let rms = (noise / truth.len() as f64).sqrt();
     let cosine = match (power > 0.0, signal > 0.0) {
         (true, true) => product / (power.sqrt() * signal.sqrt()),
@@ -64,7 +72,7 @@ pub fn compare<T: Copy + Into<f64>>(candidate: &[T], truth: &[f64]) -> Result<Di
         _ => 0.0,
     };
     let sqnr_db = if noise > 0.0 { 10.0 * (signal / noise).log10() } else { f64::INFINITY };
-    Ok(Difference { elements: truth.len(), max_abs, rms, peak, cosine, sqnr_db })
+    Ok(Difference { elements: truth.len(), max_abs, max_relative, rms, peak, cosine, sqnr_db })
 }
 
 /// In how many rows of `classes` logits the largest stands at the same place on both sides: (agreeing, rows).
@@ -73,16 +81,28 @@ pub fn compare<T: Copy + Into<f64>>(candidate: &[T], truth: &[f64]) -> Result<Di
 ///
 /// If `classes` is 0.
 pub fn top1<T: Copy + Into<f64>>(candidate: &[T], truth: &[f64], classes: usize) -> (usize, usize) {
+    top(1, candidate, truth, classes)
+}
+
+/// In how many rows of `classes` logits the `k` largest stand at the same places on both sides, in any order:
+/// (agreeing, rows).
+///
+/// # Panics
+///
+/// If `classes` is 0.
+pub fn top<T: Copy + Into<f64>>(k: usize, candidate: &[T], truth: &[f64], classes: usize) -> (usize, usize) {
     let rows = candidate.chunks_exact(classes).zip(truth.chunks_exact(classes));
-    let agreeing = rows.clone().filter(|(c, t)| largest(c) == largest(t)).count();
+    let agreeing = rows.clone().filter(|(c, t)| largest(k, c) == largest(k, t)).count();
     (agreeing, rows.len())
 }
 
-/// Index of the first largest value.
-fn largest<T: Copy + Into<f64>>(row: &[T]) -> Option<usize> {
-    let values = row.iter().map(|&x| x.into());
-    let larger = |best: (usize, f64), next: (usize, f64)| if next.1 > best.1 { next } else { best };
-    values.enumerate().reduce(larger).map(|(index, _)| index)
+/// Sorted indices of the `k` largest values; of equal ones the first.
+fn largest<T: Copy + Into<f64>>(k: usize, row: &[T]) -> Vec<usize> {
+    let mut indices: Vec<usize> = (0..row.len()).collect();
+    indices.sort_by(|&a, &b| row[b].into().total_cmp(&row[a].into()));
+    indices.truncate(k);
+    indices.sort_unstable();
+    indices
 }
 
 /// A largest error that is still agreement, and why.
@@ -105,20 +125,61 @@ impl Tolerance {
 
 /// Two evaluations in f64.
 pub const FLOAT64: Tolerance = Tolerance {
-    name: "float64",
+    name: "f64",
     bound: 1e-8,
     why: "published vectors print 9 significant digits, which is up to 5e-9 of the value; the arithmetic itself \
           stays near 1e-14",
 };
 
+// Let u be half of what separates 1 from the next number of a format. The longest path through a decomposed
+// EMO has 380 operators that round their result: 380 roundings of random sign add up to √380 · u/√3 = 11 u of a
+// typical value. The largest of a thousand such errors is 3.3 times the typical one, the largest of a thousand
+// logits 3.3 times the typical logit: 11 u of the largest.
+
 /// An engine in f32 against the truth in f64.
 pub const FLOAT32: Tolerance = Tolerance {
-    name: "float32",
+    name: "f32",
     bound: 2e-6,
-    why: "f32 rounds by 2^-24 = 6e-8 of a value at every step; along EMO's blocks, with sums over up to 1600 \
-          terms, that adds up to 4e-7 to 6e-7 of the largest logit, the engines' polynomials for erf and exp \
-          included; the mildest known mistake, a batch norm's epsilon of 1e-5, is off by 1e-3",
+    why: "u = 2^-24 = 6e-8: 11 u for up to 380 roundings one after the other, as much for sums over up to 1600 \
+          terms, which are in f32 too, and for engines' polynomials for erf and exp: 33 u; right files are off by \
+          4e-7 to 1.2e-6, the mildest known mistake, a batch norm's epsilon of 1e-5, by 1e-3",
 };
+
+/// An engine in f16 with sums in f32.
+pub const FLOAT16: Tolerance = Tolerance {
+    name: "f16",
+    bound: 6e-3,
+    why: "u = 2^-11 = 4.9e-4: 12 u for weights that are rounded and up to 380 roundings one after the other; \
+          engines sum in f32",
+};
+
+/// An engine in bf16 with sums in f32.
+pub const BFLOAT16: Tolerance = Tolerance {
+    name: "bf16",
+    bound: 4.7e-2,
+    why: "u = 2^-8 = 3.9e-3: 12 u for weights that are rounded and up to 380 roundings one after the other; \
+          engines sum in f32",
+};
+
+/// An engine in 8-bit integers with a scale a tensor or a channel.
+pub const INT8: Tolerance = Tolerance {
+    name: "int8",
+    bound: 1e-1,
+    why: "255 steps from a tensor's smallest value to its largest: 2.3e-3 of the largest a tensor, which some 180 \
+          tensors make 3e-2, and the largest of a thousand errors 1e-1; wider than bf16, \
+          since a step is a share of the largest value and not of each",
+};
+
+/// The tolerances that can be asked for, from fine to coarse.
+pub const TOLERANCES: [&Tolerance; 4] = [&FLOAT32, &FLOAT16, &BFLOAT16, &INT8];
+
+impl Tolerance {
+    /// `f32`, `f16`, `bf16` or `int8`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<&'static Self> {
+        TOLERANCES.into_iter().find(|tolerance| tolerance.name == name)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -127,7 +188,7 @@ mod tests {
     #[test]
     fn measures_are_the_definitions() {
         let d = compare(&[3.0_f32, -4.0, 0.5], &[3.0, -5.0, 0.0]).unwrap();
-        assert_eq!((d.elements, d.max_abs, d.peak, d.relative()), (3, 1.0, 5.0, 0.2));
+        assert_eq!((d.elements, d.max_abs, d.peak, d.relative(), d.max_relative), (3, 1.0, 5.0, 0.2, 0.2));
         assert!((d.rms - (1.25_f64 / 3.0).sqrt()).abs() < 1e-15);
         assert!((d.cosine - 29.0 / (25.25_f64 * 34.0).sqrt()).abs() < 1e-15);
         assert!((d.sqnr_db - 10.0 * (34.0_f64 / 1.25).log10()).abs() < 1e-12);
@@ -177,5 +238,7 @@ mod tests {
         let truth = [1.0, 3.0, 3.0, /**/ 0.0, -1.0, 2.0];
         assert_eq!(top1(&[0.0, 9.0, 1.0, 5.0, 0.0, 4.0_f32], &truth, 3), (1, 2));
         assert_eq!(top1(&truth, &truth, 3), (2, 2));
+        assert_eq!(top(2, &[0.0, 3.0, 9.0, 5.0, 0.0, 4.0_f32], &truth, 3), (2, 2));
+        assert_eq!(top(5, &truth, &[-1.0; 6], 3), (2, 2));
     }
 }

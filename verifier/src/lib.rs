@@ -21,14 +21,34 @@
 //! ```
 
 pub mod audit;
+pub mod budget;
+pub mod check;
+pub mod claim;
 pub mod compare;
+pub mod constants;
 pub mod cost;
+#[cfg(feature = "engines")]
+pub mod data;
+pub mod diff;
 pub mod fact;
+pub mod finding;
 pub mod identity;
 pub mod infer;
+pub mod memory;
 pub mod ops;
 pub mod paper;
+pub mod plot;
+pub mod probe;
+pub mod real;
+pub mod recognise;
+pub mod recover;
 pub mod reference;
+pub mod report;
+#[cfg(feature = "engines")]
 pub mod runtime;
+pub mod schema;
 pub mod sym;
+#[cfg(feature = "engines")]
 pub mod verify;
+#[cfg(feature = "engines")]
+pub mod written;

@@ -66,6 +66,18 @@ impl Weights {
         Self { origin: Origin::Formula { seed }, tensors: expected.iter().map(tensor).collect() }
     }
 
+    /// Tensors that were found elsewhere, under their published names.
+    ///
+    /// # Errors
+    /// One is no float, or not finite.
+    pub fn from_tensors(origin: Origin, tensors: BTreeMap<String, Tensor>) -> Result<Self> {
+        let checked = tensors.into_iter().map(|(name, tensor)| {
+            let tensor = tensor.into_f32().and_then(|t| finite(&t).map(|()| t)).map_err(|e| e.at(&name))?;
+            Ok((name, tensor))
+        });
+        Ok(Self { origin, tensors: checked.collect::<Result<_>>()? })
+    }
+
     fn read(path: &Path, expected: &[Parameter]) -> Result<Self> {
         let file = file::map(path)?;
         let load = || {

@@ -72,7 +72,7 @@ const OFFICIAL: [(&str, &str); 4] = [
 
 impl Origin {
     /// Of a file's content and the entry that was read from it.
-    pub(super) fn of_file(content: &[u8], entry: Option<String>) -> Self {
+    pub fn of_file(content: &[u8], entry: Option<String>) -> Self {
         /// Both digests take a piece while it is in the cache.
         const PIECE: usize = 1 << 16;
 

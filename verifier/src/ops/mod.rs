@@ -4,20 +4,43 @@
 //! facts of the node's outputs or says why it cannot, and never panics: the node is a
 //! stranger's.
 
+mod arithmetic;
+mod attention;
+#[cfg(test)]
+mod cases;
 mod context;
+mod control;
+mod conv;
+mod cut;
+mod detection;
+mod einsum;
 mod elementwise;
+mod generate;
+mod index;
 mod linear;
+mod microsoft;
+mod ml;
 mod movement;
 mod normalise;
+mod pool;
+mod quantised;
+mod recurrent;
 mod reduce;
+mod resize;
+mod sequence;
+mod signal;
+mod text;
+mod training;
+mod window;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-pub use context::Ctx;
+pub use context::{Arguments, Ctx};
 
 use crate::cost::Work;
 use crate::fact::Fact;
+use crate::sym::Expr;
 
 /// Why a rule could not tell: what it expected and what it found.
 pub type Why = String;
@@ -45,14 +68,80 @@ impl Row {
     }
 }
 
-const FAMILIES: [&[Row]; 5] =
-    [linear::ROWS, normalise::ROWS, elementwise::ROWS, reduce::ROWS, movement::ROWS];
+/// The elements of a node's first output.
+fn written(outputs: &[Fact]) -> Expr {
+    outputs.first().map_or_else(|| Expr::unknown("it has no output"), Fact::count)
+}
 
-static TABLE: LazyLock<HashMap<&str, &Row>> =
-    LazyLock::new(|| FAMILIES.into_iter().flatten().map(|row| (row.name, row)).collect());
+/// ONNX's own operators.
+const ONNX: &str = "";
 
-/// The row of an operator of ONNX's own domain.
+/// Every row, by domain and family.
+const FAMILIES: &[(&str, &[Row])] = &[
+    (ONNX, linear::ROWS),
+    (ONNX, normalise::ROWS),
+    (ONNX, elementwise::ROWS),
+    (ONNX, reduce::ROWS),
+    (ONNX, movement::ROWS),
+    (ONNX, cut::ROWS),
+    (ONNX, index::ROWS),
+    (ONNX, generate::ROWS),
+    (ONNX, sequence::ROWS),
+    (ONNX, text::ROWS),
+    (ONNX, control::ROWS),
+    (ONNX, conv::ROWS),
+    (ONNX, einsum::ROWS),
+    (ONNX, attention::ROWS),
+    (ONNX, recurrent::ROWS),
+    (ONNX, pool::ROWS),
+    (ONNX, resize::ROWS),
+    (ONNX, quantised::ROWS),
+    (ONNX, signal::ROWS),
+    (ONNX, detection::ROWS),
+    (ONNX, training::ROWS),
+    ("ai.onnx.ml", ml::ROWS),
+    ("ai.onnx.preview", attention::PREVIEW),
+    ("ai.onnx.preview.training", training::PREVIEW),
+    ("com.microsoft", microsoft::attention::ROWS),
+    ("com.microsoft", microsoft::fused::ROWS),
+    ("com.microsoft", microsoft::layout::ROWS),
+    ("com.microsoft", microsoft::quantised::ROWS),
+    ("com.microsoft.nchwc", microsoft::layout::NCHWC),
+];
+
+static TABLE: LazyLock<HashMap<(&str, &str), &Row>> =
+    LazyLock::new(|| rows().map(|(domain, row)| ((domain, row.name), row)).collect());
+
+/// Every row with its domain, by family.
+pub fn rows() -> impl Iterator<Item = (&'static str, &'static Row)> {
+    FAMILIES.iter().flat_map(|(domain, rows)| rows.iter().map(move |row| (*domain, row)))
+}
+
+/// The row of an operator; `ai.onnx` is another name for ONNX's own domain.
 #[must_use]
 pub fn find(domain: &str, name: &str) -> Option<&'static Row> {
-    matches!(domain, "" | "ai.onnx").then(|| TABLE.get(name).copied()).flatten()
+    let domain = if domain == "ai.onnx" { ONNX } else { domain };
+    TABLE.get(&(domain, name)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operator_has_one_row() {
+        let rows: Vec<_> = rows().map(|(domain, row)| (domain, row.name)).collect();
+        for (i, row) in rows.iter().enumerate() {
+            assert!(!rows[..i].contains(row), "{row:?} twice");
+        }
+    }
+
+    #[test]
+    fn every_schema_has_a_row() {
+        for domain in ["", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training"] {
+            let missing: Vec<_> =
+                crate::schema::names(domain).filter(|name| find(domain, name).is_none()).collect();
+            assert!(missing.is_empty(), "no row for {missing:?} of {domain:?}");
+        }
+    }
 }

@@ -8,14 +8,17 @@
 //! Source: "Rethinking Mobile Block for Efficient Attention-based Models" (ICCV 2023, arXiv 2301.01146),
 //! sections 3.2 and 3.3, and its published model definitions.
 
+mod mistake;
 mod ops;
 mod scope;
 
-use emo_exporter::models::emo::{self, NORM_EPSILON, SMALLEST_SIDE, Stage, Variant, WINDOW};
+use emo_exporter::models::emo::{self, SMALLEST_SIDE, Stage, Variant, WINDOW};
 use emo_exporter::weights::Weights;
 use emo_proto::Result;
 use ndarray::{Array2, Array4, ArrayRef4, Axis};
 
+pub use mistake::Mistake;
+use mistake::epsilon;
 use ops::{Activation, BatchNorm, Convolution, LayerNorm, Pointwise, SqueezeExcite, WindowAttention};
 use scope::Scope;
 
@@ -38,7 +41,7 @@ impl Reference {
         let stem = NormedConvolution::stem(&root.at("stage0.0"), variant.stem)?;
         let mobile = MobileBlock::stem(&root.at("stage0.1"), variant.stem)?;
         let mut blocks =
-            vec![Block::new(0, 0, 2, Kind::Stem(stem)), Block::new(0, 1, 2, Kind::Mobile(mobile))];
+            vec![Block::new(0, 0, 2, Kind::Stem(Box::new(stem))), Block::new(0, 1, 2, Kind::Mobile(mobile))];
         let mut channels = variant.stem;
         for (stage, row) in (1..).zip(&variant.stages) {
             for index in 0..row.depth {
@@ -50,7 +53,7 @@ impl Reference {
         }
         Ok(Self {
             blocks,
-            norm: LayerNorm::load(&root.at("norm.norm"), channels, NORM_EPSILON)?,
+            norm: LayerNorm::load(&root.at("norm.norm"), channels)?,
             head: Pointwise::linear(&root.at("head"), channels)?,
         })
     }
@@ -97,8 +100,14 @@ impl Reference {
 
     /// Logits [N, classes] of the last block's `map` [N, C, H, W]: norm, mean over the pixels, classifier.
     #[must_use]
-    pub fn head(&self, mut map: Array4<f64>) -> Array2<f64> {
-        self.norm.apply(&mut map);
+    pub fn head(&self, map: Array4<f64>) -> Array2<f64> {
+        self.head_with(map, None)
+    }
+
+    /// As [`Self::head`], with a mistake.
+    #[must_use]
+    pub fn head_with(&self, mut map: Array4<f64>, mistake: Option<Mistake>) -> Array2<f64> {
+        self.norm.apply(&mut map, epsilon(mistake));
         let logits = self.head.forward(&ops::mean_over_pixels(&map));
         logits.remove_axis(Axis(3)).remove_axis(Axis(2))
     }
@@ -113,7 +122,7 @@ pub struct Block {
 }
 
 enum Kind {
-    Stem(NormedConvolution),
+    Stem(Box<NormedConvolution>),
     Mobile(Box<MobileBlock>),
 }
 
@@ -148,11 +157,50 @@ impl Block {
     /// If `x` has not the block's channels.
     #[must_use]
     pub fn forward(&self, x: &ArrayRef4<f64>) -> Array4<f64> {
+        self.forward_with(x, None)
+    }
+
+    /// As [`Self::forward`], with a mistake; one in a part that the block has not got changes nothing.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::forward`].
+    #[must_use]
+    pub fn forward_with(&self, x: &ArrayRef4<f64>, mistake: Option<Mistake>) -> Array4<f64> {
         let x = x.as_standard_layout();
         match &self.kind {
-            Kind::Stem(stem) => stem.forward(&x),
-            Kind::Mobile(block) => block.forward(&x),
+            Kind::Stem(stem) => stem.forward(&x, mistake),
+            Kind::Mobile(block) => block.forward(&x, mistake),
         }
+    }
+
+    /// Whether the block has the part that a mistake is in.
+    #[must_use]
+    pub fn can_make(&self, mistake: Mistake) -> bool {
+        use Mistake::*;
+        let Kind::Mobile(block) = &self.kind else { return matches!(mistake, Epsilon(_)) };
+        let gelu = matches!(block.expand, Some((_, Activation::Gelu)));
+        match mistake {
+            Epsilon(_) => !matches!(block.norm, Norm::None),
+            TanhGelu | SigmoidGelu => gelu,
+            BareValue => block.expand.is_some(),
+            BareLocal => true,
+            NoGate => block.excite.is_some(),
+            NoSkip | NoShortcut => block.skip,
+            Tiles | NoScale | ExchangedQueriesKeys | MaskedPadding | LatePadding | NoAttention => {
+                block.attention.is_some()
+            }
+        }
+    }
+
+    /// The block's input `x` [N, C, H, W] behind the norm that the block begins with.
+    #[must_use]
+    pub fn normed(&self, x: &ArrayRef4<f64>) -> Array4<f64> {
+        let mut y = x.as_standard_layout().into_owned();
+        if let Kind::Mobile(block) = &self.kind {
+            block.norm.apply(&mut y, None);
+        }
+        y
     }
 }
 
@@ -167,20 +215,20 @@ impl NormedConvolution {
     fn stem(scope: &Scope, channels: usize) -> Result<Self> {
         Ok(Self {
             convolution: Convolution::full(&scope.at("convs.0.0"), 3, channels, 3, 2)?,
-            norm: BatchNorm::load(&scope.at("convs.0.1"), channels, NORM_EPSILON)?,
+            norm: BatchNorm::load(&scope.at("convs.0.1"), channels)?,
         })
     }
 
     fn depthwise(scope: &Scope, channels: usize, kernel: usize, stride: usize) -> Result<Self> {
         Ok(Self {
             convolution: Convolution::depthwise(&scope.at("conv"), channels, kernel, stride)?,
-            norm: BatchNorm::load(&scope.at("norm"), channels, NORM_EPSILON)?,
+            norm: BatchNorm::load(&scope.at("norm"), channels)?,
         })
     }
 
-    fn forward(&self, x: &ArrayRef4<f64>) -> Array4<f64> {
+    fn forward(&self, x: &ArrayRef4<f64>, mistake: Option<Mistake>) -> Array4<f64> {
         let mut y = self.convolution.forward(x);
-        self.norm.apply(&mut y);
+        self.norm.apply(&mut y, epsilon(mistake));
         y
     }
 }
@@ -202,6 +250,16 @@ enum Norm {
     None,
     Batch(BatchNorm),
     Layer(LayerNorm),
+}
+
+impl Norm {
+    fn apply(&self, map: &mut Array4<f64>, mistake: Option<Mistake>) {
+        match self {
+            Norm::None => (),
+            Norm::Batch(norm) => norm.apply(map, epsilon(mistake)),
+            Norm::Layer(norm) => norm.apply(map, epsilon(mistake)),
+        }
+    }
 }
 
 impl MobileBlock {
@@ -227,10 +285,8 @@ impl MobileBlock {
         let stride = if first { 2 } else { 1 };
         Ok(Box::new(Self {
             norm: match row.norm {
-                emo::Norm::Batch => Norm::Batch(BatchNorm::load(&scope.at("norm"), channels, NORM_EPSILON)?),
-                emo::Norm::Layer => {
-                    Norm::Layer(LayerNorm::load(&scope.at("norm.norm"), channels, NORM_EPSILON)?)
-                }
+                emo::Norm::Batch => Norm::Batch(BatchNorm::load(&scope.at("norm"), channels)?),
+                emo::Norm::Layer => Norm::Layer(LayerNorm::load(&scope.at("norm.norm"), channels)?),
             },
             attention: if row.attention && !first {
                 Some(WindowAttention::load(&scope.at("qk.conv"), channels, row.head_dim, WINDOW)?)
@@ -251,32 +307,37 @@ impl MobileBlock {
         }))
     }
 
-    fn forward(&self, x: &ArrayRef4<f64>) -> Array4<f64> {
+    fn forward(&self, x: &ArrayRef4<f64>, mistake: Option<Mistake>) -> Array4<f64> {
+        let lacks = |part: Mistake| mistake == Some(part);
         let mut y = x.to_owned();
-        match &self.norm {
-            Norm::None => (),
-            Norm::Batch(norm) => norm.apply(&mut y),
-            Norm::Layer(norm) => norm.apply(&mut y),
-        }
-        if let Some(attention) = &self.attention {
-            y = attention.forward(&y);
+        self.norm.apply(&mut y, mistake);
+        if let Some(attention) = self.attention.as_ref().filter(|_| !lacks(Mistake::NoAttention)) {
+            y = attention.forward(&y, mistake);
         }
         // The value projection follows the attention (the definition's attn_pre), and with it its activation.
         if let Some((value, activation)) = &self.expand {
             y = value.forward(&y);
-            activation.apply(&mut y);
+            match activation {
+                _ if lacks(Mistake::BareValue) => (),
+                Activation::Gelu if lacks(Mistake::TanhGelu) => Activation::TanhGelu.apply(&mut y),
+                Activation::Gelu if lacks(Mistake::SigmoidGelu) => Activation::SigmoidGelu.apply(&mut y),
+                activation => activation.apply(&mut y),
+            }
         }
-        let mut local = self.local.forward(&y);
-        Activation::Silu.apply(&mut local);
-        if let Some(excite) = &self.excite {
+        // Another ε is that of the norm before the block; this one's is folded as a rule.
+        let mut local = self.local.forward(&y, None);
+        if !lacks(Mistake::BareLocal) {
+            Activation::Silu.apply(&mut local);
+        }
+        if let Some(excite) = self.excite.as_ref().filter(|_| !lacks(Mistake::NoGate)) {
             excite.apply(&mut local);
         }
-        if self.skip {
+        if self.skip && !lacks(Mistake::NoSkip) {
             local += &y;
         }
         drop(y);
         let mut y = self.project.forward(&local);
-        if self.skip {
+        if self.skip && !lacks(Mistake::NoShortcut) {
             *y += x;
         }
         y

@@ -1,6 +1,6 @@
 //! The layers of the reference. A map is [N, C, H, W] in standard (row-major) layout; every sum is in f64.
 
-use std::f64::consts::FRAC_1_SQRT_2;
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 use std::ops::Range;
 
 use emo_proto::Result;
@@ -9,6 +9,7 @@ use ndarray::{
     Array2, Array4, ArrayRef4, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis, Zip, s,
 };
 
+use super::mistake::Mistake;
 use super::scope::Scope;
 
 /// What the checked constructors below guarantee of every array that is taken apart as a slice or a matrix.
@@ -20,13 +21,21 @@ pub enum Activation {
     Silu,
     /// x · Φ(x) with the normal distribution Φ, by erf and not by its tanh approximation.
     Gelu,
+    /// GELU's approximation ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), which EMO does not use.
+    TanhGelu,
+    /// GELU's approximation x · σ(1.702 · x), which EMO does not use.
+    SigmoidGelu,
 }
 
 impl Activation {
     pub fn apply(self, map: &mut Array4<f64>) {
         map.mapv_inplace(match self {
             Self::Silu => |x| x * sigmoid(x),
+            Self::SigmoidGelu => |x| x * sigmoid(1.702 * x),
             Self::Gelu => |x| 0.5 * x * (1.0 + libm::erf(x * FRAC_1_SQRT_2)),
+            Self::TanhGelu => |x: f64| {
+                0.5 * x * (1.0 + (FRAC_2_SQRT_PI * FRAC_1_SQRT_2 * (x + 0.044715 * x * x * x)).tanh())
+            },
         });
     }
 }
@@ -36,6 +45,7 @@ fn sigmoid(x: f64) -> f64 {
 }
 
 /// A scale and a shift for each channel: what both norms end with.
+#[derive(Clone)]
 struct Affine {
     scale: Vec<f64>,
     shift: Vec<f64>,
@@ -52,38 +62,39 @@ impl Affine {
 }
 
 /// Inference form: (x − mean) / √(var + ε) · weight + bias, with each channel's running statistics.
-pub struct BatchNorm(Affine);
+pub struct BatchNorm {
+    affine: Affine,
+    mean: Vec<f64>,
+    variance: Vec<f64>,
+}
 
 impl BatchNorm {
-    pub fn load(scope: &Scope, channels: usize, epsilon: f64) -> Result<Self> {
+    pub fn load(scope: &Scope, channels: usize) -> Result<Self> {
         let get = |name| scope.get(name, &[channels]);
-        let (mean, variance) = (get("running_mean")?, get("running_var")?);
-        let (mut scale, mut shift) = (get("weight")?, get("bias")?);
-        for c in 0..channels {
-            scale[c] /= (variance[c] + epsilon).sqrt();
-            shift[c] -= mean[c] * scale[c];
-        }
-        Ok(Self(Affine { scale, shift }))
+        let affine = Affine { scale: get("weight")?, shift: get("bias")? };
+        Ok(Self { affine, mean: get("running_mean")?, variance: get("running_var")? })
     }
 
-    pub fn apply(&self, map: &mut Array4<f64>) {
-        self.0.apply(map);
+    pub fn apply(&self, map: &mut Array4<f64>, epsilon: f64) {
+        let Affine { mut scale, mut shift } = self.affine.clone();
+        for (c, (mean, variance)) in self.mean.iter().zip(&self.variance).enumerate() {
+            scale[c] /= (variance + epsilon).sqrt();
+            shift[c] -= mean * scale[c];
+        }
+        Affine { scale, shift }.apply(map);
     }
 }
 
 /// (x − mean) / √(var + ε) · weight + bias, with the mean and population variance of each pixel's channels.
-pub struct LayerNorm {
-    affine: Affine,
-    epsilon: f64,
-}
+pub struct LayerNorm(Affine);
 
 impl LayerNorm {
-    pub fn load(scope: &Scope, channels: usize, epsilon: f64) -> Result<Self> {
+    pub fn load(scope: &Scope, channels: usize) -> Result<Self> {
         let get = |name| scope.get(name, &[channels]);
-        Ok(Self { affine: Affine { scale: get("weight")?, shift: get("bias")? }, epsilon })
+        Ok(Self(Affine { scale: get("weight")?, shift: get("bias")? }))
     }
 
-    pub fn apply(&self, map: &mut Array4<f64>) {
+    pub fn apply(&self, map: &mut Array4<f64>, epsilon: f64) {
         for mut item in map.outer_iter_mut() {
             let channels = count(item.dim().0);
             item -= &(item.sum_axis(Axis(0)) / channels);
@@ -91,10 +102,10 @@ impl LayerNorm {
             for plane in item.outer_iter() {
                 Zip::from(&mut deviation).and(plane).for_each(|sum, x| *sum += x * x);
             }
-            deviation.mapv_inplace(|sum| (sum / channels + self.epsilon).sqrt());
+            deviation.mapv_inplace(|sum| (sum / channels + epsilon).sqrt());
             item /= &deviation;
         }
-        self.affine.apply(map);
+        self.0.apply(map);
     }
 }
 
@@ -260,7 +271,7 @@ impl WindowAttention {
     /// Windows are dilated grids, `(h1 n1) (w1 n2) -> n1 n2 h1 w1`: of `down` × `across` windows, window
     /// (i, j) has the pixels whose row is i modulo `down` and whose column is j modulo `across`. Where the map
     /// ends before the grid, tokens of zeros fill the window and take part like any other: none is masked.
-    pub fn forward(&self, x: &ArrayRef4<f64>) -> Array4<f64> {
+    pub fn forward(&self, x: &ArrayRef4<f64>, mistake: Option<Mistake>) -> Array4<f64> {
         let (_, channels, height, width) = x.dim();
         let (down, across) = (height.div_ceil(self.window), width.div_ceil(self.window));
         let mut y = Array4::zeros(x.dim());
@@ -270,7 +281,10 @@ impl WindowAttention {
                 let tokens = || {
                     let inside = (0..self.window * self.window).map(move |token| {
                         let (row, column) = (token / self.window, token % self.window);
-                        (token, row * down + i, column * across + j)
+                        match mistake {
+                            Some(Mistake::Tiles) => (token, i * self.window + row, j * self.window + column),
+                            _ => (token, row * down + i, column * across + j),
+                        }
                     });
                     inside.filter(move |&(_, row, column)| row < height && column < width)
                 };
@@ -278,7 +292,9 @@ impl WindowAttention {
                 for c in 0..channels {
                     tokens().for_each(|(token, row, column)| values[[c, token]] = x[[c, row, column]]);
                 }
-                let attended = self.attend(&values);
+                let mut padding = vec![true; self.window * self.window];
+                tokens().for_each(|(token, ..)| padding[token] = false);
+                let attended = self.attend(&values, &padding, mistake);
                 for c in 0..channels {
                     tokens().for_each(|(token, row, column)| y[[c, row, column]] = attended[[c, token]]);
                 }
@@ -287,17 +303,30 @@ impl WindowAttention {
         y
     }
 
-    /// One window's tokens [C, tokens], attended head by head.
-    fn attend(&self, values: &Array2<f64>) -> Array2<f64> {
+    /// One window's tokens [C, tokens], some of them padding, attended head by head.
+    fn attend(&self, values: &Array2<f64>, padding: &[bool], mistake: Option<Mistake>) -> Array2<f64> {
         let channels = values.nrows();
         let mut projected = Array2::zeros((2 * channels, values.ncols()));
         self.queries_keys.multiply(values.view(), projected.view_mut());
-        let (queries, keys) = projected.view().split_at(Axis(0), channels);
-        let scale = 1.0 / count(self.head_dim).sqrt();
+        let padded = || padding.iter().enumerate().filter(|(_, padded)| **padded).map(|(token, _)| token);
+        if mistake == Some(Mistake::LatePadding) {
+            padded().for_each(|token| projected.column_mut(token).fill(0.0));
+        }
+        let (mut queries, mut keys) = projected.view().split_at(Axis(0), channels);
+        if mistake == Some(Mistake::ExchangedQueriesKeys) {
+            (queries, keys) = (keys, queries);
+        }
+        let scale = match mistake {
+            Some(Mistake::NoScale) => 1.0,
+            _ => 1.0 / count(self.head_dim).sqrt(),
+        };
         let mut attended = Array2::zeros(values.dim());
         for head in (0..channels).step_by(self.head_dim) {
             let head = s![head..head + self.head_dim, ..];
             let mut weights = queries.slice(head).t().dot(&keys.slice(head)) * scale;
+            if mistake == Some(Mistake::MaskedPadding) {
+                padded().for_each(|token| weights.column_mut(token).fill(f64::NEG_INFINITY));
+            }
             softmax_rows(&mut weights);
             general_mat_mul(1.0, &values.slice(head), &weights.t(), 0.0, &mut attended.slice_mut(head));
         }

@@ -1,39 +1,128 @@
 //! Engines that run ONNX files, behind one small interface; each is named in one file only.
+//!
+//! [`Concrete`] is a file at given input shapes: what an engine gets is cut out of it, from any
+//! values to any values, its shape arithmetic computed already, with f32 at both ends.
 
+mod concrete;
+mod failure;
+mod fold;
+mod inline;
+mod ort;
+mod quiet;
 mod tract;
+mod widen;
 
-use emo_proto::Result;
+use std::path::PathBuf;
+
+use emo_proto::file::OnnxFile;
 use ndarray::ArrayD;
 
+pub use concrete::{Concrete, Cut, Form};
+pub use failure::Failure;
+pub use ort::Ort;
+pub use quiet::silence_guarded_panics;
 pub use tract::Tract;
+
+/// What a run may ask of an engine.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Threads within an operator; `None` leaves it to the engine. tract always takes one.
+    pub threads: Option<usize>,
+    /// The library of ONNX Runtime, before every other place where it may be.
+    pub ort_library: Option<PathBuf>,
+}
+
+/// A row of the engine table.
+#[derive(Debug, Clone, Copy)]
+pub struct Engine {
+    /// As the command line and reports spell it.
+    pub name: &'static str,
+    /// One line of help.
+    pub what: &'static str,
+    pub open: fn(&Options) -> Result<Box<dyn Runtime>, Failure>,
+}
+
+/// Every engine, the default first.
+pub const ENGINES: &[Engine] = &[
+    Engine { name: "tract", what: "pure Rust, always there", open: |_| Ok(Box::new(Tract)) },
+    Engine {
+        name: "ort",
+        what: "ONNX Runtime, from a library on this machine",
+        open: |options| Ok(Box::new(Ort::open(options)?)),
+    },
+];
+
+impl Engine {
+    /// The row called `name`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<&'static Engine> {
+        ENGINES.iter().find(|engine| engine.name == name)
+    }
+}
 
 /// An engine.
 pub trait Runtime {
     /// As reports name it.
     fn name(&self) -> &'static str;
 
-    /// Readies the ONNX file `model` for `inputs`, the graph's inputs with a concrete shape each. A run gives
-    /// the values called `outputs`, which may be any values of the graph; none means the graph's own outputs.
+    /// Readies the part of `model` that computes `outputs` from `inputs`, each any values of its graph;
+    /// without names the graph's own.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, an operator or a shape is not understood (the error names the node), an input
-    /// or output is not in the graph, or an input of the graph is not in `inputs`.
+    /// [`Failure::Wrong`] where a name is none of the graph's or `outputs` need more than `inputs`, the other
+    /// failures where the engine does not take the graph.
+    fn ready(
+        &self,
+        model: &Concrete,
+        inputs: &[String],
+        outputs: &[String],
+    ) -> Result<Box<dyn Session>, Failure>;
+
+    /// Readies a whole file for `inputs`, the graph's inputs with a shape each; a session takes them in this
+    /// order. A run gives the values called `outputs`; none means the graph's own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Concrete::new`] and [`Runtime::ready`].
     fn prepare(
         &self,
-        model: &[u8],
+        file: &OnnxFile,
         inputs: &[(String, Vec<usize>)],
         outputs: &[String],
-    ) -> Result<Box<dyn Session>>;
+    ) -> Result<Box<dyn Session>, Failure> {
+        let names: Vec<String> = inputs.iter().map(|(name, _)| name.clone()).collect();
+        self.ready(&Concrete::new(file, inputs)?, &names, outputs)
+    }
 }
 
-/// A model ready to run on inputs of known shapes.
+/// A graph ready to run on inputs of known shapes.
 pub trait Session {
-    /// The outputs for `inputs`, each side in the order given to [`Runtime::prepare`]. Outputs of another
-    /// element type are converted to f32.
+    /// The outputs for `inputs`, each side in the order given to [`Runtime::ready`]. Values of another element
+    /// type are converted from and to f32.
     ///
     /// # Errors
     ///
-    /// The inputs have other shapes than were prepared for, or a node fails (the error names it).
-    fn run(&mut self, inputs: &[ArrayD<f32>]) -> Result<Vec<ArrayD<f32>>>;
+    /// [`Failure::Wrong`] where the inputs have other shapes than were prepared for, [`Failure::Refused`] where
+    /// a node fails (the message names it).
+    fn run(&mut self, inputs: &[ArrayD<f32>]) -> Result<Vec<ArrayD<f32>>, Failure>;
 }
+
+/// Holds what a session is given to the shapes that it was made for.
+fn expect_inputs(inputs: &[ArrayD<f32>], expected: &[(String, Vec<usize>)]) -> Result<(), Failure> {
+    if inputs.len() != expected.len() {
+        return Err(Failure::wrong(format!("expected {} inputs, found {}", expected.len(), inputs.len())));
+    }
+    for (input, (name, shape)) in inputs.iter().zip(expected) {
+        if input.shape() != shape {
+            let message = format!("expected shape {shape:?}, found {:?}", input.shape());
+            return Err(Failure::wrong(message).at(name));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,9 @@ use emo_proto::file::{OnnxFile, write_atomic};
 use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
 use emo_verifier::identity::Identity;
+use emo_verifier::recover::recover_as;
 use emo_verifier::runtime::Tract;
-use emo_verifier::verify::{count, findings, numerics};
+use emo_verifier::written::{count, findings, numerics};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -23,7 +24,8 @@ use super::{Outcome, Verdict};
 pub struct Args {
     /// emo-1m, emo-2m, emo-5m or emo-6m
     model: String,
-    /// A checkpoint (.pth, .pt, .safetensors), or formula:SEED for untrained weights
+    /// A checkpoint (.pth, .pt, .safetensors), anybody's ONNX file of the model, or formula:SEED
+    /// for untrained weights
     #[arg(long, value_name = "PATH|formula:SEED", default_value = "formula:0")]
     weights: Spec,
     /// What the file is for: portable, reference, or a runtime such as ort-cpu, coreml, qnn, tract
@@ -120,8 +122,13 @@ pub fn run(args: &Args) -> Outcome {
         bail!("files of float16 or with image input are written unverified; --no-verify says so");
     }
     progress.step("exporting");
-    let export = emo_exporter::export(&request, &args.weights)
-        .map_err(|error| with_hint(error.into(), &args.weights, &request))?;
+    let export = match onnx(&args.weights) {
+        Some((path, file)) => recover_as(&file, request.variant, request.classes)
+            .map_err(|error| error.at(path.display()))
+            .and_then(|weights| emo_exporter::export_with(&request, weights))?,
+        None => emo_exporter::export(&request, &args.weights)
+            .map_err(|error| with_hint(error.into(), &args.weights, &request))?,
+    };
     let origin = export.weights.origin().clone();
     let file = OnnxFile::from_bytes(export.bytes.into(), External::none())?;
 
@@ -166,6 +173,12 @@ pub fn run(args: &Args) -> Outcome {
         }
     };
     Ok((data, verdict))
+}
+
+/// The weights as an ONNX file, if they are one.
+fn onnx(spec: &Spec) -> Option<(&Path, OnnxFile)> {
+    let Spec::File(path) = spec else { return None };
+    Some((path, emo_proto::file::open(path).ok()?))
 }
 
 /// Says which other model the weights fit, if they fit one.

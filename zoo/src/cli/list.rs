@@ -2,9 +2,10 @@
 
 use emo_exporter::models::emo::VARIANTS;
 use emo_verifier::paper::published;
+use emo_verifier::report::thousands;
 
 use super::output::{Format, json};
-use super::table::{table, thousands};
+use super::table::table;
 use super::{Outcome, Verdict};
 
 #[derive(Debug, clap::Args)]

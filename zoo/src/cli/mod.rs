@@ -2,11 +2,18 @@
 //!
 //! stdout is data, stderr is talk; a subcommand writes its data whole, at its end.
 
+mod audit;
+mod check;
+mod diff;
+mod dump;
 mod export;
+mod files;
+mod formats;
 mod list;
 mod output;
 mod progress;
 mod show;
+mod sizes;
 mod table;
 mod verify;
 
@@ -31,22 +38,29 @@ enum Command {
     Show(show::Args),
     /// Write a model as ONNX and verify it
     Export(export::Args),
-    /// Check a file that emo wrote: structure, counts and numerics
+    /// Judge whether a file, whoever wrote it, is an EMO and computes it
     Verify(verify::Args),
+    /// Count any ONNX file: parameters, costs, memory; hold it to a budget
+    Audit(audit::Args),
+    /// Judge the structure of any ONNX file: what onnx.checker finds, and what it misses
+    Check(check::Args),
+    /// What changed from one file to another
+    Diff(diff::Args),
+    /// A graph as text, types and shapes inferred
+    Dump(dump::Args),
 }
 
-/// How a request ended; the number is the exit code. What cannot be served is an error.
+/// How a request ended; the number is the exit code. What cannot be served at all is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Holds = 0,
     /// A claim, a budget or a tolerance does not hold.
     Fails = 1,
+    /// One of several inputs cannot be read; the others have been served.
+    Invalid = 2,
     /// An operator or a shape cannot be resolved.
     Undecidable = 3,
 }
-
-/// The request or the input is wrong.
-const INVALID: u8 = 2;
 
 /// What a subcommand says on stdout, and its verdict.
 type Outcome = anyhow::Result<(String, Verdict)>;
@@ -54,11 +68,16 @@ type Outcome = anyhow::Result<(String, Verdict)>;
 /// Parses the arguments of the process, runs the subcommand, prints.
 #[must_use]
 pub fn main() -> ExitCode {
+    emo_verifier::runtime::silence_guarded_panics();
     let outcome = match Cli::parse().command {
         Command::List(args) => list::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Audit(args) => audit::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Dump(args) => dump::run(&args),
     };
     let printed = outcome.and_then(|(data, verdict)| {
         print(&data)?;
@@ -68,7 +87,7 @@ pub fn main() -> ExitCode {
         Ok(verdict) => ExitCode::from(verdict as u8),
         Err(error) => {
             complain(&error);
-            ExitCode::from(INVALID)
+            ExitCode::from(Verdict::Invalid as u8)
         }
     }
 }

@@ -8,13 +8,14 @@ use emo_exporter::models::emo::{VARIANTS, Variant};
 use emo_exporter::weights::Origin;
 use emo_verifier::audit::{Audit, Counts};
 use emo_verifier::identity::Identity;
+use emo_verifier::report::thousands;
 use emo_verifier::sym::Expr;
-use emo_verifier::verify::{Claim, Finding, Numerics, Reconciled};
+use emo_verifier::written::{Claim, Finding, Numerics, Reconciled};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Verdict;
-use super::table::{table, thousands};
+use super::table::table;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
@@ -60,7 +61,7 @@ impl Report<'_> {
         match self.verdict() {
             Verdict::Holds if self.numerics.is_none() => "unverified",
             Verdict::Holds => "pass",
-            Verdict::Fails => "fail",
+            Verdict::Fails | Verdict::Invalid => "fail",
             Verdict::Undecidable => "undecided",
         }
     }

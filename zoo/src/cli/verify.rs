@@ -1,58 +1,394 @@
-//! `emo verify FILE --weights W`: structure, counts and numerics of a file that emo wrote.
+//! `emo verify FILE…`: whether ONNX files are EMO and compute it, whoever wrote them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-use emo_exporter::weights::{Spec, Weights};
-use emo_verifier::identity::Identity;
-use emo_verifier::runtime::Tract;
-use emo_verifier::verify::{count, findings, numerics};
-use serde_json::json;
+use anyhow::{Context as _, anyhow};
+use emo_exporter::weights::Spec;
+use emo_proto::file::{OnnxFile, open};
+use emo_verifier::audit::Sizes;
+use emo_verifier::compare::{TOLERANCES, Tolerance};
+use emo_verifier::data::{self, Ports};
+use emo_verifier::finding::{Finding, Severity};
+use emo_verifier::report::{Cell, Report, Subject, Table};
+use emo_verifier::runtime::{ENGINES, Engine, Options, Runtime};
+use emo_verifier::verify::against::{Against, Run, against};
+use emo_verifier::verify::probes::{Probe, Probed};
+use emo_verifier::verify::{Outcome as Judged, PROBES, Request, Verdict as Found, verify};
+use serde_json::{Value, json};
 
-use super::Outcome;
-use super::output::{Format, Report, json as to_json};
-use super::progress::Progress;
+use super::files::{each, expand};
+use super::formats::Format;
+use super::sizes::{SizeArgs, Unused};
+use super::{Outcome, Verdict};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The file to judge
-    file: PathBuf,
-    /// The weights that it should hold
-    #[arg(long, value_name = "PATH|formula:SEED")]
-    weights: Spec,
+    /// ONNX files, or patterns of files: 'models/**/*.onnx'
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The weights that the files should hold; without, the function alone is judged
+    #[arg(long, value_name = "PATH|formula:SEED", conflicts_with = "against")]
+    weights: Option<Spec>,
+    /// Another file, taken for the truth: any two models are compared, EMO or not
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// tract, or ort for ONNX Runtime
+    #[arg(long, default_value = "tract", value_parser = engine)]
+    runtime: &'static Engine,
+    /// The library of ONNX Runtime [default: ORT_DYLIB_PATH, or that of an installed Python package]
+    #[arg(long, value_name = "FILE")]
+    ort_library: Option<PathBuf>,
+    /// f32, f16, bf16 or int8 [default: that of the file's own type]
+    #[arg(long, value_parser = tolerance)]
+    tolerance: Option<&'static Tolerance>,
+    /// Inputs to run on, from a table of noise, constants, an impulse, a ramp, a batch
+    #[arg(long, value_name = "N", default_value_t = PROBES)]
+    probes: usize,
+    /// Recorded inputs and outputs: a folder of test_data_set_0, …, or a .npz or .npy file
+    #[arg(long, value_name = "DIR|FILE")]
+    data: Vec<PathBuf>,
+    /// A picture, scaled and cropped to the input's size, as ImageNet's are
+    #[arg(long, value_name = "FILE", conflicts_with = "against")]
+    image: Vec<PathBuf>,
+    /// Write the inputs and the right outputs into a new folder, as test_data_set_0, …
+    #[arg(long, value_name = "DIR", conflicts_with = "against")]
+    save_data: Option<PathBuf>,
+    #[command(flatten)]
+    sizes: SizeArgs,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
-pub fn run(args: &Args) -> Outcome {
-    let progress = Progress::new();
-    progress.step("reading");
-    let name = args.file.display().to_string();
-    let file = emo_proto::file::open(&args.file)?;
-    let identity = Identity::read(&file.model).with_context(|| name.clone())?;
-    let weights = Weights::load(&args.weights, &identity.variant.parameters(identity.classes))?;
-    progress.step("counting");
-    let (audit, claim) = count(&file.model, &identity);
-    let findings = findings(&file.model, &identity, &audit, &claim);
-    progress.step("running in tract and in the reference");
-    let numerics = numerics(&file.bytes, &identity, &weights, &Tract).with_context(|| name.clone())?;
-    drop(progress);
+fn engine(name: &str) -> Result<&'static Engine, String> {
+    let names: Vec<_> = ENGINES.iter().map(|engine| engine.name).collect();
+    Engine::named(name).ok_or_else(|| format!("expected one of {}", names.join(", ")))
+}
 
-    let report = Report {
-        identity: &identity,
-        audit: &audit,
-        claim: &claim,
-        numerics: Some(&numerics),
-        findings: &findings,
-    };
-    let data = match args.format {
-        Format::Text => report.text(&name),
-        Format::Json => {
-            let mut fields = report.fields();
-            fields["schema"] = json!("emo.verify/1");
-            fields["file"] = json!(name);
-            to_json(&fields)?
+fn tolerance(name: &str) -> Result<&'static Tolerance, String> {
+    let names: Vec<_> = TOLERANCES.iter().map(|tolerance| tolerance.name).collect();
+    Tolerance::named(name).ok_or_else(|| format!("expected one of {}", names.join(", ")))
+}
+
+/// A file and what there is to say of it.
+struct Row {
+    subject: Subject,
+    document: Value,
+    verdict: Verdict,
+    unused: Option<Unused>,
+}
+
+pub fn run(args: &Args) -> Outcome {
+    let files = expand(&args.files)?;
+    if args.save_data.is_some() && files.len() > 1 {
+        return Err(anyhow!("--save-data: expected one file to write data of, found {}", files.len()));
+    }
+    let sizes = args.sizes.sizes()?;
+    let truth =
+        args.against.as_deref().map(|path| Ok::<_, anyhow::Error>((name(path), open(path)?))).transpose()?;
+    let truth = truth.as_ref();
+    // A request that no file can be served with is refused before any is read.
+    let runtime = || (args.runtime.open)(&options(args)).map_err(|failure| anyhow!("{failure}"));
+    drop(runtime()?);
+    let judge = |path: &Path| {
+        let runtime = runtime()?;
+        match open(path) {
+            Ok(file) => match truth {
+                Some((name, truth)) => row_against(path, &file, (name, truth), args, &sizes, &*runtime),
+                None => row(path, &file, args, &sizes, &*runtime),
+            },
+            Err(error) if files.len() > 1 => Ok(unreadable(path, &error.to_string())),
+            Err(error) => Err(error.into()),
         }
     };
-    Ok((data, report.verdict()))
+    let rows = each(&files, judge)?;
+    Unused::check(rows.iter().filter_map(|row| row.unused.as_ref()))?;
+    let verdict = rows.iter().map(|row| row.verdict).max_by_key(|verdict| match verdict {
+        Verdict::Holds => 0,
+        Verdict::Undecidable => 1,
+        Verdict::Fails => 2,
+        Verdict::Invalid => 3,
+    });
+    let (subjects, documents): (Vec<_>, Vec<_>) =
+        rows.into_iter().map(|row| (row.subject, row.document)).unzip();
+    let text = args.format.write(&Report { command: "verify", subjects }, || {
+        let mut documents = documents;
+        if documents.len() == 1 { documents.remove(0) } else { Value::Array(documents) }
+    })?;
+    Ok((text, verdict.unwrap_or(Verdict::Holds)))
+}
+
+fn options(args: &Args) -> Options {
+    Options { ort_library: args.ort_library.clone(), ..Options::default() }
+}
+
+fn name(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn exit(outcome: Judged) -> Verdict {
+    match outcome {
+        Judged::Pass => Verdict::Holds,
+        Judged::Fail => Verdict::Fails,
+        Judged::Undecided => Verdict::Undecidable,
+    }
+}
+
+/// A file that cannot be read, among others that can.
+fn unreadable(path: &Path, why: &str) -> Row {
+    let name = name(path);
+    let message = why.trim_start_matches(&format!("{name}: ")).to_owned();
+    let file = Some(name.clone());
+    let finding =
+        Finding { code: "unreadable", severity: Severity::Error, place: String::new(), message, file };
+    let document =
+        json!({ "schema": "emo.verify/1", "file": name, "verdict": "unreadable", "findings": [finding] });
+    let subject =
+        Subject { name, headline: "unreadable".to_owned(), findings: vec![finding], ..Subject::default() };
+    Row { subject, document, verdict: Verdict::Invalid, unused: None }
+}
+
+fn row(
+    path: &Path,
+    file: &OnnxFile,
+    args: &Args,
+    sizes: &Sizes,
+    runtime: &dyn Runtime,
+) -> anyhow::Result<Row> {
+    let name = name(path);
+    let request = Request {
+        weights: args.weights.clone(),
+        tolerance: args.tolerance,
+        probes: args.probes,
+        own: own(file, args)?,
+        pictures: args.image.clone(),
+        dims: sizes.bindings(&file.model).with_context(|| name.clone())?,
+    };
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let mut found = verify(file, Some(folder), &request, runtime).with_context(|| name.clone())?;
+    found.findings.iter_mut().for_each(|finding| finding.file = Some(name.clone()));
+    if let Some(folder) = &args.save_data {
+        data::write(folder, &found.sets(&file.model), &Ports::of(&file.model))?;
+    }
+    let mut document = json!({ "schema": "emo.verify/1", "file": name });
+    if let (Value::Object(fields), Value::Object(document)) = (json!(found), &mut document) {
+        document.extend(fields);
+    }
+    Ok(Row {
+        subject: subject(name.clone(), &found),
+        document,
+        verdict: exit(found.verdict),
+        unused: Some(Unused::of(sizes, &name, &file.model)),
+    })
+}
+
+/// The recorded sets as inputs with the logits that belong to them.
+fn own(file: &OnnxFile, args: &Args) -> anyhow::Result<Vec<Probe>> {
+    let ports = Ports::of(&file.model);
+    let mut probes = Vec::new();
+    for path in &args.data {
+        for set in data::read(path, &ports)? {
+            let recorded = set.outputs.into_iter().next().flatten();
+            let input = set.inputs.into_iter().next();
+            let input = input.ok_or_else(|| anyhow!("{}: expected an input, found none", path.display()))?;
+            probes.push(Probe { name: set.name, input, recorded });
+        }
+    }
+    Ok(probes)
+}
+
+/// `1.2e-6`, or a dash.
+fn small(x: Option<f64>) -> Cell {
+    Cell::Text(x.map_or("–".to_owned(), |x| format!("{x:.1e}")))
+}
+
+fn subject(name: String, found: &Found) -> Subject {
+    Subject {
+        name,
+        headline: headline(found),
+        facts: facts(found),
+        tables: vec![probe_table(found), block_table(found), tensor_table(found)],
+        findings: found.findings.clone(),
+    }
+}
+
+/// The verdict, then what it is of.
+fn headline(found: &Found) -> String {
+    let word = found.verdict.name();
+    let model = found.model.unwrap_or("not an EMO");
+    let size = found.size.map_or(String::new(), |(h, w)| format!(" at {h} × {w}"));
+    let accuracy = match (found.max_relative, found.tolerance, found.bound) {
+        (Some(error), Some(name), Some(bound)) => {
+            let relation = if error <= bound { "within" } else { "beyond" };
+            format!(", largest error {error:.1e} of the largest logit, {relation} {bound:.0e} ({name})")
+        }
+        _ => String::new(),
+    };
+    let cause = found.cause.map_or(String::new(), |cause| format!(" {cause}"));
+    let block = found.first_divergence.as_ref().map_or(String::new(), |block| format!(" in {block}"));
+    format!("{word}{cause}{block}: {model}{size}{accuracy}")
+}
+
+fn facts(found: &Found) -> Vec<(&'static str, String)> {
+    let mut facts = Vec::new();
+    if let Some(reason) = &found.reason {
+        facts.push(("reason", reason.clone()));
+    }
+    if let (Some(form), Some(dtype), Some(opset)) = (found.form, found.dtype, found.opset) {
+        facts.push(("form", format!("{}, {dtype}, opset {opset}", form.describe())));
+    }
+    if let (Some((h, w)), Some(classes)) = (found.size, found.classes) {
+        let batch = found.batch.map_or("batch".to_owned(), |n| n.to_string());
+        facts.push(("interface", format!("[{batch}, 3, {h}, {w}] → [{batch}, {classes}]")));
+    }
+    if let Some(claim) = &found.claim {
+        let figure = |n: Option<i64>| n.map_or("?".to_owned(), |n| n.to_string());
+        let word = if claim.holds { "hold" } else { "do not hold" };
+        let counts = format!("{} parameters, {} FLOPs (fvcore)", figure(claim.params), figure(claim.fvcore));
+        let folded = claim.account.len();
+        let reason = claim.reason.as_ref().map_or(String::new(), |reason| format!("; {reason}"));
+        facts.push(("counts", format!("{counts}, {folded} of them explained: they {word}{reason}")));
+    }
+    if let Some(weights) = &found.weights {
+        facts.push(("weights", weights.against.clone().unwrap_or_else(|| "the file's own".to_owned())));
+        facts.extend(weights.open.iter().map(|open| ("open", open.clone())));
+    }
+    facts.push(("runtime", found.runtime.to_owned()));
+    facts
+}
+
+fn probe_table(found: &Found) -> Table {
+    let agreeing = |(n, of): (usize, usize)| Cell::Text(format!("{n}/{of}"));
+    let row = |probe: &Probed| {
+        let d = probe.difference.as_ref();
+        vec![
+            Cell::from(probe.name.as_str()),
+            small(d.map(|d| d.max_abs)),
+            small(d.map(emo_verifier::compare::Difference::relative)),
+            small(d.map(|d| d.max_relative)),
+            small(d.map(|d| d.rms)),
+            Cell::Text(d.map_or("–".to_owned(), |d| format!("{:.9}", d.cosine))),
+            Cell::Text(d.map_or("–".to_owned(), |d| format!("{:.0} dB", d.sqnr_db))),
+            agreeing(probe.top1),
+            agreeing(probe.top5),
+            Cell::from(if probe.holds { "holds" } else { "fails" }),
+        ]
+    };
+    Table {
+        title: "inputs".to_owned(),
+        note: String::new(),
+        header: vec![
+            "input",
+            "max abs",
+            "of largest",
+            "max relative",
+            "RMS",
+            "cosine",
+            "SQNR",
+            "top-1",
+            "top-5",
+            "",
+        ],
+        rows: found.probes.iter().map(row).collect(),
+    }
+}
+
+fn block_table(found: &Found) -> Table {
+    let row = |block: &emo_verifier::verify::divergence::BlockVerdict| {
+        let verdict = if block.holds { "right" } else { "wrong" };
+        vec![
+            Cell::from(block.block.as_str()),
+            small(Some(block.passed_on)),
+            small(block.alone),
+            Cell::from(verdict),
+            Cell::from(block.cause.unwrap_or("")),
+        ]
+    };
+    Table {
+        title: "blocks".to_owned(),
+        note: String::new(),
+        header: vec!["block", "passed on", "alone", "", "cause"],
+        rows: found.blocks.iter().map(row).collect(),
+    }
+}
+
+fn tensor_table(found: &Found) -> Table {
+    let differing = found.weights.iter().flat_map(|weights| &weights.differing);
+    let row = |tensor: &emo_verifier::verify::TensorDifference| {
+        vec![
+            Cell::from(tensor.tensor.as_str()),
+            small(Some(tensor.largest)),
+            Cell::from(tensor.cause),
+            Cell::from(tensor.what.as_str()),
+        ]
+    };
+    Table {
+        title: "weights that are not the checkpoint's".to_owned(),
+        note: String::new(),
+        header: vec!["tensor", "largest", "cause", ""],
+        rows: differing.map(row).collect(),
+    }
+}
+
+fn row_against(
+    path: &Path,
+    file: &OnnxFile,
+    truth: (&str, &OnnxFile),
+    args: &Args,
+    sizes: &Sizes,
+    runtime: &dyn Runtime,
+) -> anyhow::Result<Row> {
+    let name = name(path);
+    let ports = Ports::of(&file.model);
+    let mut runs = Vec::new();
+    for path in &args.data {
+        runs.extend(
+            data::read(path, &ports)?.into_iter().map(|set| Run { name: set.name, inputs: set.inputs }),
+        );
+    }
+    let dims = sizes.bindings(&file.model).with_context(|| name.clone())?;
+    let found = against(file, truth, &runs, args.probes, &dims, args.tolerance, runtime)
+        .with_context(|| name.clone())?;
+    let mut document = json!({ "schema": "emo.verify/1", "file": name });
+    if let (Value::Object(fields), Value::Object(document)) = (json!(found), &mut document) {
+        document.extend(fields);
+    }
+    let mut subject = subject_against(name.clone(), &found);
+    subject.findings.iter_mut().for_each(|finding| finding.file = Some(name.clone()));
+    Ok(Row {
+        subject,
+        document,
+        verdict: exit(found.verdict),
+        unused: Some(Unused::of(sizes, &name, &file.model)),
+    })
+}
+
+fn subject_against(name: String, found: &Against) -> Subject {
+    let worst = found.outputs.iter().filter_map(|o| o.difference).map(|d| d.relative()).reduce(f64::max);
+    let error =
+        worst.map_or(String::new(), |worst| format!(", largest error {worst:.1e} of the largest value"));
+    let word = found.verdict.name();
+    let cause = found.cause.map_or(String::new(), |cause| format!(" {cause}"));
+    let headline =
+        format!("{word}{cause}: against {}{error} ({}, {:.0e})", found.against, found.tolerance, found.bound);
+    let row = |output: &emo_verifier::verify::against::OutputVerdict| {
+        let d = output.difference.as_ref();
+        vec![
+            Cell::from(output.probe.as_str()),
+            Cell::from(output.output.as_str()),
+            Cell::from(output.against.as_str()),
+            Cell::Text(format!("{:?}", output.shape)),
+            small(d.map(|d| d.max_abs)),
+            small(d.map(emo_verifier::compare::Difference::relative)),
+            Cell::from(if output.holds { "holds" } else { "fails" }),
+        ]
+    };
+    let table = Table {
+        title: "outputs".to_owned(),
+        note: String::new(),
+        header: vec!["input", "output", "against", "shape", "max abs", "of largest", ""],
+        rows: found.outputs.iter().map(row).collect(),
+    };
+    let mut facts: Vec<_> = found.reason.iter().map(|reason| ("reason", reason.clone())).collect();
+    facts.push(("runtime", found.runtime.to_owned()));
+    Subject { name, headline, facts, tables: vec![table], findings: found.findings.clone() }
 }

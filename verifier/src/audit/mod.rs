@@ -1,0 +1,331 @@
+//! Counts of a file: parameters, multiply-adds, FLOPs, bytes; by node and in total.
+//!
+//! Weights are never read: a file's headers and its graph tell all of it.
+
+mod explain;
+mod group;
+mod scope;
+mod sizes;
+mod storage;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use emo_proto::file::OnnxFile;
+use emo_proto::tensor_proto::DataType;
+use emo_proto::{GraphProto, ModelProto, ValueInfoProto};
+use serde::Serialize;
+
+use crate::cost::{Cost, Work};
+use crate::fact::Fact;
+use crate::finding::{Finding, Severity};
+use crate::infer::{Bindings, Inference, NodeFacts, infer, infer_file};
+use crate::memory::{self, Peak};
+use crate::sym::Expr;
+
+pub use explain::{Difference, Explanation, Rule, explain};
+pub use group::{By, Group, groups};
+pub use scope::{block, scope};
+pub use sizes::{Sizes, open_names};
+pub use storage::{Storage, Stored, storage};
+
+/// The code of a node that could not be counted.
+pub const UNCOUNTED: &str = "uncounted";
+
+/// What a part of a file holds and does.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Counts {
+    /// Learnable parameters: elements of float constants that a weight operand reads.
+    pub params: Expr,
+    #[serde(flatten)]
+    pub cost: Cost,
+}
+
+/// A node and what is to be said of its counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Remark {
+    pub node: String,
+    pub operator: String,
+    pub reason: String,
+}
+
+/// An input or output of the graph.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Port {
+    pub name: String,
+    /// The element type as ONNX spells it, in lower case.
+    pub dtype: String,
+    /// `None` where not even the number of axes is known.
+    pub shape: Option<Vec<Expr>>,
+}
+
+/// What is counted of one node.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Where it is: its name, behind the bodies and functions that it lies in.
+    pub node: String,
+    /// The operator, behind its domain where that is not ONNX's own: `com.microsoft.Gelu`.
+    pub operator: String,
+    /// The module path, dotted; empty where the file does not tell it.
+    pub scope: String,
+    pub counts: Counts,
+    /// Elements written.
+    pub activations: Expr,
+    pub work: Work,
+}
+
+/// The counts of a file.
+#[derive(Debug, Clone, Serialize)]
+pub struct Audit {
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<Port>,
+    /// Versions of operator sets by domain, ONNX's own called `ai.onnx`.
+    pub opsets: BTreeMap<String, i64>,
+    pub ir_version: i64,
+    /// By block of EMO, in network order: `stage0.0`, …, `norm`, `head`; empty for other models.
+    pub blocks: Vec<(String, Counts)>,
+    pub totals: Counts,
+    /// Where this is not empty the totals are lower bounds.
+    pub uncounted: Vec<Remark>,
+    /// What was decided so that a node could be counted, for its reader to know.
+    pub assumptions: Vec<Remark>,
+    /// Elements of float initializers, running statistics and all.
+    pub float_initializers: Expr,
+    pub nodes: usize,
+    pub highest_rank: usize,
+    /// A value of this rank.
+    pub highest_rank_at: Option<String>,
+    pub stored: Storage,
+    /// Elements that nodes write, but for reshapes and constants.
+    pub activations: Expr,
+    pub peak_memory: Peak,
+    /// Bytes that nodes read and write, every operand and weight from memory each time.
+    pub traffic: Expr,
+    /// FLOPs a byte of traffic, where both are numbers.
+    pub intensity: Option<f64>,
+    /// Nodes by operator, the most frequent first.
+    pub operators: Vec<(String, usize)>,
+    /// Values that nodes write, by rank.
+    pub ranks: BTreeMap<usize, usize>,
+    /// Values of unknown shape; where there are some, `activations` and `traffic` are lower bounds.
+    pub unknown_shapes: usize,
+    #[serde(skip)]
+    pub parts: Vec<Part>,
+}
+
+/// Counts `model` with the named dimensions that `bindings` fixes.
+#[must_use]
+pub fn audit(model: &ModelProto, bindings: &Bindings) -> Audit {
+    tally(model, &infer(model, bindings))
+}
+
+/// The same for a file: shapes that it keeps in external data are read where they are there.
+#[must_use]
+pub fn audit_file(file: &OnnxFile, bindings: &Bindings) -> Audit {
+    tally(&file.model, &infer_file(file, bindings))
+}
+
+/// The same of a walk that is done.
+#[must_use]
+pub fn tally(model: &ModelProto, inference: &Inference) -> Audit {
+    let parts: Vec<Part> = inference.nodes.iter().map(|n| part(n, inference)).collect();
+    let mut totals = Counts::default();
+    parts.iter().for_each(|part| totals.add(&part.counts));
+    let written = || inference.nodes.iter().flat_map(|n| &n.outputs).filter(|o| o.source.is_none());
+    let mut ranks = BTreeMap::new();
+    written().filter_map(Fact::rank).for_each(|rank| *ranks.entry(rank).or_default() += 1);
+    let values = Values::of(inference);
+    let traffic: Expr = inference.nodes.iter().map(|n| moved(n, &values)).sum();
+    let intensity = match (totals.cost.flops.count(), traffic.count()) {
+        (Some(flops), Some(bytes)) if bytes > 0 => Some(flops as f64 / bytes as f64),
+        _ => None,
+    };
+    let graph = model.graph.as_ref();
+    Audit {
+        inputs: graph.map_or(Vec::new(), |graph| inputs(graph).map(|v| port(v, inference)).collect()),
+        outputs: graph.map_or(Vec::new(), |graph| graph.output.iter().map(|v| port(v, inference)).collect()),
+        opsets: model
+            .opset_import
+            .iter()
+            .map(|set| (domain(set.domain()).to_owned(), set.version()))
+            .collect(),
+        ir_version: model.ir_version(),
+        blocks: group::blocks(&parts),
+        totals,
+        uncounted: remarks(inference, |n| n.problem.as_ref()),
+        assumptions: remarks(inference, |n| n.note.as_ref()),
+        float_initializers: float_initializers(model),
+        nodes: inference.nodes.len(),
+        highest_rank: inference.highest_rank().map_or(0, |(rank, _)| rank),
+        highest_rank_at: inference.highest_rank().map(|(_, value)| value.to_owned()),
+        stored: storage(model),
+        activations: parts.iter().map(|part| part.activations.clone()).sum(),
+        peak_memory: memory::peak(model, inference),
+        traffic,
+        intensity,
+        operators: histogram(&parts),
+        ranks,
+        unknown_shapes: written().filter(|o| !o.count().is_known()).count(),
+        parts,
+    }
+}
+
+/// Inputs that the graph does not give a value to itself.
+pub(crate) fn inputs(graph: &GraphProto) -> impl Iterator<Item = &ValueInfoProto> {
+    let given: HashSet<&str> = graph.initializer.iter().map(emo_proto::TensorProto::name).collect();
+    graph.input.iter().filter(move |input| !given.contains(input.name()))
+}
+
+fn port(value: &ValueInfoProto, inference: &Inference) -> Port {
+    let fact = inference.values.get(value.name());
+    let dtype = fact.map_or(DataType::Undefined, |fact| fact.dtype).as_str_name().to_lowercase();
+    let shape = fact.and_then(|fact| fact.dims.as_ref().ok().cloned());
+    Port { name: value.name().to_owned(), dtype, shape }
+}
+
+fn domain(domain: &str) -> &str {
+    if domain.is_empty() { "ai.onnx" } else { domain }
+}
+
+fn part(n: &NodeFacts, inference: &Inference) -> Part {
+    let weights = || n.weights.iter().filter_map(|&index| inference.constants.get(index));
+    let written = n.outputs.iter().filter(|o| o.source.is_none() && !memory::is_view(n.node));
+    let activations: Expr = written.map(|o| known(&o.count())).sum();
+    let operator = match domain(n.node.domain()) {
+        "ai.onnx" => n.node.op_type().to_owned(),
+        domain => format!("{domain}.{}", n.node.op_type()),
+    };
+    let Cost { macs, flops, fvcore, mmcv } = &n.cost;
+    Part {
+        node: n.place(),
+        operator,
+        scope: scope(n.node, weights().map(|constant| constant.name.as_str())).into_owned(),
+        counts: Counts {
+            params: known(&weights().map(|constant| constant.parameters.clone()).sum()),
+            cost: Cost { macs: known(macs), flops: known(flops), fvcore: known(fvcore), mmcv: known(mmcv) },
+        },
+        activations: known(&(&activations * &n.multiplicity)),
+        work: n.work.clone(),
+    }
+}
+
+/// What is known of a count: all of it, or nothing. What is not known is reported beside it.
+fn known(count: &Expr) -> Expr {
+    if count.is_known() { count.clone() } else { 0.into() }
+}
+
+/// The bytes that a node reads and writes; none where constants decide what it writes.
+fn moved(n: &NodeFacts, values: &Values) -> Expr {
+    if memory::is_view(n.node) || n.outputs.iter().all(|o| o.source.is_some()) {
+        return 0.into();
+    }
+    let read = n.node.input.iter().filter_map(|name| values.get(&n.path, name));
+    let bytes: Expr = read.chain(&n.outputs).map(|fact| known(&memory::bytes(fact))).sum();
+    known(&(&bytes * &n.multiplicity))
+}
+
+/// The values of the graph and of its bodies.
+struct Values<'a> {
+    graph: &'a HashMap<&'a str, Fact>,
+    /// By path, as [`NodeFacts::path`].
+    bodies: HashMap<&'a str, &'a HashMap<&'a str, Fact>>,
+}
+
+impl<'a> Values<'a> {
+    fn of(inference: &'a Inference) -> Self {
+        let bodies = inference.bodies.iter().map(|body| (&*body.path, &body.values)).collect();
+        Self { graph: &inference.values, bodies }
+    }
+
+    /// The value that a node at `path` means: a body sees what is around it.
+    fn get(&self, path: &str, name: &str) -> Option<&Fact> {
+        let ends = path.rmatch_indices('/').map(|(end, _)| &path[..=end]);
+        let mut bodies = ends.filter_map(|path| self.bodies.get(path));
+        bodies.find_map(|values| values.get(name)).or_else(|| self.graph.get(name))
+    }
+}
+
+fn histogram(parts: &[Part]) -> Vec<(String, usize)> {
+    let mut count: BTreeMap<&str, usize> = BTreeMap::new();
+    parts.iter().for_each(|part| *count.entry(&part.operator).or_default() += 1);
+    let mut sorted: Vec<_> = count.into_iter().map(|(operator, n)| (operator.to_owned(), n)).collect();
+    sorted.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    sorted
+}
+
+fn remarks(
+    inference: &Inference,
+    of: impl for<'n> Fn(&'n NodeFacts<'_>) -> Option<&'n String>,
+) -> Vec<Remark> {
+    let found = inference.nodes.iter().filter_map(|n| Some((n, of(n)?.clone())));
+    found
+        .map(|(n, reason)| Remark { node: n.place(), operator: n.node.op_type().to_owned(), reason })
+        .collect()
+}
+
+fn float_initializers(model: &ModelProto) -> Expr {
+    let initializers = model.graph.iter().flat_map(|g| &g.initializer);
+    initializers.map(crate::ops::Ctx::tensor).filter(Fact::is_float).map(|fact| fact.count()).sum()
+}
+
+impl Audit {
+    /// Whether the totals leave something out.
+    #[must_use]
+    pub fn is_lower_bound(&self) -> bool {
+        !self.uncounted.is_empty()
+    }
+
+    /// A finding for every node that could not be counted, and a note where something was assumed.
+    #[must_use]
+    pub fn findings(&self, file: &str) -> Vec<Finding> {
+        let finding = |code, severity, remark: &Remark, message| Finding {
+            code,
+            severity,
+            place: format!("node \"{}\" ({})", remark.node, remark.operator),
+            message,
+            file: Some(file.to_owned()),
+        };
+        let uncounted = self.uncounted.iter().map(|remark| {
+            let message = format!("expected a count, found none: {}", remark.reason);
+            finding(UNCOUNTED, Severity::Error, remark, message)
+        });
+        let assumed = self
+            .assumptions
+            .iter()
+            .map(|remark| finding("assumed", Severity::Note, remark, remark.reason.clone()));
+        uncounted.chain(assumed).collect()
+    }
+
+    /// Sums over the blocks of each stage, and `norm` and `head` as they are.
+    #[must_use]
+    pub fn stages(&self) -> Vec<(String, Counts)> {
+        let mut stages: Vec<(String, Counts)> = Vec::new();
+        for (block, counts) in &self.blocks {
+            let stage = block.split('.').next().unwrap_or(block);
+            match stages.last_mut().filter(|(name, _)| name == stage) {
+                Some((_, sum)) => sum.add(counts),
+                None => stages.push((stage.to_owned(), counts.clone())),
+            }
+        }
+        stages
+    }
+}
+
+impl Counts {
+    pub fn add(&mut self, other: &Counts) {
+        self.params = &self.params + &other.params;
+        self.cost += &other.cost;
+    }
+
+    /// Every count with its name: the parameters, then a cost for each convention.
+    #[must_use]
+    pub fn figures(&self) -> [(&'static str, &Expr); 5] {
+        let Cost { macs, flops, fvcore, mmcv } = &self.cost;
+        [("params", &self.params), ("macs", macs), ("flops", flops), ("fvcore", fvcore), ("mmcv", mmcv)]
+    }
+}
+
+/// Where a formula must be ranked or drawn: its value with every free dimension at 64.
+#[must_use]
+pub fn estimate(count: &Expr) -> i64 {
+    count.with(&|_| Some(64)).number().unwrap_or(i64::MAX)
+}

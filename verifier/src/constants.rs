@@ -1,0 +1,143 @@
+//! The elements of values that constants alone decide.
+
+use std::collections::HashMap;
+
+use emo_proto::file::OnnxFile;
+use emo_proto::tensor::Tensor;
+use emo_proto::tensor_proto::DataType;
+use emo_proto::{Error, NodeProto, Result, TensorProto};
+
+/// The constants of a file's main graph, read when asked for.
+#[derive(Debug)]
+pub struct Constants<'a> {
+    file: &'a OnnxFile,
+    initializers: HashMap<&'a str, &'a TensorProto>,
+    writers: HashMap<&'a str, &'a NodeProto>,
+}
+
+/// Operators between a constant and its reader, at most.
+const MOST_STEPS: usize = 32;
+
+impl<'a> Constants<'a> {
+    #[must_use]
+    pub fn new(file: &'a OnnxFile) -> Self {
+        let graph = file.model.graph.as_ref();
+        let initializers = graph.iter().flat_map(|g| &g.initializer).map(|i| (i.name(), i));
+        let nodes = graph.iter().flat_map(|g| &g.node);
+        let writers = nodes.flat_map(|node| node.output.iter().map(move |name| (name.as_str(), node)));
+        Self { file, initializers: initializers.collect(), writers: writers.collect() }
+    }
+
+    /// The tensor that a name stands for.
+    ///
+    /// # Errors
+    /// An input decides it, an operator on its way is not followed, or its data is absent.
+    pub fn tensor(&self, name: &str) -> Result<Tensor> {
+        self.follow(name, MOST_STEPS).map_err(|e| e.at(name))
+    }
+
+    /// The one element of a constant that has one.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<f64> {
+        // Cheap for what is no constant: nothing of a larger one is read.
+        let tensor = self.tensor(name).ok().filter(|t| t.len() == 1)?;
+        tensor.f64s().ok()?.first().copied()
+    }
+
+    fn follow(&self, name: &str, steps: usize) -> Result<Tensor> {
+        if let Some(initializer) = self.initializers.get(name) {
+            return Tensor::decode(initializer, &self.file.external);
+        }
+        let Some(node) = self.writers.get(name).filter(|_| steps > 0) else {
+            return Err(Error::new("expected a constant, found a value that an input decides"));
+        };
+        let operand = |index: usize| match node.input.get(index) {
+            Some(name) => self.follow(name, steps - 1),
+            None => Err(Error::new(format!("operand {index} of {} is missing", node.op_type()))),
+        };
+        match node.op_type() {
+            "Constant" => match node.attribute.first() {
+                Some(a) if a.t.is_some() => {
+                    Tensor::decode(a.t.as_ref().expect("just seen"), &self.file.external)
+                }
+                Some(a) if a.name() == "value_float" => Tensor::from_f32(Vec::new(), vec![a.f()]),
+                Some(a) if a.name() == "value_floats" => {
+                    Tensor::from_f32(vec![a.floats.len()], a.floats.clone())
+                }
+                _ => Err(Error::new("expected a constant of numbers")),
+            },
+            "Identity" => operand(0),
+            // Floats stay what they are worth; the reader takes them as f32 anyway.
+            "Cast" | "CastLike" => operand(0)?.into_f32(),
+            "Transpose" => {
+                let tensor = operand(0)?;
+                let perm = node.attribute.iter().find(|a| a.name() == "perm").map(|a| a.ints.as_slice());
+                transpose(&tensor, perm)
+            }
+            // Elements keep their order; readers know the layout that they want by the count.
+            "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten" => {
+                let tensor = operand(0)?;
+                let dims = tensor.dims.iter().copied().filter(|&d| d != 1).collect();
+                Tensor::new(tensor.dtype, dims, tensor.bytes().clone())
+            }
+            "QuantizeLinear" => quantize(&operand(0)?, &operand(1)?, operand(2).ok().as_ref()),
+            "DequantizeLinear" => {
+                dequantize(&operand(0)?, &operand(1)?, operand(2).ok().as_ref(), axis(node))
+            }
+            other => Err(Error::new(format!("a weight computed by {other} is not followed"))),
+        }
+    }
+}
+
+fn axis(node: &NodeProto) -> i64 {
+    node.attribute.iter().find(|a| a.name() == "axis").map_or(1, emo_proto::AttributeProto::i)
+}
+
+/// Axes in another order; reversed without `perm`.
+fn transpose(tensor: &Tensor, perm: Option<&[i64]>) -> Result<Tensor> {
+    let rank = tensor.dims.len();
+    let perm: Vec<usize> = match perm {
+        Some(perm) => perm.iter().map(|&p| usize::try_from(p).unwrap_or(usize::MAX)).collect(),
+        None => (0..rank).rev().collect(),
+    };
+    let mut sorted = perm.clone();
+    sorted.sort_unstable();
+    if !sorted.iter().copied().eq(0..rank) {
+        return Err(Error::new(format!("expected a permutation of {rank} axes, found {perm:?}")));
+    }
+    let values = ndarray::ArrayD::from_shape_vec(tensor.dims.clone(), tensor.f32s()?).map_err(Error::new)?;
+    let moved = values.permuted_axes(perm);
+    Tensor::from_f32(moved.shape().to_vec(), moved.iter().copied().collect())
+}
+
+/// `x / scale + zero`, rounded to even and bounded by the zero point's type, with one scale for all.
+fn quantize(x: &Tensor, scale: &Tensor, zero: Option<&Tensor>) -> Result<Tensor> {
+    let (values, scales) = (x.f64s()?, scale.f64s()?);
+    let [scale] = scales[..] else {
+        return Err(Error::new(format!("expected one scale for a constant, found {}", scales.len())));
+    };
+    let (low, high) = match zero.map_or(DataType::Uint8, |zero| zero.dtype) {
+        DataType::Uint8 => (0.0, 255.0),
+        DataType::Int8 => (-128.0, 127.0),
+        other => return Err(Error::new(format!("expected 8-bit integers, found {}", other.as_str_name()))),
+    };
+    let zero = zero.map_or(Ok(0), |zero| zero.i64s().map(|z| z.first().copied().unwrap_or(0)))?;
+    let q = |x: &f64| ((x / scale).round_ties_even() + zero as f64).clamp(low, high) as i64;
+    Tensor::from_i64(x.dims.clone(), &values.iter().map(q).collect::<Vec<_>>())
+}
+
+/// `(q − zero) · scale`, one scale for all or one an index of `axis`.
+fn dequantize(q: &Tensor, scale: &Tensor, zero: Option<&Tensor>, axis: i64) -> Result<Tensor> {
+    let (values, scales) = (q.i64s()?, scale.f64s()?);
+    let zeros = zero.map_or(Ok(vec![0; scales.len()]), Tensor::i64s)?;
+    let rank = q.dims.len() as i64;
+    let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).unwrap_or(usize::MAX);
+    let inner: usize = q.dims.get(axis + 1..).map_or(1, |dims| dims.iter().product());
+    let along = q.dims.get(axis).copied().unwrap_or(1);
+    if scales.len() != zeros.len() || (scales.len() != 1 && scales.len() != along) {
+        return Err(Error::new(format!("expected one scale, or {along}, found {}", scales.len())));
+    }
+    let at = |i: usize| if scales.len() == 1 { 0 } else { i / inner.max(1) % along };
+    let real = |(i, &v): (usize, &i64)| ((v - zeros[at(i)]) as f64 * scales[at(i)]) as f32;
+    Tensor::from_f32(q.dims.clone(), values.iter().enumerate().map(real).collect())
+}

@@ -1,0 +1,197 @@
+//! One walk over a graph: the fact of every value, the work of every node.
+//!
+//! The walk enters what nodes hold: model-local functions at each call, the bodies of If, Loop,
+//! Scan and SequenceMap. A node in a body has the path of that body and its multiplicity, how
+//! often it runs; its cost is that of all turns. What the file says of its inner values and
+//! outputs is not believed: [`Inference::contradictions`] lists where it is wrong.
+//!
+//! The file is a stranger's: the walk visits a bounded number of nodes, bodies nest to a bounded
+//! depth, and each node takes time in proportion to its own size.
+
+mod claims;
+mod control;
+mod function;
+mod order;
+mod source;
+mod walk;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use emo_proto::file::OnnxFile;
+use emo_proto::tensor::External;
+use emo_proto::tensor_proto::DataType;
+use emo_proto::tensor_shape_proto::dimension;
+use emo_proto::text::label;
+use emo_proto::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, type_proto};
+
+pub use claims::Contradiction;
+pub use source::Source;
+
+use crate::cost::{Cost, Work};
+use crate::fact::{Fact, Kind};
+use crate::sym::Expr;
+
+/// Numbers for named dimensions: `batch` → 1. Axis 2 of the input `images` is `images.2`,
+/// whatever the file calls it; the element of the input `rate`, an integer, is `rate`.
+pub type Bindings = BTreeMap<String, i64>;
+
+/// A constant of the graph: an initializer, or the output of a node that makes one.
+#[derive(Debug, Clone)]
+pub struct Constant {
+    pub name: String,
+    pub fact: Fact,
+    /// Whether a weight operand reads it.
+    pub is_weight: bool,
+    /// How many parameters it holds as a weight: its elements, or what is packed into them.
+    pub parameters: Expr,
+}
+
+/// What is known of a node.
+#[derive(Debug)]
+pub struct NodeFacts<'a> {
+    pub node: &'a NodeProto,
+    /// The bodies and functions that the node lies in, `loop_1/body/`; empty in the main graph.
+    pub path: Arc<str>,
+    /// Version of the operator set that the node belongs to.
+    pub opset: i64,
+    pub outputs: Vec<Fact>,
+    /// What the node does each time that it runs.
+    pub work: Work,
+    /// How often it runs.
+    pub multiplicity: Expr,
+    /// What it costs, all times together.
+    pub cost: Cost,
+    /// The constants that are parameters of this node and of none before, by index.
+    pub weights: Vec<usize>,
+    /// Why the node cannot be counted.
+    pub problem: Option<String>,
+    /// What was decided about it that a reader of its count should know.
+    pub note: Option<String>,
+    /// The sources that its weight operands read.
+    reads: Vec<usize>,
+    /// Whether it computes on quantised numbers.
+    quantised: bool,
+    /// Whether its operands contradict it: then it cannot run.
+    impossible: bool,
+}
+
+impl NodeFacts<'_> {
+    /// Where the node is: its path and its name, or its operator and output where it has no name.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}{}", self.path, label(self.node))
+    }
+}
+
+/// A graph within a node, or a function, each time that it is entered.
+#[derive(Debug)]
+pub struct Body<'a> {
+    /// As the path of its nodes.
+    pub path: Arc<str>,
+    /// What declares its values; a function declares them in its own list.
+    pub graph: Option<&'a GraphProto>,
+    pub value_info: &'a [ValueInfoProto],
+    pub values: HashMap<&'a str, Fact>,
+}
+
+/// Everything that the walk found; nodes in the order in which they run, a body's after its node.
+#[derive(Debug)]
+pub struct Inference<'a> {
+    /// The values of the main graph.
+    pub values: HashMap<&'a str, Fact>,
+    pub nodes: Vec<NodeFacts<'a>>,
+    pub constants: Vec<Constant>,
+    /// What values are made of that constants alone decide.
+    pub sources: Vec<Source>,
+    pub bodies: Vec<Body<'a>>,
+    graph: Option<&'a GraphProto>,
+}
+
+/// What exporters write for the name of an extent that has none.
+pub(crate) const NAMELESS: [&str; 4] = ["", "?", "-1", "None"];
+
+/// Walks a model with the named dimensions that `bindings` fixes.
+#[must_use]
+pub fn infer<'a>(model: &'a ModelProto, bindings: &Bindings) -> Inference<'a> {
+    walk::walk(model, &External::none(), bindings)
+}
+
+/// The same for a file: shapes that it keeps in external data are read where they are there.
+#[must_use]
+pub fn infer_file<'a>(file: &'a OnnxFile, bindings: &Bindings) -> Inference<'a> {
+    walk::walk(&file.model, &file.external, bindings)
+}
+
+/// The fact that a graph input declares.
+pub(crate) fn declared(input: &ValueInfoProto, bindings: &Bindings) -> Fact {
+    let Some(r#type) = &input.r#type else {
+        return Fact::unknown(DataType::Undefined, "the input declares no type");
+    };
+    let fact = of_type(r#type, input.name());
+    let axis = |axis: usize| bindings.get(&format!("{}.{axis}", input.name())).copied();
+    let dims = match fact.dims {
+        Ok(dims) => {
+            let named = |name: &str| bindings.get(name).copied();
+            let bound = |(i, dim): (usize, Expr)| axis(i).map_or_else(|| dim.with(&named), Expr::Number);
+            Ok(dims.into_iter().enumerate().map(bound).collect())
+        }
+        // Extents that the caller gives for an input that declares none.
+        Err(reason) => {
+            let given: Vec<Expr> = (0..).map_while(axis).map(Expr::Number).collect();
+            if given.is_empty() { Err(reason) } else { Ok(given) }
+        }
+    };
+    let fact = Fact { dims, ..fact };
+    let element = bindings.get(input.name()).filter(|_| fact.is_integer() || fact.dtype == DataType::Bool);
+    let element = element.map(|&n| vec![n.into()]);
+    fact.holding(element)
+}
+
+/// The fact that a type tells; a nameless extent is called after the value and its axis.
+pub(crate) fn of_type(r#type: &TypeProto, name: &str) -> Fact {
+    let boxed = |inner: Option<&TypeProto>| {
+        let missing = || Fact::unknown(DataType::Undefined, &format!("{name} declares no type"));
+        Arc::new(inner.map_or_else(missing, |t| of_type(t, name)))
+    };
+    let dtype = |code: i32| DataType::try_from(code).unwrap_or(DataType::Undefined);
+    let tensor = |code: i32, shape: &Option<emo_proto::TensorShapeProto>| match shape {
+        None => Fact::unknown(dtype(code), &format!("{name} declares no shape")),
+        Some(shape) => {
+            let dim = |(axis, dim): (usize, &emo_proto::tensor_shape_proto::Dimension)| match &dim.value {
+                Some(dimension::Value::DimValue(n)) if *n >= 0 => Expr::Number(*n),
+                Some(dimension::Value::DimParam(symbol)) if !NAMELESS.contains(&symbol.as_str()) => {
+                    Expr::symbol(symbol)
+                }
+                _ => Expr::symbol(&format!("{name}.{axis}")),
+            };
+            Fact::new(dtype(code), shape.dim.iter().enumerate().map(dim).collect())
+        }
+    };
+    match &r#type.value {
+        Some(type_proto::Value::TensorType(t)) => tensor(t.elem_type(), &t.shape),
+        Some(type_proto::Value::SparseTensorType(t)) => {
+            Fact { kind: Kind::Sparse, ..tensor(t.elem_type(), &t.shape) }
+        }
+        Some(type_proto::Value::SequenceType(t)) => {
+            Fact::sequence(Arc::unwrap_or_clone(boxed(t.elem_type.as_deref())), None)
+        }
+        Some(type_proto::Value::OptionalType(t)) => {
+            Fact::of_kind(Kind::Optional(boxed(t.elem_type.as_deref())))
+        }
+        Some(type_proto::Value::MapType(t)) => {
+            Fact::of_kind(Kind::Map(dtype(t.key_type()), boxed(t.value_type.as_deref())))
+        }
+        Some(type_proto::Value::OpaqueType(_)) => Fact::of_kind(Kind::Opaque),
+        None => Fact::unknown(DataType::Undefined, &format!("{name} declares no type")),
+    }
+}
+
+impl<'a> Inference<'a> {
+    /// The highest rank of any value, and a value that has it.
+    #[must_use]
+    pub fn highest_rank(&self) -> Option<(usize, &'a str)> {
+        let outputs = self.nodes.iter().flat_map(|n| n.node.output.iter().zip(&n.outputs));
+        outputs.filter_map(|(name, fact)| Some((fact.rank()?, name.as_str()))).max_by_key(|(rank, _)| *rank)
+    }
+}

@@ -1,0 +1,376 @@
+//! The walk itself: scopes, and a visit a node.
+
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use emo_proto::tensor::External;
+use emo_proto::tensor_proto::DataType;
+use emo_proto::text::label;
+use emo_proto::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto};
+
+use super::{Bindings, Body, Inference, NodeFacts, declared, order, source};
+use crate::cost::{Cost, Work};
+use crate::fact::{Fact, Kind};
+use crate::ops::{self, Arguments, Ctx, Why};
+use crate::sym::Expr;
+
+/// Visits to nodes of bodies and functions, beyond which a file is held to be a trap.
+const MOST_VISITS: usize = 1 << 18;
+/// Bodies within bodies, beyond what protobuf lets a file nest.
+const MOST_SCOPES: usize = 64;
+/// Axes, beyond which no engine goes.
+const MOST_AXES: usize = 255;
+/// Elements and parts of formulas that are followed in a graph: for each node, and beyond.
+const FOLLOWED: (usize, usize) = (64, 1 << 22);
+/// What an item of a sequence weighs beside an element.
+const ITEM: usize = 8;
+
+pub(super) type Opsets<'a> = Rc<HashMap<&'a str, i64>>;
+
+/// Where names have a meaning.
+pub(super) struct Scope<'a> {
+    pub values: HashMap<&'a str, Fact>,
+    /// Parameters of a function that its caller leaves out.
+    pub absent: HashSet<&'a str>,
+    /// Whether the names around are seen: in bodies, not in functions.
+    pub captures: bool,
+    pub opsets: Opsets<'a>,
+    pub arguments: Rc<Arguments<'a>>,
+    pub path: Arc<str>,
+    /// How often its nodes run.
+    pub multiplicity: Expr,
+}
+
+pub(super) struct Walk<'a, 'e> {
+    pub external: &'e External,
+    pub functions: HashMap<(&'a str, &'a str, &'a str), &'a FunctionProto>,
+    /// The functions that are being called, the innermost last.
+    pub calls: Vec<*const FunctionProto>,
+    pub scopes: Vec<Scope<'a>>,
+    pub found: Inference<'a>,
+    /// Constants by the address of the message that makes them: one that is met again is the same.
+    known: HashMap<*const (), Fact>,
+    /// Visits to nodes of bodies that are left.
+    left: usize,
+    /// Elements and parts of formulas that are left to follow.
+    follow: usize,
+}
+
+pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bindings) -> Inference<'a> {
+    let graph = model.graph.as_ref();
+    let found = Inference {
+        values: HashMap::new(),
+        nodes: Vec::new(),
+        constants: Vec::new(),
+        sources: Vec::new(),
+        bodies: Vec::new(),
+        graph,
+    };
+    let functions =
+        model.functions.iter().map(|f| ((domain(f.domain()), f.name(), f.overload()), f)).collect();
+    let mut walk = Walk {
+        external,
+        functions,
+        calls: Vec::new(),
+        scopes: Vec::new(),
+        found,
+        known: HashMap::new(),
+        left: MOST_VISITS,
+        follow: FOLLOWED.1 + FOLLOWED.0 * graph.map_or(0, |graph| graph.node.len()),
+    };
+    if let Some(graph) = graph {
+        walk.scopes.push(Scope {
+            values: HashMap::new(),
+            absent: HashSet::new(),
+            captures: false,
+            opsets: opsets(&model.opset_import),
+            arguments: Rc::default(),
+            path: "".into(),
+            multiplicity: 1.into(),
+        });
+        for input in &graph.input {
+            let mut fact = declared(input, bindings);
+            // An input that no tensor can be is unknown; the node that needs it says so.
+            let _ = walk.bound(&mut fact);
+            walk.scope().values.insert(input.name(), fact);
+        }
+        walk.constants(graph);
+        walk.nodes(&graph.node);
+        walk.found.values = walk.scopes.pop().map(|scope| scope.values).unwrap_or_default();
+    }
+    walk.found.find_weights();
+    walk.found
+}
+
+/// `ai.onnx` is another name for the domain without one.
+pub(super) fn domain(name: &str) -> &str {
+    if name == "ai.onnx" { "" } else { name }
+}
+
+pub(super) fn opsets(imports: &[OperatorSetIdProto]) -> Opsets<'_> {
+    Rc::new(imports.iter().map(|set| (domain(set.domain()), set.version())).collect())
+}
+
+/// How a node was seen, before it has a place in the list.
+pub(super) struct Visit {
+    pub outputs: Vec<Fact>,
+    pub work: Work,
+    pub problem: Option<String>,
+    pub note: Option<String>,
+    /// Whether the operands contradict the node.
+    pub impossible: bool,
+}
+
+impl<'a> Walk<'a, '_> {
+    pub(super) fn scope(&mut self) -> &mut Scope<'a> {
+        self.scopes.last_mut().expect("there is a scope as long as nodes are visited")
+    }
+
+    pub(super) fn lookup(&self, name: &str) -> Option<Fact> {
+        for scope in self.scopes.iter().rev() {
+            if let Some(fact) = scope.values.get(name) {
+                return Some(fact.clone());
+            }
+            if scope.absent.contains(name) {
+                return None;
+            }
+            if !scope.captures {
+                break;
+            }
+        }
+        Some(Fact::unknown(DataType::Undefined, &format!("{name} is not written before it is read")))
+    }
+
+    /// Initializers of a graph.
+    fn constants(&mut self, graph: &'a GraphProto) {
+        for tensor in &graph.initializer {
+            let fact = self.constant(std::ptr::from_ref(tensor).cast(), tensor.name(), |walk| {
+                Ctx::tensor_in(tensor, walk.external)
+            });
+            self.scope().values.insert(tensor.name(), fact);
+        }
+        for sparse in &graph.sparse_initializer {
+            let name = sparse.values.as_ref().map_or("", |values| values.name());
+            let fact = self.constant(std::ptr::from_ref(sparse).cast(), name, |_| dense(sparse));
+            self.scope().values.insert(name, fact);
+        }
+    }
+
+    /// The constant that a message makes, however often the walk comes by.
+    fn constant(&mut self, message: *const (), name: &str, fact: impl FnOnce(&Self) -> Fact) -> Fact {
+        if let Some(known) = self.known.get(&message) {
+            return known.clone();
+        }
+        let mut fact = fact(self);
+        let _ = self.bound(&mut fact);
+        let fact = self.found.constant(name, fact);
+        self.known.insert(message, fact.clone());
+        fact
+    }
+
+    fn nodes(&mut self, nodes: &'a [NodeProto]) {
+        match order::order(nodes) {
+            None => nodes.iter().for_each(|node| self.visit(node)),
+            Some(sorted) => sorted.into_iter().for_each(|node| self.visit(node)),
+        }
+    }
+
+    /// Walks what a node holds, in a scope of its own; the facts of `outputs`, in order.
+    pub(super) fn enter(
+        &mut self,
+        scope: Scope<'a>,
+        graph: Option<&'a GraphProto>,
+        nodes: &'a [NodeProto],
+        value_info: &'a [emo_proto::ValueInfoProto],
+        outputs: impl Iterator<Item = &'a str>,
+    ) -> Result<Vec<Fact>, Why> {
+        if self.scopes.len() >= MOST_SCOPES {
+            return Err(format!("bodies nest deeper than {MOST_SCOPES}"));
+        }
+        self.left = self.left.checked_sub(nodes.len()).ok_or_else(|| {
+            format!("its bodies and functions come to more than {MOST_VISITS} nodes when written out")
+        })?;
+        self.scopes.push(scope);
+        if let Some(graph) = graph {
+            self.constants(graph);
+        }
+        self.nodes(nodes);
+        let absent = || Fact::unknown(DataType::Undefined, "an operand that is left out");
+        let facts = outputs.map(|name| self.lookup(name).unwrap_or_else(absent)).collect();
+        if let Some(Scope { path, values, .. }) = self.scopes.pop() {
+            self.found.bodies.push(Body { path, graph, value_info, values });
+        }
+        Ok(facts)
+    }
+
+    fn visit(&mut self, node: &'a NodeProto) {
+        let operand = |name: &String| (!name.is_empty()).then(|| self.lookup(name)).flatten();
+        let inputs: Vec<Option<Fact>> = node.input.iter().map(operand).collect();
+        let scope = self.scope();
+        let opset = scope.opsets.get(domain(node.domain())).copied().unwrap_or(0);
+        let (path, multiplicity) = (scope.path.clone(), scope.multiplicity.clone());
+        let arguments = scope.arguments.clone();
+
+        // A body's nodes come after their node.
+        let at = self.found.nodes.len();
+        self.found.nodes.push(NodeFacts {
+            node,
+            path,
+            opset,
+            outputs: Vec::new(),
+            work: Work::Free,
+            multiplicity,
+            cost: Cost::default(),
+            weights: Vec::new(),
+            problem: None,
+            note: None,
+            reads: Vec::new(),
+            quantised: false,
+            impossible: false,
+        });
+
+        let ctx = Ctx {
+            node,
+            opset,
+            inputs: &inputs,
+            arguments: &arguments,
+            external: self.external,
+            blind: Cell::new(false),
+        };
+        let called = self.function(node);
+        let row = if called.is_some() { None } else { ops::find(node.domain(), node.op_type()) };
+        let mut visit = match (called, row) {
+            (Some(function), _) => self.call(node, &inputs, function),
+            (None, Some(row)) => self.control(node, row, &ctx).unwrap_or_else(|| rule(row, &ctx)),
+            (None, None) => Visit::failed(unknown_operator(node)),
+        };
+        let reason = visit.problem.clone().unwrap_or_else(|| format!("{} does not say", label(node)));
+        visit.outputs.resize(node.output.len(), Fact::unknown(DataType::Undefined, &reason));
+        for output in &mut visit.outputs {
+            if let Err(why) = self.bound(output) {
+                visit.problem.get_or_insert(why);
+            }
+        }
+        self.trace(node, &inputs, &mut visit.outputs);
+
+        let facts = &mut self.found.nodes[at];
+        facts.cost = Cost::of(&visit.work).times(&facts.multiplicity);
+        if visit.problem.is_none() {
+            visit.problem = uncounted(&visit.work);
+        }
+        if let Some(row) = row {
+            facts.reads = source::reads(row, &inputs);
+            facts.quantised = inputs.first().and_then(Option::as_ref).is_some_and(source::is_quantised);
+        }
+        (facts.work, facts.problem, facts.note) = (visit.work, visit.problem, visit.note);
+        facts.impossible = visit.impossible;
+        facts.outputs.clone_from(&visit.outputs);
+        let scope = self.scope();
+        for (name, fact) in node.output.iter().zip(visit.outputs).filter(|(name, _)| !name.is_empty()) {
+            scope.values.insert(name, fact);
+        }
+    }
+
+    /// Holds a fact to what a tensor can be, and the walk to memory in proportion to the graph.
+    fn bound(&mut self, fact: &mut Fact) -> Result<(), Why> {
+        if let Kind::Sequence(sequence) = &fact.kind {
+            let items = sequence.items.as_ref().map_or(0, Vec::len);
+            match self.follow.checked_sub(ITEM * items) {
+                Some(left) => self.follow = left,
+                None => *fact = Fact::sequence(sequence.item.clone(), None),
+            }
+        }
+        let Ok(dims) = &fact.dims else { return Ok(()) };
+        let refused = if dims.len() > MOST_AXES {
+            Some(format!("expected {MOST_AXES} axes at most, found {}", dims.len()))
+        } else {
+            let negative = dims.iter().find(|dim| dim.number().is_some_and(|n| n < 0));
+            negative.map(|_| format!("expected extents of 0 or more, found {dims:?}"))
+        };
+        if let Some(why) = refused {
+            *fact = Fact::unknown(fact.dtype, &why);
+            return Err(why);
+        }
+        let elements = fact.elements.as_deref().unwrap_or_default();
+        let formulas = dims.iter().chain(elements).map(Expr::size).sum::<usize>();
+        let size = formulas + elements.len() + fact.reals.as_ref().map_or(0, |reals| reals.len());
+        match self.follow.checked_sub(size) {
+            Some(left) => self.follow = left,
+            None => {
+                let dim = |dim: &Expr| match dim {
+                    Expr::Number(_) => dim.clone(),
+                    Expr::Formula(_) => Expr::unknown("more formulas than the graph has nodes for"),
+                };
+                *fact = Fact::new(fact.dtype, dims.iter().map(dim).collect());
+            }
+        }
+        Ok(())
+    }
+
+    /// Outputs that constants alone decide are made of the same constants. What turns a shape or a
+    /// quantised tensor into a float one makes a constant of its own.
+    fn trace(&mut self, node: &'a NodeProto, inputs: &[Option<Fact>], outputs: &mut [Fact]) {
+        let constant = inputs.iter().flatten().all(|fact| fact.source.is_some());
+        match node.op_type() {
+            "Constant" | "ConstantOfShape" | "DequantizeLinear" if constant => {
+                for (name, output) in node.output.iter().zip(outputs).take(1) {
+                    let fact = self.constant(std::ptr::from_ref(node).cast(), name, |_| output.clone());
+                    output.source = fact.source;
+                }
+            }
+            _ if !constant || outputs.is_empty() => {}
+            _ => {
+                let source = self.found.computed(inputs);
+                outputs.iter_mut().for_each(|output| output.source = source);
+            }
+        }
+    }
+}
+
+impl Visit {
+    pub(super) fn failed(why: Why) -> Self {
+        Self { problem: Some(why), ..Self::free(Vec::new()) }
+    }
+
+    pub(super) fn free(outputs: Vec<Fact>) -> Self {
+        Self { outputs, work: Work::Free, problem: None, note: None, impossible: false }
+    }
+}
+
+/// Asks the row. A rule that fails for what is not known before the graph runs leaves unknown
+/// outputs, which are a problem only where something is to be counted.
+pub(super) fn rule(row: &ops::Row, ctx: &Ctx) -> Visit {
+    let outputs = match (row.rule)(ctx) {
+        Ok(outputs) => outputs,
+        Err(why) if ctx.blind.get() => {
+            vec![Fact::unknown(DataType::Undefined, &why); ctx.node.output.len()]
+        }
+        Err(why) => return Visit { impossible: true, ..Visit::failed(why) },
+    };
+    match (row.work)(ctx, &outputs) {
+        Ok(work) => Visit { work, ..Visit::free(outputs) },
+        Err(why) => Visit { problem: Some(why), ..Visit::free(outputs) },
+    }
+}
+
+/// Why the work cannot be counted.
+fn uncounted(work: &Work) -> Option<String> {
+    let reasons = Cost::of(work).reasons();
+    (!reasons.is_empty()).then(|| reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+}
+
+fn unknown_operator(node: &NodeProto) -> Why {
+    let domain = match domain(node.domain()) {
+        "" => "ai.onnx",
+        domain => domain,
+    };
+    format!("{} of {domain} is no operator that is known here, nor a function of the model", node.op_type())
+}
+
+/// A sparse constant is the dense one.
+fn dense(sparse: &SparseTensorProto) -> Fact {
+    let dtype = sparse.values.as_ref().and_then(|values| DataType::try_from(values.data_type()).ok());
+    Fact::new(dtype.unwrap_or(DataType::Undefined), sparse.dims.iter().map(|&d| d.into()).collect())
+}

@@ -1,0 +1,153 @@
+//! The inputs on which two networks are compared: a table.
+//!
+//! One input is no evidence: zeros hide every weight, small values hide what saturates, noise hides
+//! where a pixel goes. Each row is there for an error that the others may miss.
+
+use emo_exporter::weights::formula;
+
+/// A row: an input, and the error that it brings to light.
+#[derive(Debug, Clone, Copy)]
+pub struct Probe {
+    /// As reports name it.
+    pub name: &'static str,
+    pub why: &'static str,
+    /// Images at least; more than one asks for a free batch.
+    pub images: usize,
+    /// Elements of an input of shape `[N, C, H, W]`, row-major.
+    pub fill: fn(&[usize]) -> Vec<f32>,
+}
+
+pub const PROBES: &[Probe] = &[
+    Probe {
+        name: "noise-0",
+        why: "variance 1 at every pixel, as normalised images have: the goldens' own input",
+        images: 1,
+        fill: |shape| formula::input(shape, 0),
+    },
+    Probe {
+        name: "noise-1",
+        why: "another draw: agreement on one input may be chance",
+        images: 1,
+        fill: |shape| formula::input(shape, 1),
+    },
+    Probe {
+        name: "zeros",
+        why: "what biases and running means do alone; padding looks like the picture",
+        images: 1,
+        fill: |shape| constant(shape, 0.0),
+    },
+    Probe {
+        name: "ones",
+        why: "inside equal everywhere, so that what padding does to the border stands out",
+        images: 1,
+        fill: |shape| constant(shape, 1.0),
+    },
+    Probe {
+        name: "impulse",
+        why: "one pixel off the centre: shifted kernels, flipped axes, a wrong window",
+        images: 1,
+        fill: impulse,
+    },
+    Probe {
+        name: "ramp",
+        why: "grows along rows, columns and channels at different rates: exchanged axes or channels",
+        images: 1,
+        fill: ramp,
+    },
+    Probe {
+        name: "pixels",
+        why: "0 to 255, as nobody normalised them: a hundred times larger, where approximations and formats \
+              saturate",
+        images: 1,
+        fill: |shape| formula::input(shape, 2).into_iter().map(|x| (x / SQRT_3 + 1.0) * 127.5).collect(),
+    },
+    Probe {
+        name: "batch",
+        why: "two images that differ: what mixes them, or is right for one image only",
+        images: 2,
+        fill: |shape| formula::input(shape, 3),
+    },
+];
+
+/// The formula's inputs lie within ±√3.
+const SQRT_3: f32 = 1.732_050_8;
+
+/// The rows for a graph whose input has the shape `shape`, each with the shape that it takes: those of
+/// several images only where the batch is free.
+pub fn probes(shape: [usize; 4], free_batch: bool) -> impl Iterator<Item = (&'static Probe, [usize; 4])> {
+    let [batch, channels, height, width] = shape;
+    PROBES.iter().filter(move |probe| free_batch || probe.images <= batch).map(move |probe| {
+        let images = if free_batch { probe.images } else { batch };
+        (probe, [images, channels, height, width])
+    })
+}
+
+fn constant(shape: &[usize], value: f32) -> Vec<f32> {
+    vec![value; shape.iter().product()]
+}
+
+/// Of each channel one pixel, a third of the way down and two fifths across, with a value of its own.
+fn impulse(shape: &[usize]) -> Vec<f32> {
+    let mut values = constant(shape, 0.0);
+    let [.., height, width] = shape else { return values };
+    let at = height / 3 * width + width * 2 / 5;
+    for (channel, plane) in values.chunks_exact_mut((height * width).max(1)).enumerate() {
+        if let Some(pixel) = plane.get_mut(at) {
+            *pixel = 10.0 + channel as f32;
+        }
+    }
+    values
+}
+
+/// From about −1 to about 1 over each image, faster along columns than along rows, each channel higher.
+fn ramp(shape: &[usize]) -> Vec<f32> {
+    let [.., height, width] = shape else { return constant(shape, 0.0) };
+    let (plane, (height, width)) = ((height * width).max(1), (*height as f32, *width as f32));
+    let value = |i: usize| {
+        let (channel, y, x) = (i / plane, i % plane / shape[shape.len() - 1], i % shape[shape.len() - 1]);
+        1.2 * x as f32 / width - 0.8 * y as f32 / height + 0.1 * (channel % 8) as f32 - 0.3
+    };
+    (0..shape.iter().product()).map(value).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn rows_fill_their_shapes_and_differ() {
+        for shape in [[1, 3, 224, 224], [2, 3, 33, 40], [1, 1, 1, 1]] {
+            let filled: Vec<Vec<f32>> = PROBES.iter().map(|probe| (probe.fill)(&shape)).collect();
+            for (probe, values) in PROBES.iter().zip(&filled) {
+                assert_eq!(values.len(), shape.iter().product::<usize>(), "{}", probe.name);
+                assert!(values.iter().all(|x| x.is_finite() && x.abs() <= 256.0), "{}", probe.name);
+            }
+        }
+        let filled =
+            PROBES.iter().map(|probe| (probe.fill)(&[3, 3, 32, 32]).iter().map(|x| x.to_bits()).collect());
+        let filled: HashSet<Vec<u32>> = filled.collect();
+        assert_eq!(filled.len(), PROBES.len());
+        let names: HashSet<_> = PROBES.iter().map(|probe| probe.name).collect();
+        assert_eq!(names.len(), PROBES.len());
+    }
+
+    #[test]
+    fn several_images_need_a_batch_that_takes_them() {
+        let shapes = |shape, free| {
+            probes(shape, free).map(|(probe, shape)| (probe.name, shape[0])).collect::<Vec<_>>()
+        };
+        assert!(shapes([1, 3, 32, 32], false).iter().all(|&(name, images)| name != "batch" && images == 1));
+        assert_eq!(shapes([1, 3, 32, 32], true).last(), Some(&("batch", 2)));
+        assert_eq!(shapes([4, 3, 32, 32], false).last(), Some(&("batch", 4)));
+    }
+
+    #[test]
+    fn an_impulse_is_one_pixel_a_channel() {
+        let values = impulse(&[1, 3, 30, 50]);
+        let lit: Vec<_> =
+            values.iter().enumerate().filter(|(_, x)| **x != 0.0).map(|(i, &x)| (i, x)).collect();
+        assert_eq!(lit, [(520, 10.0), (2020, 11.0), (3520, 12.0)]);
+    }
+}

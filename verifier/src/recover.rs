@@ -1,0 +1,352 @@
+//! The weights of a recognised file, back under the checkpoint's names.
+//!
+//! What an exporter folded away comes back as an identity: a folded batch norm as one that
+//! only adds the bias that it left behind, a folded layer norm's scale and shift as ones and
+//! zeros, a folded attention scale divided out of q. The reference then computes the file's
+//! function if, and only if, the file computes EMO's.
+
+use std::collections::{BTreeMap, HashMap};
+use std::f64::consts::FRAC_1_SQRT_2;
+
+use emo_exporter::models::emo::{NORM_EPSILON, Norm, Variant};
+use emo_exporter::weights::{Origin, Weights};
+use emo_proto::file::OnnxFile;
+use emo_proto::tensor::Tensor;
+use emo_proto::{Error, Result};
+
+use crate::constants::Constants;
+use crate::cost::Work;
+use crate::infer::{Bindings, Inference, NodeFacts, infer_file};
+use crate::recognise::{Departure, Found, Layer, NormSite, Recognition, recognise};
+
+/// The weights, and what is left open by how the file holds them.
+#[derive(Debug)]
+pub struct Recovered {
+    pub weights: Weights,
+    /// Norms that are not in the file, and which layer bears their bias.
+    pub folded: Vec<String>,
+    /// Norms whose ε is not the published one, with the ε: the weights are right, the function is not.
+    pub epsilons: Vec<(String, f64)>,
+    /// Attention layers whose scale is part of q's weights, or missing: these cannot be told apart.
+    pub scales_in_q: Vec<String>,
+    /// Layers that have the ½ of the GELU before them in their weights, or lack it: these cannot be told apart.
+    pub halves_in_weights: Vec<String>,
+}
+
+/// Reads the weights of a file that is `recognition.variant`.
+///
+/// # Errors
+/// A weight is no constant, is computed in a way that is not followed, or its data is absent.
+pub fn recover(file: &OnnxFile, inference: &Inference, recognition: &Recognition) -> Result<Recovered> {
+    let mut recovery = Recovery {
+        inference,
+        recognition,
+        constants: Constants::new(file),
+        tensors: BTreeMap::new(),
+        folded: Vec::new(),
+        epsilons: Vec::new(),
+        scales_in_q: Vec::new(),
+        halves_in_weights: Vec::new(),
+    };
+    for depth in 1..=recognition.layers.len() {
+        recovery.layer(depth).map_err(|e| e.at(&recognition.layers[depth - 1].0.name))?;
+    }
+    let origin = Origin::of_file(&file.bytes, Some("recovered weights".to_owned()));
+    Ok(Recovered {
+        weights: Weights::from_tensors(origin, recovery.tensors)?,
+        folded: recovery.folded,
+        epsilons: recovery.epsilons,
+        scales_in_q: recovery.scales_in_q,
+        halves_in_weights: recovery.halves_in_weights,
+    })
+}
+
+/// The weights of an ONNX file that must be `variant` with a head of `classes`.
+///
+/// # Errors
+/// The file is another model (it says which, or where it leaves EMO), or as [`recover`].
+pub fn recover_as(file: &OnnxFile, variant: &Variant, classes: usize) -> Result<Weights> {
+    let inference = infer_file(file, &Bindings::new());
+    let recognition = recognise(&inference).map_err(|departure| {
+        let Departure { variant, matched, layers, reason } = departure;
+        Error::new(format!("no EMO: {matched} of {layers} layers are those of {variant}; then {reason}"))
+    })?;
+    let (found, heads) = (recognition.variant.name, recognition.classes);
+    if (found, heads) != (variant.name, classes) {
+        let expected = variant.name;
+        return Err(Error::new(format!(
+            "expected {expected} with {classes} classes, found {found} with {heads}: export that"
+        )));
+    }
+    let recovered = recover(file, &inference, &recognition)?;
+    if let Some((norm, epsilon)) = recovered.epsilons.first() {
+        return Err(Error::new(format!(
+            "expected an ε of {NORM_EPSILON:e} in {norm}, found {epsilon:e}: another function, which an export would not keep"
+        )));
+    }
+    Ok(recovered.weights)
+}
+
+struct Recovery<'a> {
+    inference: &'a Inference<'a>,
+    recognition: &'a Recognition,
+    constants: Constants<'a>,
+    tensors: BTreeMap<String, Tensor>,
+    folded: Vec<String>,
+    epsilons: Vec<(String, f64)>,
+    scales_in_q: Vec<String>,
+    halves_in_weights: Vec<String>,
+}
+
+impl<'a> Recovery<'a> {
+    fn nodes(&self, depth: usize) -> impl Iterator<Item = &'a NodeFacts<'a>> + use<'a> {
+        let nodes = self.inference.nodes.iter().zip(&self.recognition.depths);
+        nodes.filter(move |(_, at)| **at == depth).map(|(node, _)| node)
+    }
+
+    fn put(&mut self, name: String, dims: Vec<usize>, values: Vec<f32>) -> Result<()> {
+        let tensor = Tensor::from_f32(dims, values).map_err(|e| e.at(&name))?;
+        self.tensors.insert(name, tensor);
+        Ok(())
+    }
+
+    fn layer(&mut self, depth: usize) -> Result<()> {
+        let recognition = self.recognition;
+        let (layer, found) = &recognition.layers[depth - 1];
+        let (mut weight, bias) = self.weight_and_bias(layer, found)?;
+        let mut bias = bias.unwrap_or_else(|| vec![0.0; layer.shape.outputs]);
+        if let Some(head_dim) = layer.attention {
+            self.undo_scale(depth, layer, head_dim, &mut weight, &mut bias)?;
+        }
+        if self.lacks_half(depth) {
+            weight.iter_mut().for_each(|x| *x *= 2.0);
+            self.halves_in_weights.push(layer.name.clone());
+        }
+        let shape = layer.shape;
+        // The head is the one layer without spatial axes.
+        let dims = match layer.name.as_str() {
+            "head" => vec![shape.outputs, shape.inputs],
+            _ => vec![shape.outputs, shape.inputs, shape.kernel, shape.kernel],
+        };
+        self.put(format!("{}.weight", layer.name), dims, weight)?;
+        // A bias that the published layer has not got is a folded norm's.
+        let left_over = if layer.bias {
+            self.put(format!("{}.bias", layer.name), vec![shape.outputs], bias)?;
+            None
+        } else {
+            found.has_bias().then_some(bias)
+        };
+        match &layer.norm {
+            Some(site) if site.kind == Norm::Batch => self.batch_norm(depth, site, left_over),
+            Some(site) => self.layer_norm(depth, site),
+            None => Ok(()),
+        }
+    }
+
+    /// `[outputs, inputs, k, k]` and `[outputs]`, whatever the file's layout.
+    fn weight_and_bias(&self, layer: &Layer, found: &Found) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
+        let (mut weight, mut bias) = (Vec::new(), None);
+        for part in self.in_order(layer, found) {
+            let tensor = self.constants.tensor(&part.weight)?;
+            weight.extend(if part.transposed { transposed(&tensor)? } else { tensor.f32s()? });
+            if let Some(name) = &part.bias {
+                bias.get_or_insert_with(Vec::new).extend(self.constants.tensor(name)?.f32s()?);
+            }
+        }
+        let (outputs, inputs) = (layer.shape.outputs, layer.shape.inputs);
+        let expected = outputs * inputs * layer.shape.kernel * layer.shape.kernel;
+        if weight.len() != expected || bias.as_ref().is_some_and(|b: &Vec<f32>| b.len() != outputs) {
+            return Err(Error::new(format!(
+                "expected {expected} weights and {outputs} biases, found {}",
+                weight.len()
+            )));
+        }
+        Ok((weight, bias))
+    }
+
+    /// The parts of a layer, q before k: q is what the scores' first factor is made of.
+    fn in_order<'f>(&self, layer: &Layer, found: &'f Found) -> Vec<&'f crate::recognise::Part> {
+        let mut parts: Vec<_> = found.parts.iter().collect();
+        if let (Some(_), [first, _]) = (layer.attention, parts.as_slice())
+            && self.feeds_second_factor(first.node)
+        {
+            parts.reverse();
+        }
+        parts
+    }
+
+    /// Whether a node's output reaches a product of two computed matrices as its second factor.
+    fn feeds_second_factor(&self, index: usize) -> bool {
+        let mut reached: Vec<&str> =
+            self.inference.nodes[index].node.output.iter().map(String::as_str).collect();
+        for node in &self.inference.nodes[index + 1..] {
+            let inputs = &node.node.input;
+            let product = matches!(node.work, Work::MatMul { .. });
+            match inputs.iter().position(|name| reached.contains(&name.as_str())) {
+                Some(operand) if product => return operand == 1,
+                Some(_) => reached.extend(node.node.output.iter().map(String::as_str)),
+                None => {}
+            }
+        }
+        false
+    }
+
+    /// Divides the published scale out of q, as far as the file does not apply it itself.
+    fn undo_scale(
+        &mut self,
+        depth: usize,
+        layer: &Layer,
+        head_dim: usize,
+        weight: &mut [f32],
+        bias: &mut [f32],
+    ) -> Result<()> {
+        let published = 1.0 / (head_dim as f64).sqrt();
+        let applied = self.applied_scale(depth)?;
+        // The file's own constant is a rounded one.
+        if (applied / published - 1.0).abs() < 1e-3 {
+            return Ok(());
+        }
+        if (applied - 1.0).abs() < 1e-6 {
+            self.scales_in_q.push(layer.name.clone());
+        }
+        let factor = applied / published;
+        let half = layer.shape.outputs / 2;
+        let rows = &mut weight[..half * layer.shape.inputs];
+        rows.iter_mut().chain(&mut bias[..half]).for_each(|x| *x = (f64::from(*x) * factor) as f32);
+        Ok(())
+    }
+
+    /// Whether a depthwise convolution stands behind a GELU x·(1 + erf(x/√2)), the only reader of it in blocks
+    /// without a skip: onnxsim moves the ½ into its weights.
+    fn lacks_half(&self, depth: usize) -> bool {
+        let layers = &self.recognition.layers;
+        let name = |depth: usize| depth.checked_sub(1).map_or("", |index| layers[index].0.name.as_str());
+        let Some(block) = name(depth).strip_suffix(".conv_local.conv") else { return false };
+        let first = block.ends_with(".0") && name(depth - 1).strip_suffix(".v.conv") == Some(block);
+        if !first || !self.nodes(depth - 1).any(|n| n.node.op_type() == "Erf") {
+            return false;
+        }
+        let factors = self.nodes(depth - 1).filter_map(|n| {
+            let number = |i: usize| self.constants.number(n.node.input.get(i)?);
+            match n.node.op_type() {
+                "Mul" => number(0).or_else(|| number(1)),
+                "Div" => number(1).map(f64::recip),
+                _ => None,
+            }
+        });
+        // With the ½ it is half of that.
+        (factors.product::<f64>() / FRAC_1_SQRT_2 - 1.0).abs() < 1e-2
+    }
+
+    /// The product of all constants that scale the scores, or q and k, before the softmax.
+    fn applied_scale(&self, depth: usize) -> Result<f64> {
+        let writers: HashMap<&str, &NodeFacts> =
+            self.nodes(depth).flat_map(|n| n.node.output.iter().map(move |o| (o.as_str(), n))).collect();
+        let softmax = self.nodes(depth).find(|n| n.node.op_type() == "Softmax");
+        let softmax = softmax.ok_or_else(|| Error::new("expected a softmax behind q and k, found none"))?;
+        let mut open: Vec<&str> = softmax.node.input.iter().map(String::as_str).collect();
+        let (mut seen, mut scale) = (Vec::new(), 1.0);
+        while let Some(name) = open.pop() {
+            let Some(&node) = writers.get(name).filter(|_| !seen.contains(&name)) else { continue };
+            seen.push(name);
+            for (i, operand) in node.node.input.iter().enumerate() {
+                let number = self.constants.number(operand);
+                match (node.node.op_type(), number, i) {
+                    ("Mul", Some(factor), _) => scale *= factor,
+                    ("Div", Some(divisor), 1) => scale /= divisor,
+                    _ => open.push(operand),
+                }
+            }
+        }
+        Ok(scale)
+    }
+
+    /// The four entries of a batch norm: the file's, or an identity that adds `left_over`.
+    fn batch_norm(&mut self, depth: usize, site: &NormSite, left_over: Option<Vec<f32>>) -> Result<()> {
+        const ENTRIES: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
+        let c = site.channels;
+        let kept = self.nodes(depth).find(|n| matches!(n.work, Work::BatchNorm { .. }));
+        let entries: [Vec<f32>; 4] = match kept {
+            Some(node) => {
+                let epsilon = attribute(node, "epsilon").unwrap_or(1e-5);
+                self.epsilon(site, epsilon);
+                let read = |i: usize| {
+                    let name = node.node.input.get(i).map_or("", String::as_str);
+                    self.constants.tensor(name).and_then(|t| t.f32s())
+                };
+                [read(1)?, read(2)?, read(3)?, read(4)?]
+            }
+            None => {
+                self.folded.push(site.name.clone());
+                // The variance and the published ε together are one.
+                let variance = (1.0 - NORM_EPSILON) as f32;
+                [vec![1.0; c], left_over.unwrap_or_else(|| vec![0.0; c]), vec![0.0; c], vec![variance; c]]
+            }
+        };
+        for (name, values) in ENTRIES.iter().zip(entries) {
+            self.put(format!("{}.{name}", site.name), vec![c], values)?;
+        }
+        Ok(())
+    }
+
+    /// Scale and shift of a layer norm, as an operator's or as vectors that are multiplied and added.
+    fn layer_norm(&mut self, depth: usize, site: &NormSite) -> Result<()> {
+        let c = site.channels;
+        let operator = self.nodes(depth).find(|n| matches!(n.work, Work::LayerNorm { .. }));
+        let vector = |this: &Self, name: Option<&String>| {
+            let tensor = this.constants.tensor(name?).ok()?;
+            (tensor.len() == c).then(|| tensor.f32s().ok()).flatten()
+        };
+        let (mut scale, mut shift) = (None, None);
+        if let Some(node) = operator {
+            self.epsilon(site, attribute(node, "epsilon").unwrap_or(1e-5));
+            scale = vector(self, node.node.input.get(1));
+            shift = vector(self, node.node.input.get(2));
+        }
+        // Behind the means that spell the norm, or behind an operator whose own scale is ones.
+        let spelled = |n: &&NodeFacts| matches!(n.node.op_type(), "ReduceMean" | "GlobalAveragePool");
+        let from = self.nodes(depth).position(|n| spelled(&n)).filter(|_| operator.is_none());
+        for node in self.nodes(depth).skip(from.unwrap_or(usize::MAX)) {
+            let constant = node.node.input.iter().find_map(|name| vector(self, Some(name)));
+            match (node.node.op_type(), constant) {
+                ("Mul", Some(values)) if scale.is_none() => scale = Some(values),
+                ("Add", Some(values)) if shift.is_none() => shift = Some(values),
+                ("Add", None) => {
+                    if let Some(epsilon) = node.node.input.iter().find_map(|n| self.constants.number(n)) {
+                        self.epsilon(site, epsilon);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if scale.is_none() && shift.is_none() {
+            self.folded.push(site.name.clone());
+        }
+        let name = format!("{}.norm", site.name);
+        self.put(format!("{name}.weight"), vec![c], scale.unwrap_or_else(|| vec![1.0; c]))?;
+        self.put(format!("{name}.bias"), vec![c], shift.unwrap_or_else(|| vec![0.0; c]))
+    }
+
+    fn epsilon(&mut self, site: &NormSite, epsilon: f64) {
+        // As wide as f16 rounds.
+        if (epsilon / NORM_EPSILON - 1.0).abs() > 0.1 {
+            self.epsilons.push((site.name.clone(), epsilon));
+        }
+    }
+}
+
+fn attribute(node: &NodeFacts, name: &str) -> Option<f64> {
+    node.node.attribute.iter().find(|a| a.name() == name).and_then(|a| a.f).map(f64::from)
+}
+
+/// `[K, M]` as `[M, K]`.
+fn transposed(tensor: &Tensor) -> Result<Vec<f32>> {
+    let values = tensor.f32s()?;
+    let [.., rows, columns] = tensor.dims[..] else {
+        return Err(Error::new(format!("expected a matrix, found {:?}", tensor.dims)));
+    };
+    Ok((0..columns)
+        .flat_map(|m| (0..rows).map(move |k| (m, k)))
+        .map(|(m, k)| values[k * columns + m])
+        .collect())
+}

@@ -1,0 +1,271 @@
+//! A file at given input shapes, and the graphs that are cut out of it.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use emo_proto::file::OnnxFile;
+use emo_proto::tensor::Tensor;
+use emo_proto::tensor_proto::DataType;
+use emo_proto::tensor_shape_proto::{Dimension, dimension};
+use emo_proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, attribute_proto, type_proto,
+};
+
+use super::{Failure, fold, inline, widen};
+use crate::audit::Sizes;
+use crate::infer::{Bindings, infer, infer_file};
+
+/// How a graph is handed to an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Its nodes as the file has them. What starts from other values than the graph's inputs is folded
+    /// all the same, since shapes are computed from these.
+    Written,
+    /// Integers that the input shapes decide are constants, functions and decided branches are written out,
+    /// and float16 and bfloat16 are f32.
+    Plain,
+}
+
+/// Type and shape of a value of the main graph.
+#[derive(Debug, Clone)]
+pub(super) struct Value {
+    pub dtype: DataType,
+    /// `None` where an extent is not known before the graph runs.
+    pub dims: Option<Vec<usize>>,
+}
+
+/// A graph that was cut out.
+#[derive(Debug, Clone)]
+pub struct Cut {
+    pub model: ModelProto,
+    /// The values that it takes, as the file calls them, each with its shape.
+    pub inputs: Vec<(String, Vec<usize>)>,
+}
+
+/// A file at given input shapes.
+#[derive(Debug)]
+pub struct Concrete<'a> {
+    file: &'a OnnxFile,
+    /// Functions and decided branches written out.
+    flat: Cow<'a, ModelProto>,
+    /// What the input shapes decide.
+    known: HashMap<String, Tensor>,
+    values: HashMap<String, Value>,
+    /// No name of the file starts with it.
+    mark: String,
+}
+
+impl<'a> Concrete<'a> {
+    /// `file` for `inputs`, the graph's inputs with a shape each.
+    ///
+    /// # Errors
+    ///
+    /// An input of the graph is not in `inputs` or one of `inputs` not in the graph, a shape contradicts the
+    /// declared one, or functions come to more nodes than any honest file has.
+    pub fn new(file: &'a OnnxFile, inputs: &[(String, Vec<usize>)]) -> Result<Self, Failure> {
+        let bindings = bindings(&file.model, inputs)?;
+        let mark = inline::mark(&file.model);
+        let mut flat = inline::functions(file, &mark)?;
+        let (known, values) = loop {
+            let inference = match &flat {
+                Cow::Borrowed(_) => infer_file(file, &bindings),
+                // What is written out has its data inside.
+                Cow::Owned(model) => infer(model, &bindings),
+            };
+            let decided = inline::decided(&inference);
+            if decided.is_empty() {
+                break (fold::known(&inference), fold::values(&inference));
+            }
+            flat = Cow::Owned(inline::branches(file, &flat, &decided, &mark)?);
+        };
+        Ok(Self { file, flat, known, values, mark })
+    }
+
+    /// The shape of a value of the main graph, where it is known.
+    #[must_use]
+    pub fn shape(&self, value: &str) -> Option<&[usize]> {
+        self.values.get(value)?.dims.as_deref()
+    }
+
+    /// The names of the graph's inputs, without those that it gives a value to itself.
+    #[must_use]
+    pub fn inputs(&self) -> Vec<String> {
+        self.file.model.graph.iter().flat_map(crate::audit::inputs).map(|v| v.name().to_owned()).collect()
+    }
+
+    /// The names of the graph's outputs.
+    #[must_use]
+    pub fn outputs(&self) -> Vec<String> {
+        self.file.model.graph.iter().flat_map(|g| &g.output).map(|v| v.name().to_owned()).collect()
+    }
+
+    /// The file whose graph computes `outputs` from `inputs`, any values of the main graph; without names
+    /// the graph's own. The graph's inputs and outputs are f32, in this order, whatever is between; every
+    /// weight is in it as raw data, shared with the file where it was raw f32 there.
+    ///
+    /// # Errors
+    ///
+    /// A name is none of the graph's, an input's shape is not known, or `outputs` need more than `inputs`.
+    pub fn cut(&self, inputs: &[String], outputs: &[String], form: Form) -> Result<Cut, Failure> {
+        let own = self.inputs();
+        let inputs = if inputs.is_empty() { own.clone() } else { inputs.to_vec() };
+        let outputs = if outputs.is_empty() { self.outputs() } else { outputs.to_vec() };
+        let written = form == Form::Written && inputs.iter().all(|input| own.contains(input));
+        let (model, known) = match written {
+            true => (&self.file.model, &HashMap::new()),
+            false => (&*self.flat, &self.known),
+        };
+        let Some(graph) = &model.graph else { return Err(Failure::wrong("expected a graph, found none")) };
+
+        let dtype = |name: &str| {
+            let dtype = self.values.get(name).map_or(DataType::Undefined, |value| value.dtype);
+            match dtype {
+                DataType::Float16 | DataType::Bfloat16 if form == Form::Plain => DataType::Float,
+                other => other,
+            }
+        };
+        let needed = fold::needed(graph, known, &inputs, &outputs)?;
+        let mut cut = GraphProto { name: Some("cut".to_owned()), ..GraphProto::default() };
+        let mut shapes = Vec::new();
+        for name in &inputs {
+            let dims = self.shape(name).ok_or_else(|| {
+                Failure::wrong("its shape is known only when the graph runs, so it cannot be fed").at(name)
+            })?;
+            shapes.push((name.clone(), dims.to_vec()));
+            let port = match dtype(name) {
+                DataType::Float | DataType::Undefined => name.clone(),
+                DataType::String | DataType::Complex64 | DataType::Complex128 => {
+                    let found = dtype(name).as_str_name();
+                    return Err(Failure::wrong(format!("expected real numbers, found {found}")).at(name));
+                }
+                other => {
+                    let port = format!("{}in {name}", self.mark);
+                    cut.node.push(cast(&port, name, other));
+                    port
+                }
+            };
+            // An engine that is given the file as it is written sees what is free there, too.
+            let declared =
+                graph.input.iter().find(|input| written && input.name() == name).and_then(declared);
+            cut.input.push(port_info(&port, Some(declared.cloned().unwrap_or_else(|| fixed(dims)))));
+        }
+        cut.node
+            .extend(graph.node.iter().zip(&needed.nodes).filter(|(_, kept)| **kept).map(|(n, _)| n.clone()));
+        for name in &outputs {
+            let port = match dtype(name) {
+                DataType::Float if needed.written.contains(name.as_str()) => name.clone(),
+                _ => {
+                    let port = format!("{}out {name}", self.mark);
+                    cut.node.push(cast(name, &port, DataType::Float));
+                    port
+                }
+            };
+            cut.output.push(port_info(&port, None));
+        }
+        let dense: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name(), t)).collect();
+        for name in &needed.constants {
+            match (known.get(*name), dense.get(name)) {
+                (Some(tensor), _) => cut.initializer.push(tensor.encode(name)),
+                (None, Some(tensor)) => cut.initializer.push((*tensor).clone()),
+                (None, None) => {}
+            }
+        }
+        let read =
+            |s: &&SparseTensorProto| s.values.as_ref().is_some_and(|v| needed.constants.contains(&v.name()));
+        cut.sparse_initializer.extend(graph.sparse_initializer.iter().filter(read).cloned());
+        widen::tensors(&mut cut, &self.file.external, form == Form::Plain)?;
+        let model = ModelProto {
+            ir_version: model.ir_version,
+            opset_import: model.opset_import.clone(),
+            functions: model.functions.clone(),
+            graph: Some(cut),
+            ..ModelProto::default()
+        };
+        Ok(Cut { model, inputs: shapes })
+    }
+}
+
+/// The sizes of all dimensions that `inputs` fix, held to what the file declares.
+fn bindings(model: &ModelProto, inputs: &[(String, Vec<usize>)]) -> Result<Bindings, Failure> {
+    let own: Vec<&ValueInfoProto> = model.graph.iter().flat_map(crate::audit::inputs).collect();
+    if let Some((name, _)) = inputs.iter().find(|(name, _)| own.iter().all(|input| input.name() != name)) {
+        let names: Vec<&str> = own.iter().map(|input| input.name()).collect();
+        return Err(Failure::wrong(format!(
+            "expected the graph's inputs, {}, found {name}",
+            names.join(", ")
+        )));
+    }
+    let mut sizes = Sizes::default();
+    for input in own {
+        let name = input.name();
+        let Some((_, shape)) = inputs.iter().find(|(given, _)| given == name) else {
+            return Err(Failure::wrong(format!("the graph's input {name} was given no shape")));
+        };
+        let shape: Vec<i64> = shape.iter().map(|&n| i64::try_from(n).unwrap_or(i64::MAX)).collect();
+        if let Some(declared) = declared(input) {
+            let differs = |(dim, &n): (&Dimension, &i64)| matches!(dim.value, Some(dimension::Value::DimValue(d)) if d >= 0 && d != n);
+            if declared.dim.len() != shape.len() || declared.dim.iter().zip(&shape).any(differs) {
+                let fact = crate::infer::declared(input, &Bindings::new());
+                return Err(Failure::wrong(format!("expected {}, found {shape:?}", fact.describe())).at(name));
+            }
+        }
+        sizes.inputs.insert(name.to_owned(), shape);
+    }
+    Ok(sizes.bindings(model)?)
+}
+
+/// The shape that an input declares.
+fn declared(input: &ValueInfoProto) -> Option<&TensorShapeProto> {
+    match input.r#type.as_ref()?.value.as_ref()? {
+        type_proto::Value::TensorType(tensor) => tensor.shape.as_ref(),
+        _ => None,
+    }
+}
+
+fn cast(from: &str, to: &str, dtype: DataType) -> NodeProto {
+    NodeProto {
+        name: Some(format!("cast {from}")),
+        op_type: Some("Cast".to_owned()),
+        input: vec![from.to_owned()],
+        output: vec![to.to_owned()],
+        attribute: vec![AttributeProto {
+            name: Some("to".to_owned()),
+            r#type: Some(attribute_proto::AttributeType::Int.into()),
+            i: Some(i32::from(dtype).into()),
+            ..AttributeProto::default()
+        }],
+        ..NodeProto::default()
+    }
+}
+
+/// An f32 value; of an output not even the rank is said, which any engine infers.
+fn port_info(name: &str, shape: Option<TensorShapeProto>) -> ValueInfoProto {
+    let tensor = type_proto::Tensor { elem_type: Some(DataType::Float.into()), shape };
+    let r#type = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
+    ValueInfoProto { name: Some(name.to_owned()), r#type: Some(r#type), ..ValueInfoProto::default() }
+}
+
+fn fixed(dims: &[usize]) -> TensorShapeProto {
+    let extent = |&n: &usize| Dimension {
+        value: Some(dimension::Value::DimValue(i64::try_from(n).unwrap_or(i64::MAX))),
+        ..Dimension::default()
+    };
+    TensorShapeProto { dim: dims.iter().map(extent).collect() }
+}
+
+/// The names that the bodies of a node read from around it.
+pub(super) fn captured<'g>(node: &'g NodeProto, found: &mut Vec<&'g str>) {
+    for body in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
+        let mut own: HashSet<&str> = body.input.iter().map(ValueInfoProto::name).collect();
+        own.extend(body.initializer.iter().map(TensorProto::name));
+        own.extend(body.sparse_initializer.iter().filter_map(|s| Some(s.values.as_ref()?.name())));
+        own.extend(body.node.iter().flat_map(|n| &n.output).map(String::as_str));
+        let mut reads: Vec<&str> = body.output.iter().map(ValueInfoProto::name).collect();
+        for node in &body.node {
+            reads.extend(node.input.iter().map(String::as_str));
+            captured(node, &mut reads);
+        }
+        found.extend(reads.into_iter().filter(|name| !name.is_empty() && !own.contains(name)));
+    }
+}

@@ -1,0 +1,142 @@
+//! Known mistakes: what they are called, and how each is computed on purpose.
+
+use serde::Serialize;
+
+use crate::compare::{Tolerance, compare};
+use crate::reference::Mistake;
+
+/// A mistake that exports of EMO are known to make.
+#[derive(Debug, Clone, Copy)]
+pub struct Cause {
+    /// Stable, kebab-case: what reports call it.
+    pub name: &'static str,
+    pub what: &'static str,
+    /// The changes of a block that are this mistake; none where only structure or weights show it.
+    pub tries: &'static [Mistake],
+}
+
+pub const NOT_EMO: &str = "not-emo";
+pub const UNRUNNABLE: &str = "unrunnable";
+pub const PRECISION: &str = "precision";
+pub const WEIGHTS: &str = "weights";
+pub const OUTPUTS: &str = "outputs-differ";
+pub const UNKNOWN: &str = "unknown";
+pub const NORM_EPSILON: &str = "norm-epsilon";
+pub const TANH_GELU: &str = "tanh-gelu";
+pub const EXCHANGED_QK: &str = "exchanged-qk";
+pub const ATTENTION_SCALE: &str = "attention-scale";
+
+/// Every cause of a failure.
+pub const CAUSES: [Cause; 20] = [
+    Cause { name: UNRUNNABLE, what: "the file breaks a rule without which nothing can run it", tries: &[] },
+    Cause { name: NOT_EMO, what: "the layers along the data path are not those of an EMO", tries: &[] },
+    Cause {
+        name: PRECISION,
+        what: "the file computes in a coarser type than the tolerance demands",
+        tries: &[],
+    },
+    Cause { name: WEIGHTS, what: "the function is EMO's, the weights are not the checkpoint's", tries: &[] },
+    Cause {
+        name: "tiles",
+        what: "windows are contiguous tiles; EMO's are strided grids, (h1 n1) (w1 n2) -> n1 n2 h1 w1",
+        tries: &[Mistake::Tiles],
+    },
+    Cause {
+        name: NORM_EPSILON,
+        what: "a norm's ε is not the published 1e-6",
+        tries: &[
+            Mistake::Epsilon(1e-5),
+            Mistake::Epsilon(1e-3),
+            Mistake::Epsilon(1e-12),
+            Mistake::Epsilon(1e-2),
+        ],
+    },
+    Cause {
+        name: TANH_GELU,
+        what: "GELU by its tanh approximation; EMO's is by erf",
+        tries: &[Mistake::TanhGelu],
+    },
+    Cause {
+        name: "sigmoid-gelu",
+        what: "GELU as x·σ(1.702·x); EMO's is by erf",
+        tries: &[Mistake::SigmoidGelu],
+    },
+    Cause {
+        name: "no-skip",
+        what: "the skip around the depthwise convolution is missing",
+        tries: &[Mistake::NoSkip],
+    },
+    Cause { name: "no-shortcut", what: "the block's shortcut is missing", tries: &[Mistake::NoShortcut] },
+    Cause {
+        name: ATTENTION_SCALE,
+        what: "scores are not scaled by 1/√head_dim before the softmax",
+        tries: &[Mistake::NoScale],
+    },
+    Cause {
+        name: EXCHANGED_QK,
+        what: "queries and keys have changed places",
+        tries: &[Mistake::ExchangedQueriesKeys],
+    },
+    Cause {
+        name: "no-value-activation",
+        what: "the activation behind the value projection is missing",
+        tries: &[Mistake::BareValue],
+    },
+    Cause {
+        name: "no-local-activation",
+        what: "the SiLU behind the depthwise convolution is missing",
+        tries: &[Mistake::BareLocal],
+    },
+    Cause { name: "no-squeeze-excite", what: "the squeeze-excite is missing", tries: &[Mistake::NoGate] },
+    Cause {
+        name: "masked-padding",
+        what: "the softmax leaves out tokens that pad a window; EMO masks nothing",
+        tries: &[Mistake::MaskedPadding],
+    },
+    Cause {
+        name: "late-padding",
+        what: "windows are padded behind the projection to q and k; EMO pads before it",
+        tries: &[Mistake::LatePadding],
+    },
+    Cause { name: "no-attention", what: "the block does not attend", tries: &[Mistake::NoAttention] },
+    Cause {
+        name: OUTPUTS,
+        what: "two files give different outputs, or a file others than were recorded",
+        tries: &[],
+    },
+    Cause { name: UNKNOWN, what: "none of the known mistakes gives what the file gives", tries: &[] },
+];
+
+/// The row of a cause.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static Cause> {
+    CAUSES.iter().find(|cause| cause.name == name)
+}
+
+/// A mistake that gives a file's values.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Explained {
+    pub cause: &'static str,
+    /// The largest error that remains, as a share of the largest value.
+    pub remains: f64,
+}
+
+/// The cause whose outcome is nearest to `found`, if one is within `tolerance` and far nearer than the
+/// truth is, `without`. A mistake that cannot be made has no outcome.
+pub fn explain(
+    found: &[f32],
+    without: f64,
+    tolerance: &Tolerance,
+    outcome: impl Fn(Mistake) -> Option<Vec<f64>>,
+) -> Option<Explained> {
+    /// A mistake explains nothing that is nearly as far from the file as the truth.
+    const NEARER: f64 = 0.25;
+    let tries = CAUSES.iter().flat_map(|cause| cause.tries.iter().map(|&mistake| (cause.name, mistake)));
+    let remains = tries.filter_map(|(cause, mistake)| {
+        let difference = compare(found, &outcome(mistake)?).ok()?;
+        Some(Explained { cause, remains: difference.relative() })
+    });
+    let best = remains.min_by(|a, b| a.remains.total_cmp(&b.remains))?;
+    let bound = tolerance.bound.min(NEARER * without);
+    (best.remains <= bound).then_some(best)
+}

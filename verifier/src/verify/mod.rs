@@ -1,0 +1,373 @@
+//! The verdict on any ONNX file: is it EMO, does it compute EMO, to what accuracy, and if not, from where on.
+//!
+//! Nothing that the file says of itself counts. Its layers are recognised by their shapes, its weights are
+//! recovered from them, and its graph runs in an engine beside [`crate::reference`] with these weights
+//! (*the function*), or with a checkpoint's (*function and weights*).
+
+pub mod against;
+mod blocks;
+pub mod cause;
+pub mod divergence;
+mod form;
+mod judge;
+mod port;
+pub mod probes;
+mod structure;
+mod weights;
+
+use std::path::{Path, PathBuf};
+
+use emo_exporter::models::emo::VARIANTS;
+use emo_exporter::weights::{self as checkpoint, Spec, Weights};
+use emo_proto::file::OnnxFile;
+use emo_proto::{Error, ModelProto, Result};
+use ndarray::{ArrayD, IxDyn};
+use serde::Serialize;
+
+use crate::check::check;
+use crate::claim::{self, Claim};
+use crate::compare::Tolerance;
+use crate::data::Set;
+use crate::finding::{Finding, Severity};
+use crate::infer::{Bindings, infer_file};
+use crate::recognise::{Departure, Recognition, recognise};
+use crate::recover::{Recovered, recover};
+use crate::runtime::Runtime;
+
+use divergence::BlockVerdict;
+pub use form::Form;
+use judge::Judge;
+use port::{Port, logits, probes_of};
+use probes::{Bench, Probe, Probed};
+pub use weights::TensorDifference;
+
+/// What a file is held to.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Where the weights should come from; `None` checks the function alone.
+    pub weights: Option<Spec>,
+    /// `None` takes that of the file's own type.
+    pub tolerance: Option<&'static Tolerance>,
+    /// Inputs to run the file on.
+    pub probes: usize,
+    /// The caller's own inputs, which come first.
+    pub own: Vec<Probe>,
+    /// Pictures, which come next, scaled to the input's size.
+    pub pictures: Vec<PathBuf>,
+    /// Numbers for dimensions that the file leaves open.
+    pub dims: Bindings,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            weights: None,
+            tolerance: None,
+            probes: PROBES,
+            own: Vec::new(),
+            pictures: Vec::new(),
+            dims: Bindings::new(),
+        }
+    }
+}
+
+/// Inputs to run a file on, where nobody says how many.
+pub const PROBES: usize = 8;
+
+/// How a verification ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    Pass,
+    Fail,
+    /// An engine lacks what the file needs, or a part of the file cannot be followed.
+    Undecided,
+}
+
+impl Outcome {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Undecided => "undecided",
+        }
+    }
+}
+
+/// What was found out of the file's weights.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WeightsVerdict {
+    /// What they were held against; `None` where nothing was given.
+    pub against: Option<String>,
+    /// Tensors that are not the checkpoint's.
+    pub differing: Vec<TensorDifference>,
+    /// Norms that are part of the layers beside them.
+    pub folded: Vec<String>,
+    /// Layers whose attention scale is part of q, or missing.
+    pub scales_in_q: Vec<String>,
+    /// What remains open, a sentence each.
+    pub open: Vec<String>,
+}
+
+/// The verdict on a file.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verdict {
+    pub verdict: Outcome,
+    /// `emo-1m`; `None` where the file is no EMO.
+    pub model: Option<&'static str>,
+    /// The tolerance's name.
+    pub tolerance: Option<&'static str>,
+    /// What the tolerance bounds: the largest error as a share of the largest logit.
+    pub bound: Option<f64>,
+    /// Largest error of a logit over all inputs.
+    pub max_abs: Option<f64>,
+    /// The same as a share of the largest logit of its input.
+    pub max_relative: Option<f64>,
+    /// The first block that is wrong: `stage3.1`, or `head`.
+    pub first_divergence: Option<String>,
+    /// One of [`cause::CAUSES`].
+    pub cause: Option<&'static str>,
+    /// What is wrong, or why nothing can be said, in a sentence.
+    pub reason: Option<String>,
+    pub form: Option<Form>,
+    pub opset: Option<i64>,
+    /// The element type of its arithmetic, as the tolerance of that type is called.
+    pub dtype: Option<&'static str>,
+    /// Height and width of the input, in pixels.
+    pub size: Option<(usize, usize)>,
+    /// `None` where it is free.
+    pub batch: Option<usize>,
+    pub classes: Option<usize>,
+    pub runtime: &'static str,
+    /// Where the file leaves the variant that it follows furthest.
+    pub departure: Option<Departure>,
+    pub claim: Option<Claim>,
+    pub weights: Option<WeightsVerdict>,
+    pub probes: Vec<Probed>,
+    /// Every block beside the reference's, where the outputs differ.
+    pub blocks: Vec<BlockVerdict>,
+    pub findings: Vec<Finding>,
+}
+
+impl Verdict {
+    fn new(runtime: &'static str, findings: Vec<Finding>) -> Self {
+        Self {
+            verdict: Outcome::Undecided,
+            model: None,
+            tolerance: None,
+            bound: None,
+            max_abs: None,
+            max_relative: None,
+            first_divergence: None,
+            cause: None,
+            reason: None,
+            form: None,
+            opset: None,
+            dtype: None,
+            size: None,
+            batch: None,
+            classes: None,
+            runtime,
+            departure: None,
+            claim: None,
+            weights: None,
+            probes: Vec::new(),
+            blocks: Vec::new(),
+            findings,
+        }
+    }
+
+    /// What was run, with the logits that the file should give: recorded data for others to hold it to.
+    #[must_use]
+    pub fn sets(&self, model: &ModelProto) -> Vec<Set> {
+        let outputs = model.graph.as_ref().map_or(1, |graph| graph.output.len());
+        let set = |probe: &Probed| {
+            let rows = probe.shape.first().copied().unwrap_or(1).max(1);
+            let logits = probe.truth.iter().map(|&x| x as f32).collect();
+            let logits = ArrayD::from_shape_vec(IxDyn(&[rows, probe.truth.len() / rows]), logits);
+            let recorded = std::iter::once(logits.ok()).chain(std::iter::repeat(None)).take(outputs);
+            Set { name: probe.name.clone(), inputs: vec![probe.input.clone()], outputs: recorded.collect() }
+        };
+        self.probes.iter().filter(|probe| !probe.recorded).map(set).collect()
+    }
+
+    fn undecided(mut self, reason: String) -> Self {
+        (self.verdict, self.reason) = (Outcome::Undecided, Some(reason));
+        self
+    }
+
+    /// Fails with a cause; the finding for reports comes with it unless there is one already.
+    fn fail(mut self, cause: &'static str, block: Option<String>, reason: String) -> Self {
+        self.verdict = Outcome::Fail;
+        if !self.findings.iter().any(|f| f.severity == Severity::Error && f.code == cause) {
+            let place = block.clone().unwrap_or_default();
+            let finding = Finding {
+                code: cause,
+                severity: Severity::Error,
+                place,
+                message: reason.clone(),
+                file: None,
+            };
+            self.findings.insert(0, finding);
+        }
+        (self.cause, self.first_divergence, self.reason) = (Some(cause), block, Some(reason));
+        self
+    }
+}
+
+/// Judges `file`, which lies in `folder`.
+///
+/// # Errors
+/// The request is wrong: the weights cannot be read or are another model's, an input has another shape.
+pub fn verify(
+    file: &OnnxFile,
+    folder: Option<&Path>,
+    request: &Request,
+    runtime: &dyn Runtime,
+) -> Result<Verdict> {
+    let findings = check(file, folder);
+    let mut verdict = Verdict::new(runtime.name(), findings);
+    if let Some(finding) = verdict.findings.iter().find(|f| f.severity == Severity::Error && stops(f.code)) {
+        let (block, reason) = (finding.place.clone(), finding.message.clone());
+        return Ok(verdict.fail(cause::UNRUNNABLE, None, format!("{block}: {reason}")));
+    }
+    let Some(port) = Port::of(&file.model, &request.dims) else {
+        return Ok(not_image(verdict, file, &request.dims));
+    };
+    let inference = infer_file(file, &port.bindings);
+    let recognition = match recognise(&inference) {
+        Ok(recognition) => recognition,
+        Err(departure) => return Ok(departed(verdict, departure)),
+    };
+    let own = form::own_tolerance(&inference, &recognition);
+    let stored = form::stored_tolerance(&file.model, own);
+    let tolerance = request.tolerance.unwrap_or(stored);
+    let fair = if tolerance.bound < stored.bound { stored } else { tolerance };
+    verdict.model = Some(recognition.variant.name);
+    verdict.form = Some(form::form(&inference));
+    verdict.opset = file
+        .model
+        .opset_import
+        .iter()
+        .find(|s| s.domain().is_empty())
+        .map(emo_proto::OperatorSetIdProto::version);
+    verdict.dtype = Some(own.name);
+    (verdict.size, verdict.batch, verdict.classes) = (Some(port.size), port.batch, Some(recognition.classes));
+    (verdict.tolerance, verdict.bound) = (Some(tolerance.name), Some(tolerance.bound));
+    verdict.claim = Some(claim::check(&file.model, &inference, recognition.variant.name));
+
+    let recovered = match recover(file, &inference, &recognition) {
+        Ok(recovered) => recovered,
+        Err(error) => return Ok(verdict.undecided(format!("its weights cannot be read: {error}"))),
+    };
+    let Some(output) = logits(file, &inference, &port, recognition.classes) else {
+        return Ok(verdict.undecided("expected an output [N, classes], found none".to_owned()));
+    };
+    let seen = structure::mistakes(&inference, &recognition, &recovered);
+    verdict.findings.splice(0..0, seen.iter().map(|seen| seen.finding.clone()));
+    let expected = request.weights.as_ref().map(|spec| load(spec, &recognition)).transpose()?;
+    let differing = match &expected {
+        Some(expected) => {
+            weights::compare(recognition.variant, recognition.classes, &recovered.weights, expected, fair)?
+        }
+        None => Vec::new(),
+    };
+    verdict.weights = Some(describe_weights(&recovered, expected.as_ref(), differing));
+
+    let probes = probes_of(request, &port)?;
+    let bench =
+        Bench { file, input: &port.name, output: &output, classes: recognition.classes, runtime, tolerance };
+    let (inference, recognition) = (&inference, &recognition);
+    let judge = Judge { file, port: &port, inference, recognition, bench, fair, own, seen: &seen };
+    judge.judge(verdict, &recovered, expected.as_ref(), &probes)
+}
+
+/// Whether an error of this code keeps engines from running the file; the others are of its form.
+fn stops(code: &str) -> bool {
+    const FORMAL: [&str; 10] = [
+        // Engines sort for themselves; a cycle keeps them from it.
+        "out-of-order",
+        "graph-unnamed",
+        "metadata-duplicate",
+        "ir-version-missing",
+        "initializer-no-input",
+        "opset-duplicate",
+        "wrong-declaration",
+        "wrong-default",
+        "attribute-untyped",
+        "unknown-attribute",
+    ];
+    !FORMAL.contains(&code)
+}
+
+fn load(spec: &Spec, recognition: &Recognition) -> Result<Weights> {
+    let (variant, classes) = (recognition.variant, recognition.classes);
+    Weights::load(spec, &variant.parameters(classes)).map_err(|error| {
+        let Spec::File(path) = spec else { return error };
+        let others = VARIANTS.iter().filter(|v| v.name != variant.name);
+        match others.into_iter().find(|other| checkpoint::fits(path, &other.parameters(classes))) {
+            Some(other) => Error::new(format!(
+                "expected weights of {}, which the file is, found those of {}",
+                variant.name, other.name
+            ))
+            .at(path.display()),
+            None => error,
+        }
+    })
+}
+
+fn departed(mut verdict: Verdict, departure: Departure) -> Verdict {
+    let Departure { variant, matched, layers, reason } = &departure;
+    let reason = format!("{matched} of {layers} layers are those of {variant}; then {reason}");
+    verdict.departure = Some(departure);
+    verdict.fail(cause::NOT_EMO, None, reason)
+}
+
+/// A file without an image input: not EMO, as its layers tell too.
+fn not_image(verdict: Verdict, file: &OnnxFile, dims: &Bindings) -> Verdict {
+    let inference = infer_file(file, dims);
+    match recognise(&inference) {
+        Err(departure) => departed(verdict, departure),
+        Ok(_) => verdict.undecided("expected one input [N, 3, H, W], found another interface".to_owned()),
+    }
+}
+
+fn describe_weights(
+    recovered: &Recovered,
+    expected: Option<&Weights>,
+    differing: Vec<TensorDifference>,
+) -> WeightsVerdict {
+    let mut open = Vec::new();
+    if expected.is_none() {
+        open.push(
+            "no weights were checked: any weights in this function pass; give --weights to check them"
+                .to_owned(),
+        );
+        if !recovered.folded.is_empty() {
+            open.push(format!(
+                "{} norms are folded: their statistics and ε cannot be told from the weights that they are part of",
+                recovered.folded.len()
+            ));
+        }
+        if !recovered.halves_in_weights.is_empty() {
+            open.push(format!(
+                "{} halves of GELUs are part of the weights behind them or left out, which cannot be told apart",
+                recovered.halves_in_weights.len()
+            ));
+        }
+        if !recovered.scales_in_q.is_empty() {
+            open.push(format!(
+                "{} attention scales are part of q's weights or left out, which cannot be told apart",
+                recovered.scales_in_q.len()
+            ));
+        }
+    }
+    WeightsVerdict {
+        against: expected.map(|weights| weights.origin().to_string()),
+        differing,
+        folded: recovered.folded.clone(),
+        scales_in_q: recovered.scales_in_q.clone(),
+        open,
+    }
+}

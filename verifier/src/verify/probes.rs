@@ -1,0 +1,153 @@
+//! A file in an engine beside the reference, input by input.
+
+use std::sync::mpsc;
+use std::thread;
+
+use emo_exporter::weights::formula;
+use emo_proto::file::OnnxFile;
+use ndarray::{Array4, ArrayD, Axis, IxDyn};
+use serde::Serialize;
+
+use crate::compare::{Difference, Tolerance, compare, top, top1};
+use crate::probe::probes as table;
+use crate::reference::Reference;
+use crate::runtime::{Concrete, Failure, Runtime};
+
+/// An input that a file is run on.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// As reports name it: `formula 0`, `ramp`.
+    pub name: String,
+    /// [N, 3, H, W]
+    pub input: ArrayD<f32>,
+    /// The logits that somebody recorded for it, which the file is held to as well.
+    pub recorded: Option<ArrayD<f32>>,
+}
+
+/// An engine's answer beside the reference's.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Probed {
+    pub name: String,
+    /// Of the input, `[N, 3, H, W]`.
+    pub shape: Vec<usize>,
+    /// `None` where the engine's answer has no measure: it is of another size, or not finite.
+    #[serde(flatten)]
+    pub difference: Option<Difference>,
+    /// Images whose largest logit agrees, of how many.
+    pub top1: (usize, usize),
+    /// The same of the five largest.
+    pub top5: (usize, usize),
+    pub holds: bool,
+    /// Whether the truth is a recorded one and not the reference's.
+    pub recorded: bool,
+    /// Why there is no measure.
+    pub reason: Option<String>,
+    /// The logits that the file should give, row-major.
+    #[serde(skip)]
+    pub truth: Vec<f64>,
+    /// What it was run on.
+    #[serde(skip)]
+    pub input: ArrayD<f32>,
+}
+
+/// A file's ports and what it is held to.
+#[derive(Clone, Copy)]
+pub struct Bench<'a> {
+    pub file: &'a OnnxFile,
+    pub input: &'a str,
+    pub output: &'a str,
+    pub classes: usize,
+    pub runtime: &'a dyn Runtime,
+    pub tolerance: &'a Tolerance,
+}
+
+impl Bench<'_> {
+    /// The file on every probe, beside the reference; the two run side by side, and inputs of one shape share
+    /// a plan.
+    ///
+    /// # Errors
+    /// The engine does not take the file.
+    pub fn run(&self, reference: &Reference, probes: &[Probe]) -> Result<Vec<Probed>, Failure> {
+        thread::scope(|scope| {
+            let (send, truths) = mpsc::sync_channel::<Vec<f64>>(probes.len());
+            scope.spawn(move || {
+                for probe in probes {
+                    let Some(input) = map(&probe.input) else { return };
+                    // Image by image: none depends on another, and the maps of one are large enough.
+                    let images = input.axis_chunks_iter(Axis(0), 1);
+                    let truth = images.flat_map(|image| reference.forward(image.to_owned())).collect();
+                    // Nobody waits once the engine has failed.
+                    if send.send(truth).is_err() {
+                        return;
+                    }
+                }
+            });
+            let mut answers = Vec::with_capacity(probes.len());
+            for run in probes.chunk_by(|a, b| a.input.shape() == b.input.shape()) {
+                let shape = run[0].input.shape().to_vec();
+                let concrete = Concrete::new(self.file, &[(self.input.to_owned(), shape)])?;
+                let mut session =
+                    self.runtime.ready(&concrete, &[self.input.to_owned()], &[self.output.to_owned()])?;
+                drop(concrete);
+                for probe in run {
+                    let outputs = session.run(std::slice::from_ref(&probe.input))?;
+                    answers.push(outputs.into_iter().flatten().collect::<Vec<f32>>());
+                }
+            }
+            let judged = probes.iter().zip(answers).zip(truths);
+            let rows = judged.flat_map(|((probe, answer), truth)| {
+                let recorded = probe.recorded.as_ref().map(|logits| {
+                    let name = format!("{}, recorded", probe.name);
+                    Probed {
+                        recorded: true,
+                        ..self.judge(name, probe, &answer, logits.iter().map(|&x| f64::from(x)).collect())
+                    }
+                });
+                std::iter::once(self.judge(probe.name.clone(), probe, &answer, truth)).chain(recorded)
+            });
+            Ok(rows.collect())
+        })
+    }
+
+    fn judge(&self, name: String, probe: &Probe, answer: &[f32], truth: Vec<f64>) -> Probed {
+        let measured = compare(answer, &truth);
+        let difference = measured.as_ref().ok().copied();
+        Probed {
+            name,
+            shape: probe.input.shape().to_vec(),
+            difference,
+            top1: top1(answer, &truth, self.classes),
+            top5: top(5, answer, &truth, self.classes),
+            holds: difference.is_some_and(|d| self.tolerance.admits(&d)),
+            reason: measured.err().map(|e| e.to_string()),
+            recorded: false,
+            truth,
+            input: probe.input.clone(),
+        }
+    }
+}
+
+/// An input as the reference takes it.
+#[must_use]
+pub fn map(input: &ArrayD<f32>) -> Option<Array4<f64>> {
+    let shape: [usize; 4] = input.shape().try_into().ok()?;
+    Array4::from_shape_vec(shape, input.iter().map(|&x| f64::from(x)).collect()).ok()
+}
+
+/// `count` probes for images of `size`: the table's, then more noise. `batch` is how many images a run takes;
+/// where it is free, the table's own.
+#[must_use]
+pub fn probes(count: usize, batch: Option<usize>, size: (usize, usize)) -> Vec<Probe> {
+    /// The table's seeds are smaller.
+    const SEEDS: u64 = 16;
+    let shape = [batch.unwrap_or(1), 3, size.0, size.1];
+    let probe = |name: String, shape: [usize; 4], elements: Vec<f32>| Probe {
+        name,
+        input: ArrayD::from_shape_vec(IxDyn(&shape), elements).expect("a probe fills its shape"),
+        recorded: None,
+    };
+    let noise = (SEEDS..).map(|seed| probe(format!("noise-{seed}"), shape, formula::input(&shape, seed)));
+    let table = table(shape, batch.is_none())
+        .map(|(row, shape)| probe(row.name.to_owned(), shape, (row.fill)(&shape)));
+    table.chain(noise).take(count).collect()
+}

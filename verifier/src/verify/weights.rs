@@ -1,0 +1,370 @@
+//! A file's weights against a checkpoint's, layer by layer.
+//!
+//! What a file folds is compared as folded products, so that both sides are what a layer does to its input: the
+//! rows of a convolution times the batch norm behind it, the columns times the norm before it. Rounding alone
+//! may part them: a change too small for any output to show is found all the same.
+
+use emo_exporter::models::emo::{NORM_EPSILON, Norm, Variant};
+use emo_exporter::weights::Weights;
+use emo_proto::Result;
+use serde::Serialize;
+
+use super::cause;
+use super::structure::block_of;
+use crate::compare::{BFLOAT16, FLOAT16, INT8, Tolerance};
+use crate::recognise::{Layer, layers};
+
+/// A tensor that is not the checkpoint's.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TensorDifference {
+    /// Its name in the checkpoint: `stage3.1.qk.conv.weight`.
+    pub tensor: String,
+    pub block: String,
+    /// The largest difference of an element, as a share of the largest element.
+    pub largest: f64,
+    /// What is different, where it is known.
+    pub what: String,
+    pub cause: &'static str,
+}
+
+/// Every tensor that is not the checkpoint's, in the order of the network.
+///
+/// `stored` is the type that the file's weights are in: rounding to it is no difference.
+///
+/// # Errors
+/// A tensor is missing or has another shape than the variant's.
+pub fn compare(
+    variant: &Variant,
+    classes: usize,
+    found: &Weights,
+    expected: &Weights,
+    stored: &Tolerance,
+) -> Result<Vec<TensorDifference>> {
+    let layers = layers(variant, classes);
+    let pair = linear_pair(&layers);
+    let mut differences = Vec::new();
+    for (index, layer) in layers.iter().enumerate() {
+        let map = |weights: &Weights, epsilon| Map::of(&layers, index, weights, epsilon);
+        let (f, e) = (map(found, NORM_EPSILON)?, map(expected, NORM_EPSILON)?);
+        let innocent = match pair {
+            Some((first, second)) if index == first || index == second => {
+                product(&layers, first, second, found)?
+                    .equals(&product(&layers, first, second, expected)?, stored)
+                    || backwards(&layers, (first, second), index, found, expected, stored)?
+            }
+            _ => false,
+        };
+        if innocent || f.equals(&e, stored) {
+            continue;
+        }
+        // The checkpoint under another ε, folded, is a norm's mistake and no weight's.
+        let folded_epsilon = [1e-5, 1e-3, 1e-2].into_iter().find_map(|epsilon| {
+            let other = map(expected, epsilon).ok()?;
+            f.equals(&other, stored).then_some(epsilon)
+        });
+        differences.push(f.difference(layer, &e, stored, folded_epsilon));
+    }
+    Ok(differences)
+}
+
+/// Two layers between which stands a batch norm and nothing else: it may be folded into either.
+fn linear_pair(layers: &[Layer]) -> Option<(usize, usize)> {
+    let second = layers.iter().position(|layer| layer.name == "stage1.0.v.conv")?;
+    Some((second.checked_sub(1)?, second))
+}
+
+/// Whether one of the pair's layers is the checkpoint's if the norm between them went into the first.
+fn backwards(
+    layers: &[Layer],
+    (first, second): (usize, usize),
+    index: usize,
+    found: &Weights,
+    expected: &Weights,
+    stored: &Tolerance,
+) -> Result<bool> {
+    let with_norm = |weights: &Weights| -> Result<Map> {
+        let mut map = Map::bare(&layers[first], weights)?;
+        if let Some(site) = norm_before(layers, second) {
+            map.precede(&Affine::of(weights, &site.name, site.kind, NORM_EPSILON)?);
+        }
+        Ok(map)
+    };
+    if !with_norm(found)?.equals(&with_norm(expected)?, stored) {
+        return Ok(false);
+    }
+    let second = &layers[second];
+    Ok(index == first || Map::bare(second, found)?.equals(&Map::bare(second, expected)?, stored))
+}
+
+/// What a layer does to its input, with the norms that may be part of it: y = W·x + b.
+struct Map {
+    rows: usize,
+    columns: usize,
+    /// Taps of the kernel.
+    taps: usize,
+    /// `[rows, columns, taps]`
+    weight: Vec<f64>,
+    bias: Vec<f64>,
+    /// The sum of the magnitudes that an element of the bias is the sum of.
+    bias_magnitude: Vec<f64>,
+    /// The same of the weights, where these are products of matrices.
+    weight_magnitude: Vec<f64>,
+}
+
+/// Scale and shift of a norm for each channel, with the magnitude of the shift's terms.
+struct Affine {
+    scale: Vec<f64>,
+    shift: Vec<f64>,
+    magnitude: Vec<f64>,
+}
+
+impl Affine {
+    fn of(weights: &Weights, name: &str, kind: Norm, epsilon: f64) -> Result<Self> {
+        let get = |entry: &str| weights.require(&format!("{name}.{entry}"))?.f64s();
+        match kind {
+            Norm::Layer => {
+                let shift = get("norm.bias")?;
+                let magnitude = shift.iter().map(|x| x.abs()).collect();
+                Ok(Self { scale: get("norm.weight")?, shift, magnitude })
+            }
+            Norm::Batch => {
+                let (scale, shift) = (get("weight")?, get("bias")?);
+                let (mean, variance) = (get("running_mean")?, get("running_var")?);
+                let scale: Vec<f64> =
+                    scale.iter().zip(&variance).map(|(s, v)| s / (v + epsilon).sqrt()).collect();
+                let moved: Vec<f64> = scale.iter().zip(&mean).map(|(s, m)| s * m).collect();
+                let magnitude = shift.iter().zip(&moved).map(|(t, m)| t.abs() + m.abs()).collect();
+                let shift = shift.iter().zip(&moved).map(|(t, m)| t - m).collect();
+                Ok(Self { scale, shift, magnitude })
+            }
+        }
+    }
+}
+
+impl Map {
+    fn of(layers: &[Layer], index: usize, weights: &Weights, epsilon: f64) -> Result<Self> {
+        let layer = &layers[index];
+        let mut map = Self::bare(layer, weights)?;
+        if let Some(site) = norm_before(layers, index) {
+            map.follow(&Affine::of(weights, &site.name, site.kind, epsilon)?);
+        }
+        if let Some(site) = layer.norm.as_ref().filter(|site| is_own(layer, &site.name)) {
+            map.precede(&Affine::of(weights, &site.name, site.kind, epsilon)?);
+        }
+        Ok(map)
+    }
+
+    /// Without any norm.
+    fn bare(layer: &Layer, weights: &Weights) -> Result<Self> {
+        let shape = layer.shape;
+        let (rows, columns, taps) = (shape.outputs, shape.inputs, shape.kernel * shape.kernel);
+        let weight = weights.require(&format!("{}.weight", layer.name))?.f64s()?;
+        let bias = match layer.bias {
+            true => weights.require(&format!("{}.bias", layer.name))?.f64s()?,
+            false => vec![0.0; rows],
+        };
+        let bias_magnitude = bias.iter().map(|x| x.abs()).collect();
+        let weight_magnitude = weight.iter().map(|x| x.abs()).collect();
+        Ok(Self { rows, columns, taps, weight, bias, bias_magnitude, weight_magnitude })
+    }
+
+    /// Behind a norm: W·(s·x + t) + b.
+    fn follow(&mut self, norm: &Affine) {
+        for row in 0..self.rows {
+            for column in 0..self.columns {
+                let w = &mut self.weight[row * self.columns + column];
+                self.bias[row] += *w * norm.shift[column];
+                self.bias_magnitude[row] += w.abs() * norm.magnitude[column];
+                *w *= norm.scale[column];
+                self.weight_magnitude[row * self.columns + column] = w.abs();
+            }
+        }
+    }
+
+    /// Before a norm: s·(W·x + b) + t.
+    fn precede(&mut self, norm: &Affine) {
+        let length = self.columns * self.taps;
+        for row in 0..self.rows {
+            let scale = norm.scale[row];
+            for i in row * length..(row + 1) * length {
+                self.weight[i] *= scale;
+                self.weight_magnitude[i] *= scale.abs();
+            }
+            self.bias[row] = self.bias[row] * scale + norm.shift[row];
+            self.bias_magnitude[row] = self.bias_magnitude[row] * scale.abs() + norm.magnitude[row];
+        }
+    }
+
+    /// Whether rounding alone parts the two.
+    fn equals(&self, other: &Self, stored: &Tolerance) -> bool {
+        self.first_difference(other, stored).is_none()
+    }
+
+    fn first_difference(&self, other: &Self, stored: &Tolerance) -> Option<Part> {
+        let weights = Slack::of(stored, &other.weight);
+        let biases = Slack::of(stored, &other.bias);
+        let part = |a: &[f64], b: &[f64], m: &[f64], n: &[f64], slack: Slack| {
+            let mut elements = a.iter().zip(b).zip(m.iter().zip(n));
+            elements.any(|((a, b), (m, n))| (a - b).abs() > slack.admits(m.max(*n)))
+        };
+        if part(&self.weight, &other.weight, &self.weight_magnitude, &other.weight_magnitude, weights) {
+            Some(Part::Weight)
+        } else if part(&self.bias, &other.bias, &self.bias_magnitude, &other.bias_magnitude, biases) {
+            Some(Part::Bias)
+        } else {
+            None
+        }
+    }
+
+    /// Tells a difference that is there.
+    fn difference(
+        &self,
+        layer: &Layer,
+        expected: &Self,
+        stored: &Tolerance,
+        epsilon: Option<f64>,
+    ) -> TensorDifference {
+        let part = self.first_difference(expected, stored).unwrap_or(Part::Weight);
+        let (found, truth, entry) = match part {
+            Part::Weight => (&self.weight, &expected.weight, "weight"),
+            Part::Bias => (&self.bias, &expected.bias, "bias"),
+        };
+        let peak = truth.iter().fold(0.0, |peak: f64, x| peak.max(x.abs()));
+        let largest = found.iter().zip(truth).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / peak;
+        let (cause, what) = match (epsilon, layer.attention.map(|_| self.halves()), expected.halves()) {
+            (Some(epsilon), ..) => (
+                cause::NORM_EPSILON,
+                format!("the norm that is folded into it has ε = {epsilon:.0e}, not 1e-6"),
+            ),
+            // Up to the attention scale, which is taken for a part of q.
+            (_, Some((q, k)), (eq, ek)) if proportional(q, ek) && proportional(k, eq) => {
+                (cause::EXCHANGED_QK, "queries and keys have changed places".to_owned())
+            }
+            (_, Some((q, k)), (eq, ek)) if near(k, ek) && ratio(q, eq).is_some() => {
+                let ratio = ratio(q, eq).unwrap_or(1.0);
+                (
+                    cause::ATTENTION_SCALE,
+                    format!("queries are {ratio:.4} times the checkpoint's: no 1/√head_dim"),
+                )
+            }
+            _ => (cause::WEIGHTS, self.describe(expected, found, truth)),
+        };
+        TensorDifference {
+            tensor: format!("{}.{entry}", layer.name),
+            block: block_of(&layer.name),
+            largest,
+            what,
+            cause,
+        }
+    }
+
+    /// The rows of q and of k.
+    fn halves(&self) -> (&[f64], &[f64]) {
+        self.weight.split_at(self.weight.len() / 2)
+    }
+
+    fn describe(&self, expected: &Self, found: &[f64], truth: &[f64]) -> String {
+        if let Some(ratio) = ratio(found, truth) {
+            return format!("all elements are {ratio:.6} times the checkpoint's");
+        }
+        if near(&self.transposed(), &expected.weight) {
+            return "its kernels are transposed".to_owned();
+        }
+        let differing =
+            found.iter().zip(truth).filter(|(a, b)| (*a - *b).abs() > 1e-6 * a.abs().max(b.abs()));
+        format!("{} of {} elements differ", differing.count(), truth.len())
+    }
+
+    /// Kernels with rows for columns.
+    fn transposed(&self) -> Vec<f64> {
+        let side = self.taps.isqrt();
+        let kernel = |k: &[f64]| (0..self.taps).map(|i| k[i % side * side + i / side]).collect::<Vec<_>>();
+        self.weight.chunks(self.taps).flat_map(kernel).collect()
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Weight,
+    Bias,
+}
+
+/// How far an element may be from the checkpoint's.
+#[derive(Debug, Clone, Copy)]
+struct Slack {
+    relative: f64,
+    absolute: f64,
+}
+
+impl Slack {
+    /// Folding rounds in f32, a handful of times. What is stored apart is rounded apart: a weight, a norm's scale
+    /// and the root of its variance, a product of which is off by two and a half roundings at most.
+    fn of(stored: &Tolerance, values: &[f64]) -> Self {
+        const FOLDED: f64 = 16.0 / (1 << 24) as f64;
+        let peak = values.iter().fold(0.0, |peak: f64, x| peak.max(x.abs()));
+        let (relative, absolute) = match stored.name {
+            name if name == FLOAT16.name => (3.0 / (1 << 11) as f64, 1.0 / (1 << 24) as f64),
+            name if name == BFLOAT16.name => (3.0 / (1 << 8) as f64, 0.0),
+            // A step is a share of the range.
+            name if name == INT8.name => (FOLDED, 2.0 * peak / 255.0),
+            _ => (FOLDED, 0.0),
+        };
+        Self { relative: relative.max(FOLDED), absolute }
+    }
+
+    fn admits(self, magnitude: f64) -> f64 {
+        self.relative * magnitude + self.absolute
+    }
+}
+
+/// As good as equal, whatever the type: for telling what a difference is.
+fn near(a: &[f64], b: &[f64]) -> bool {
+    const SHARE: f64 = 2e-2;
+    let peak = b.iter().fold(0.0, |peak: f64, x| peak.max(x.abs()));
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= SHARE * peak)
+}
+
+/// The factor that all elements of `a` are of `b`'s, if there is one and it is not 1.
+fn ratio(a: &[f64], b: &[f64]) -> Option<f64> {
+    let (product, power) = a.iter().zip(b).fold((0.0, 0.0), |(ab, bb), (a, b)| (ab + a * b, bb + b * b));
+    let ratio = product / power;
+    let scaled: Vec<f64> = b.iter().map(|b| b * ratio).collect();
+    (ratio.is_finite() && (ratio - 1.0).abs() > 1e-3 && near(a, &scaled)).then_some(ratio)
+}
+
+fn proportional(a: &[f64], b: &[f64]) -> bool {
+    near(a, b) || ratio(a, b).is_some()
+}
+
+/// The norm that stands before a layer in its block, or before the head.
+fn norm_before(layers: &[Layer], index: usize) -> Option<&crate::recognise::NormSite> {
+    let block = block_of(&layers[index].name);
+    let name = if block == "head" { "norm".to_owned() } else { format!("{block}.norm") };
+    let reads = ["v.conv", "qk.conv", "head"].iter().any(|end| layers[index].name.ends_with(end));
+    layers[..index].iter().filter_map(|layer| layer.norm.as_ref()).find(|site| reads && site.name == name)
+}
+
+/// Whether a norm belongs to the layer that it stands behind, and not to the next block.
+fn is_own(layer: &Layer, norm: &str) -> bool {
+    let parent = |name: &str| name.rsplit_once('.').map(|(parent, _)| parent.to_owned());
+    parent(&layer.name) == parent(norm) || layer.name == "stage0.0.convs.0.0"
+}
+
+/// Two layers with a norm between them as one.
+fn product(layers: &[Layer], first: usize, second: usize, weights: &Weights) -> Result<Map> {
+    let (second, first) =
+        (Map::of(layers, second, weights, NORM_EPSILON)?, Map::of(layers, first, weights, NORM_EPSILON)?);
+    let (rows, inner, columns) = (second.rows, second.columns, first.columns);
+    let (mut weight, mut magnitude) = (vec![0.0; rows * columns], vec![0.0; rows * columns]);
+    for row in 0..rows {
+        for i in 0..inner {
+            let w = second.weight[row * inner + i];
+            for column in 0..columns {
+                let term = w * first.weight[i * columns + column];
+                weight[row * columns + column] += term;
+                magnitude[row * columns + column] += term.abs();
+            }
+        }
+    }
+    Ok(Map { rows, columns, taps: 1, weight, weight_magnitude: magnitude, ..second })
+}

@@ -1,0 +1,166 @@
+//! `emo check FILE…`: whether ONNX files are well formed, and what is odd about them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use clap::ValueEnum;
+use emo_proto::file::{OnnxFile, open};
+use emo_verifier::check::{UNDECIDED, check, checks};
+use emo_verifier::finding::{Finding, Severity};
+use emo_verifier::report::{Report, Subject};
+use serde_json::{Value, json};
+
+use super::files::{each, expand};
+use super::formats::Format;
+use super::{Outcome, Verdict};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// ONNX files, or patterns of files: 'models/**/*.onnx'
+    #[arg(required_unless_present = "list", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Codes to leave out
+    #[arg(long, value_name = "CODE", num_args = 1.., value_delimiter = ',')]
+    allow: Vec<String>,
+    /// What makes exit code 1 besides errors
+    #[arg(long, value_enum)]
+    deny: Vec<Deny>,
+    /// List every code with what it stands for
+    #[arg(long, conflicts_with = "files")]
+    list: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Deny {
+    /// What is legal and most likely a mistake
+    Warnings,
+}
+
+/// A file that is no ONNX model.
+const UNREADABLE: &str = "unreadable";
+
+/// A file and what was found in it.
+struct Checked {
+    name: String,
+    findings: Vec<Finding>,
+    verdict: Verdict,
+}
+
+pub fn run(args: &Args) -> Outcome {
+    if args.list {
+        return Ok((list(), Verdict::Holds));
+    }
+    args.allow.iter().try_for_each(|code| known(code))?;
+    let files = expand(&args.files)?;
+    let checked = each(&files, |file| Ok(judge(file, args)))?;
+    let report = Report { command: "check", subjects: checked.iter().map(Checked::subject).collect() };
+    let text = args.format.write(&report, || {
+        let mut documents: Vec<Value> = checked.iter().map(Checked::document).collect();
+        if documents.len() == 1 { documents.remove(0) } else { Value::Array(documents) }
+    })?;
+    let worst = checked.iter().map(|file| file.verdict).max_by_key(|verdict| match verdict {
+        Verdict::Holds => 0,
+        Verdict::Undecidable => 1,
+        Verdict::Fails => 2,
+        Verdict::Invalid => 3,
+    });
+    Ok((text, worst.unwrap_or(Verdict::Holds)))
+}
+
+fn judge(path: &Path, args: &Args) -> Checked {
+    let name = path.display().to_string();
+    let mut findings = match open(path) {
+        Ok(file) => {
+            let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+            let findings = check(&file, Some(folder));
+            // A large graph takes a while to fall apart, and the process ends soon.
+            let OnnxFile { model, .. } = file;
+            std::mem::forget(model);
+            findings
+        }
+        Err(error) => vec![unreadable(&error.to_string(), &name)],
+    };
+    findings.retain(|finding| !args.allow.iter().any(|code| code == finding.code));
+    findings.iter_mut().for_each(|finding| finding.file = Some(name.clone()));
+    let denied = |severity| match severity {
+        Severity::Error => true,
+        Severity::Warning => args.deny.contains(&Deny::Warnings),
+        Severity::Note => false,
+    };
+    let has = |code: &str| findings.iter().any(|finding| finding.code == code);
+    let verdict = match findings.iter().any(|finding| denied(finding.severity)) {
+        true if has(UNREADABLE) => Verdict::Invalid,
+        true => Verdict::Fails,
+        false if has(UNDECIDED) => Verdict::Undecidable,
+        false => Verdict::Holds,
+    };
+    Checked { name, findings, verdict }
+}
+
+fn unreadable(why: &str, name: &str) -> Finding {
+    let message = why.trim_start_matches(&format!("{name}: ")).to_owned();
+    Finding { code: UNREADABLE, severity: Severity::Error, place: String::new(), message, file: None }
+}
+
+/// A code that no check has would be left out for nothing.
+fn known(code: &str) -> anyhow::Result<()> {
+    if checks().any(|check| check.code == code) {
+        return Ok(());
+    }
+    Err(anyhow!("--allow: expected a code that a check has, found {code}; emo check --list has all"))
+}
+
+/// The table of checks, for people.
+fn list() -> String {
+    let mut rows: Vec<_> = checks().collect();
+    rows.sort_by_key(|check| std::cmp::Reverse(check.severity));
+    let code = rows.iter().map(|check| check.code.len()).max().unwrap_or(0);
+    rows.iter().map(|c| format!("{:7}  {:code$}  {}\n", c.severity.name(), c.code, c.what)).collect()
+}
+
+impl Checked {
+    fn subject(&self) -> Subject {
+        Subject {
+            name: self.name.clone(),
+            headline: self.headline(),
+            findings: self.findings.clone(),
+            ..Subject::default()
+        }
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == severity).count()
+    }
+
+    fn headline(&self) -> String {
+        let counted = [Severity::Error, Severity::Warning, Severity::Note].map(|severity| {
+            let (n, name) = (self.count(severity), severity.name());
+            (n > 0).then(|| format!("{n} {name}{}", if n == 1 { "" } else { "s" }))
+        });
+        let counted: Vec<_> = counted.into_iter().flatten().collect();
+        if counted.is_empty() { "nothing found".to_owned() } else { counted.join(", ") }
+    }
+
+    fn document(&self) -> Value {
+        json!({
+            "schema": "emo.check/1",
+            "file": self.name,
+            "verdict": self.word(),
+            "errors": self.count(Severity::Error),
+            "warnings": self.count(Severity::Warning),
+            "notes": self.count(Severity::Note),
+            "findings": self.findings,
+        })
+    }
+
+    fn word(&self) -> &'static str {
+        match self.verdict {
+            Verdict::Holds => "pass",
+            Verdict::Fails => "fail",
+            Verdict::Invalid => "unreadable",
+            Verdict::Undecidable => "undecided",
+        }
+    }
+}
