@@ -70,7 +70,11 @@ impl Report<'_> {
     fn interface(&self) -> String {
         let batch = self.identity.batch.map_or("batch".to_owned(), |n| n.to_string());
         let (height, width) = self.identity.size;
-        format!("input [{batch}, 3, {height}, {width}] → logits [{batch}, {}]", self.identity.classes)
+        let classes = self.identity.classes;
+        match self.identity.image {
+            true => format!("image [{batch}, {height}, {width}, 3] of bytes → logits [{batch}, {classes}]"),
+            false => format!("input [{batch}, 3, {height}, {width}] → logits [{batch}, {classes}]"),
+        }
     }
 
     /// The counts of the file, stage by stage, beside the published ones.
@@ -159,8 +163,19 @@ impl Report<'_> {
 
     /// The same as fields.
     pub fn fields(&self) -> Value {
-        let Identity { variant, profile, opset, ir_version, batch, size, classes, weights, rewrites } =
-            self.identity;
+        let Identity {
+            variant,
+            profile,
+            opset,
+            ir_version,
+            batch,
+            size,
+            classes,
+            image,
+            half,
+            weights,
+            rewrites,
+        } = self.identity;
         let folds: Vec<Value> = rewrites
             .iter()
             .map(|r| {
@@ -182,6 +197,8 @@ impl Report<'_> {
             "batch": batch,
             "size": [size.0, size.1],
             "classes": classes,
+            "dtype": if *half { "f16" } else { "f32" },
+            "image_input": image,
             "weights": weights,
             "nodes": self.audit.nodes,
             "highest_rank": self.audit.highest_rank,
