@@ -39,6 +39,8 @@ pub mod ops;
 pub mod paper;
 pub mod plot;
 pub mod probe;
+#[cfg(feature = "engines")]
+pub mod range;
 pub mod real;
 pub mod recognise;
 pub mod recover;

@@ -1,10 +1,14 @@
 //! Whether the values of a network fit float16: each tensor's range, taken from a run in f32.
 
+use std::collections::HashSet;
+
+use emo_proto::file::OnnxFile;
+use emo_proto::tensor::Tensor;
 use emo_proto::{Error, Result};
 use ndarray::ArrayD;
 use serde::Serialize;
 
-use crate::runtime::{Concrete, Runtime};
+use crate::runtime::Runtime;
 
 /// The largest float16, 65504; beyond it a value becomes infinite.
 pub const LARGEST: f64 = 65504.0;
@@ -42,21 +46,29 @@ impl Range {
     }
 }
 
-/// The ranges of the values called `names` while the f32 graph computes `inputs`, each a name and
-/// what it holds.
+/// The ranges of those tensors of an f32 file that `wanted` names: weights as they are stored, and what the
+/// nodes of the main graph write while they compute `input`, the one input's elements.
 ///
 /// # Errors
-/// The engine does not take the file, or a name is none of its values.
+/// The engine does not take the file, or data is missing.
 pub fn ranges(
-    model: &Concrete,
-    inputs: &[(String, ArrayD<f32>)],
-    names: &[String],
+    file: &OnnxFile,
+    wanted: &HashSet<&str>,
+    input: ArrayD<f32>,
     runtime: &dyn Runtime,
 ) -> Result<Vec<Range>> {
-    let (ends, arrays): (Vec<String>, Vec<ArrayD<f32>>) = inputs.iter().cloned().unzip();
-    let mut session = runtime.ready(model, &ends, names).map_err(Error::new)?;
-    let values = session.run(&arrays).map_err(Error::new)?;
-    Ok(names.iter().zip(values).map(|(name, values)| Range::of(name, values)).collect())
+    let graph = file.model.graph.as_ref().ok_or_else(|| Error::new("expected a graph, found none"))?;
+    let mut ranges = Vec::new();
+    for initializer in graph.initializer.iter().filter(|i| wanted.contains(i.name())) {
+        ranges.push(Range::of(initializer.name(), Tensor::decode(initializer, &file.external)?.f32s()?));
+    }
+    let written = graph.node.iter().flat_map(|node| &node.output);
+    let names: Vec<String> = written.filter(|name| wanted.contains(name.as_str())).cloned().collect();
+    let inputs: Vec<_> = graph.input.iter().map(|i| (i.name().to_owned(), input.shape().to_vec())).collect();
+    let mut session = runtime.prepare(file, &inputs, &names)?;
+    let values = session.run(&[input])?;
+    ranges.extend(names.iter().zip(values).map(|(name, values)| Range::of(name, values)));
+    Ok(ranges)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! stdout is data, stderr is talk; a subcommand writes its data whole, at its end.
 
 mod audit;
+mod bench;
 mod check;
 mod diff;
 mod dump;
@@ -48,6 +49,8 @@ enum Command {
     Diff(diff::Args),
     /// A graph as text, types and shapes inferred
     Dump(dump::Args),
+    /// How fast an engine runs files, beside the first of them
+    Bench(bench::Args),
 }
 
 /// How a request ended; the number is the exit code. What cannot be served at all is an error.
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     let printed = outcome.and_then(|(data, verdict)| {
         print(&data)?;

@@ -59,7 +59,7 @@ pub struct Args {
     format: Format,
 }
 
-fn engine(name: &str) -> Result<&'static Engine, String> {
+pub fn engine(name: &str) -> Result<&'static Engine, String> {
     let names: Vec<_> = ENGINES.iter().map(|engine| engine.name).collect();
     Engine::named(name).ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
