@@ -60,8 +60,8 @@ impl Serialize for Code {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Breach {
     pub code: Code,
-    /// Where: `node "conv" (Conv)`, `input "images"`; empty for the file as a whole.
-    pub place: String,
+    /// What is called so: the node with its path, the input; empty for the file as a whole.
+    pub name: String,
     /// The node's operator; empty for what is no node.
     pub operator: String,
     /// What the row asks: `rank 4 at most`.
@@ -82,15 +82,15 @@ impl Breach {
     /// A breach of the file as a whole, to be filled in.
     pub(super) fn of_file(code: Code, source: &'static str) -> Self {
         let empty = String::new;
-        let (place, operator, rule, found) = (empty(), empty(), empty(), empty());
-        Self { code, place, operator, rule, found, source, instead: None }
+        let (name, operator, rule, found) = (empty(), empty(), empty(), empty());
+        Self { code, name, operator, rule, found, source, instead: None }
     }
 
     /// A breach at a node, to be filled in.
     pub(super) fn of_node(facts: &infer::NodeFacts, code: Code, source: &'static str) -> Self {
         let operator = facts.node.op_type().to_owned();
-        let place = format!("node {:?} ({operator})", format!("{}{}", facts.path, label(facts.node)));
-        Self { place, operator, ..Self::of_file(code, source) }
+        let name = format!("{}{}", facts.path, label(facts.node));
+        Self { name, operator, ..Self::of_file(code, source) }
     }
 
     pub(super) fn of_rule(facts: &infer::NodeFacts, node: &NodeFacts, rule: Rule) -> Self {
@@ -124,6 +124,16 @@ impl Breach {
         }
     }
 
+    /// Where in the file: `node "conv" (Conv)`, `input "images"`; empty for the file as a whole.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match (self.name.as_str(), self.operator.as_str()) {
+            ("", "") => String::new(),
+            (name, "") => format!("input {name:?}"),
+            (name, operator) => format!("node {name:?} ({operator})"),
+        }
+    }
+
     /// Whether the rule cannot be decided.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -143,7 +153,7 @@ impl Breach {
         Finding {
             code: self.code.name(),
             severity: Severity::Error,
-            place: self.place.clone(),
+            place: self.place(),
             message: format!("{profile} takes {rule} ({source}), {verb} {found}{advice}"),
             file: None,
         }

@@ -64,7 +64,7 @@ impl Lint {
     #[must_use]
     pub fn violating_nodes(&self) -> usize {
         let nodes = self.breaches.iter().filter(|breach| !breach.is_open() && !breach.operator.is_empty());
-        nodes.map(|breach| &breach.place).collect::<BTreeSet<_>>().len()
+        nodes.map(|breach| &breach.name).collect::<BTreeSet<_>>().len()
     }
 
     /// How many rules cannot be decided.
@@ -103,8 +103,7 @@ fn inputs(graph: &GraphProto, inference: &Inference, profile: &Profile, breaches
     let constants: BTreeSet<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
     for input in graph.input.iter().filter(|input| !constants.contains(input.name())) {
         let Some(fact) = inference.values.get(input.name()) else { continue };
-        let place = format!("input {:?}", input.name());
-        let of = |code, source| Breach { place: place.clone(), ..Breach::of_file(code, source) };
+        let of = |code, source| Breach { name: input.name().to_owned(), ..Breach::of_file(code, source) };
         if let Allow::No { because, source, instead } = profile.free_batch {
             let rule = format!("fixed shapes: {because}");
             let instead = Some(instead.trim_end_matches(',').to_owned());
