@@ -14,6 +14,7 @@ mod goldens;
 mod hostile;
 mod house;
 mod infer;
+mod lint;
 mod profiles;
 mod reexport;
 mod runtime;

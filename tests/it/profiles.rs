@@ -7,30 +7,25 @@ use emo_exporter::encode::encode;
 use emo_exporter::fold::{Kind, Rewrite};
 use emo_exporter::half;
 use emo_exporter::models::emo::{Batch, Request, VARIANTS, Variant};
-use emo_exporter::profile::{Allow, Attribute, NodeFacts, OPSETS, Operand, Operators, PROFILES, Profile};
+use emo_exporter::profile::{Allow, OPSETS, Operators, PROFILES, Profile};
 use emo_exporter::weights::{Spec, Weights, formula};
-use emo_proto::attribute_proto::AttributeType;
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
-use emo_proto::{AttributeProto, NodeProto};
-use emo_tests::fixture;
 use emo_verifier::compare::{FLOAT32, compare};
-use emo_verifier::fact::Fact;
 use emo_verifier::identity::Identity;
-use emo_verifier::infer::{Bindings, Inference, infer};
 use emo_verifier::reference::Reference;
 use emo_verifier::runtime::{Runtime, Tract};
 use emo_verifier::written::{Probe, count, findings, numerics};
 use ndarray::{Array4, Axis};
 
 /// Maps that windows divide, in a square and another grid, and maps that they do not.
-const SIZES: [(usize, usize); 3] = [(224, 224), (256, 320), (200, 131)];
+pub(crate) const SIZES: [(usize, usize); 3] = [(224, 224), (256, 320), (200, 131)];
 /// Images of the probe; a fixed batch takes the first.
 const IMAGES: usize = 2;
 
 /// Everything that a profile allows of a variant and a size, float32.
-fn requests(variant: &'static Variant, size: (usize, usize)) -> Vec<Request> {
+pub(crate) fn requests(variant: &'static Variant, size: (usize, usize)) -> Vec<Request> {
     let mut requests = Vec::new();
     for profile in &PROFILES {
         for opset in &OPSETS {
@@ -45,11 +40,11 @@ fn requests(variant: &'static Variant, size: (usize, usize)) -> Vec<Request> {
     requests
 }
 
-fn open(bytes: &[u8]) -> OnnxFile {
+pub(crate) fn open(bytes: &[u8]) -> OnnxFile {
     OnnxFile::from_bytes(bytes.to_vec().into(), External::none()).unwrap()
 }
 
-fn place(request: &Request) -> String {
+pub(crate) fn place(request: &Request) -> String {
     let Request { variant, profile, opset, size, batch, .. } = request;
     format!("{} {} opset {} {size:?} {batch:?}", variant.name, profile.name, opset.version)
 }
@@ -96,72 +91,6 @@ fn every_profile_is_the_published_model() {
             scope.spawn(move || half.iter().for_each(|v| SIZES.iter().for_each(|&size| check(v, size))));
         }
     });
-}
-
-/// What a row sees of a file's node.
-fn facts<'a>(node: &'a NodeProto, inference: &Inference) -> NodeFacts<'a> {
-    let constants: HashSet<&str> = inference.constants.iter().map(|c| c.name.as_str()).collect();
-    let operand = |name: &str, fact: &Fact| Operand {
-        dtype: Some(fact.dtype),
-        shape: fact.dims.as_ref().ok().map(|dims| dims.iter().map(|d| d.count()).collect()),
-        constant: constants.contains(name),
-        integers: fact.elements.as_ref().map(|e| e.iter().filter_map(|e| e.number()).collect()),
-    };
-    let known = |name: &String| Some(operand(name, inference.values.get(name.as_str())?));
-    let attribute = |a: &'a AttributeProto| {
-        let value = match a.r#type() {
-            AttributeType::Int => Attribute::Int(a.i()),
-            AttributeType::Float => Attribute::Float(a.f()),
-            AttributeType::String => Attribute::Text(String::from_utf8_lossy(a.s()).into_owned()),
-            _ => Attribute::Other,
-        };
-        (a.name(), value)
-    };
-    NodeFacts {
-        domain: node.domain(),
-        op: node.op_type(),
-        attributes: node.attribute.iter().map(attribute).collect(),
-        operands: node.input.iter().map(known).collect(),
-        results: node.output.iter().filter_map(known).collect(),
-    }
-}
-
-/// A file breaks no rule of its own profile: every operator permitted, every condition met.
-#[test]
-fn profiles_keep_their_own_rules() {
-    for variant in &VARIANTS {
-        for request in SIZES.iter().flat_map(|&size| requests(variant, size)) {
-            let file = open(&emo_exporter::export(&request, &Spec::Formula(0)).unwrap().bytes);
-            let inference = infer(&file.model, &Bindings::new());
-            for node in &file.model.graph.as_ref().unwrap().node {
-                let violations = request.profile.judge(&facts(node, &inference));
-                assert!(violations.is_empty(), "{}: {}: {violations:?}", place(&request), node.name());
-            }
-        }
-    }
-}
-
-/// PyTorch's files break the rank of every profile and the operators of those that list them.
-#[test]
-fn others_files_break_the_mobile_rules() {
-    let Some(path) = fixture("third_party/emo_1m_dynamo_op18.onnx") else { return };
-    let file = emo_proto::file::open(&path).unwrap();
-    let inference = infer(&file.model, &Bindings::new());
-    let nodes = &file.model.graph.as_ref().unwrap().node;
-    for name in ["coreml", "nnapi", "qnn", "tflite", "ncnn"] {
-        let profile = Profile::named(name).unwrap();
-        let transposes = nodes.iter().filter(|n| n.op_type() == "Transpose" && !n.attribute.is_empty());
-        let rank_6 = transposes.filter(|n| n.attribute[0].ints.len() == 6);
-        let mut broken = 0;
-        for node in rank_6 {
-            let mut facts = facts(node, &inference);
-            // The permutation tells the rank where inference does not.
-            facts.operands[0].get_or_insert_default().shape = Some(vec![None; 6]);
-            assert!(!profile.judge(&facts).is_empty(), "{name}: {}", node.name());
-            broken += 1;
-        }
-        assert!(broken > 0, "the file has transposes of rank 6");
-    }
 }
 
 /// What a row does not allow is refused with the reason and what works instead.

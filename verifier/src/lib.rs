@@ -34,6 +34,7 @@ pub mod fact;
 pub mod finding;
 pub mod identity;
 pub mod infer;
+pub mod lint;
 pub mod memory;
 pub mod ops;
 pub mod paper;

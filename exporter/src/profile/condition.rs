@@ -2,11 +2,13 @@
 
 use emo_proto::tensor_proto::DataType;
 
+use super::HighestRank;
+
 /// Which operators a runtime takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Operators {
-    /// All of ONNX's.
-    Any { source: &'static str },
+    /// All of these domains; the empty one is ONNX's own.
+    Any { domains: &'static [&'static str], source: &'static str },
     /// Those of this list.
     Listed(&'static List),
 }
@@ -39,14 +41,14 @@ pub struct Permit {
     pub source: &'static str,
 }
 
-/// What a runtime asks of a node. An operand that is absent, and a fact that is not known, break none.
+/// What a runtime asks of a node. An operand that is left out breaks none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Condition {
     /// The operand's element type is one of these.
     Types { operand: usize, types: &'static [DataType] },
     /// The operand has this many axes at least and at most.
     Rank { operand: usize, lowest: usize, highest: usize },
-    /// The operand is an initializer or the value of a `Constant` node.
+    /// Constants alone decide the operand: an initializer, or what a runtime folds when it loads the file.
     Constant { operand: usize },
     /// No extent of the operand is negative or free.
     Fixed { operand: usize },
@@ -93,22 +95,23 @@ pub struct NodeFacts<'a> {
     pub results: Vec<Operand>,
 }
 
-/// What a row has against a node.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Violation {
-    /// The operator is on no list of the row.
-    Operator {
-        op: String,
-    },
-    Condition {
-        condition: &'static Condition,
-        source: &'static str,
-    },
-    Rank {
-        rank: usize,
-        highest: usize,
-        source: &'static str,
-    },
+/// A rule of a row that bears on a node.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rule {
+    /// The operator is on a list of the row.
+    Operator { source: &'static str },
+    /// One of the operator's conditions.
+    Condition { condition: &'static Condition, source: &'static str },
+    /// No value that the node reads or writes has more axes than the row's `rank`.
+    Rank(HighestRank),
+}
+
+/// What a row has to say of a node: the rules that it breaks, and those that cannot be decided
+/// for what is not known of it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Judgement {
+    pub broken: Vec<Rule>,
+    pub open: Vec<Rule>,
 }
 
 impl super::Profile {
@@ -117,7 +120,7 @@ impl super::Profile {
     pub fn conditions(&self, domain: &str, op: &str) -> Option<(&'static [Condition], &'static str)> {
         let domain = if domain == "ai.onnx" { "" } else { domain };
         match self.operators {
-            Operators::Any { source } => domain.is_empty().then_some((&[], source)),
+            Operators::Any { domains, source } => domains.contains(&domain).then_some((&[], source)),
             Operators::Listed(list) => {
                 // A constant is data, whatever a list says of operators.
                 let plain = domain.is_empty() && (op == "Constant" || list.plain().any(|word| word == op));
@@ -127,66 +130,147 @@ impl super::Profile {
         }
     }
 
-    /// Everything that the row has against a node: its operator, its conditions, its ranks.
+    /// Holds a node against the row: its operator, its conditions, its ranks.
     #[must_use]
-    pub fn judge(&self, node: &NodeFacts) -> Vec<Violation> {
-        let mut violations = Vec::new();
+    pub fn judge(&self, node: &NodeFacts) -> Judgement {
+        let mut judgement = Judgement::default();
+        let mut take = |rule: Rule, holds: Option<bool>| match holds {
+            Some(true) => {}
+            Some(false) => judgement.broken.push(rule),
+            None => judgement.open.push(rule),
+        };
         match self.conditions(node.domain, node.op) {
-            None => violations.push(Violation::Operator { op: node.op.to_owned() }),
+            None => take(Rule::Operator { source: self.operators.source() }, Some(false)),
             Some((conditions, source)) => {
-                let broken = conditions.iter().filter(|c| !c.holds(node));
-                violations.extend(broken.map(|condition| Violation::Condition { condition, source }));
+                for condition in conditions {
+                    take(Rule::Condition { condition, source }, condition.holds(node));
+                }
             }
         }
-        let (highest, source) = (self.rank.rank, self.rank.source);
-        let values = node.operands.iter().flatten().chain(&node.results);
-        let rank = values.filter_map(|o| o.shape.as_ref()).map(Vec::len).max();
-        if let Some(rank) = rank.filter(|&rank| rank > highest) {
-            violations.push(Violation::Rank { rank, highest, source });
+        take(Rule::Rank(self.rank), node.rank().map_or(Some(true), |r| r.map(|r| r <= self.rank.rank)));
+        judgement
+    }
+}
+
+impl Operators {
+    /// Who says which operators there are.
+    #[must_use]
+    pub fn source(&self) -> &'static str {
+        match self {
+            Operators::Any { source, .. } => source,
+            Operators::Listed(list) => list.source,
         }
-        violations
+    }
+}
+
+impl NodeFacts<'_> {
+    /// The highest rank of any operand or result; `Some(None)` where it may be higher than what is
+    /// known, `None` where there are neither.
+    fn rank(&self) -> Option<Option<usize>> {
+        let values = self.operands.iter().flatten().chain(&self.results);
+        let ranks: Vec<Option<usize>> = values.map(|o| o.shape.as_ref().map(Vec::len)).collect();
+        let highest = ranks.iter().flatten().max().copied();
+        (!ranks.is_empty()).then(|| highest.filter(|_| ranks.iter().all(Option::is_some)))
     }
 }
 
 impl Condition {
-    /// Whether `node` meets it.
+    /// Whether `node` meets it; `None` where that depends on what is not known.
     #[must_use]
-    pub fn holds(&self, node: &NodeFacts) -> bool {
-        let operand = |index: usize| node.operands.get(index).and_then(Option::as_ref);
+    pub fn holds(&self, node: &NodeFacts) -> Option<bool> {
+        // An operand that is left out meets everything.
+        let operand = |index: usize, meets: &dyn Fn(&Operand) -> Option<bool>| {
+            node.operands.get(index).and_then(Option::as_ref).map_or(Some(true), meets)
+        };
         let attribute = |name: &str| node.attributes.iter().find(|(n, _)| *n == name).map(|(_, a)| a);
         match self {
             Condition::Types { operand: index, types } => {
-                operand(*index).and_then(|o| o.dtype).is_none_or(|t| types.contains(&t))
+                operand(*index, &|o| o.dtype.map(|dtype| types.contains(&dtype)))
             }
-            Condition::Rank { operand: index, lowest, highest } => operand(*index)
-                .and_then(|o| o.shape.as_ref())
-                .is_none_or(|s| (*lowest..=*highest).contains(&s.len())),
-            Condition::Constant { operand: index } => operand(*index).is_none_or(|o| o.constant),
+            Condition::Rank { operand: index, lowest, highest } => {
+                operand(*index, &|o| o.shape.as_ref().map(|s| (*lowest..=*highest).contains(&s.len())))
+            }
+            Condition::Constant { operand: index } => operand(*index, &|o| Some(o.constant)),
             Condition::Fixed { operand: index } => {
-                operand(*index).and_then(|o| o.shape.as_ref()).is_none_or(|s| s.iter().all(Option::is_some))
+                operand(*index, &|o| o.shape.as_ref().map(|s| s.iter().all(Option::is_some)))
             }
-            Condition::NonNegative { operand: index } => operand(*index)
-                .and_then(|o| o.integers.as_ref())
-                .is_none_or(|integers| integers.iter().all(|&i| i >= 0)),
-            Condition::Int { attribute: name, default, values } => match attribute(name) {
+            Condition::NonNegative { operand: index } => {
+                operand(*index, &|o| o.integers.as_ref().map(|integers| integers.iter().all(|&i| i >= 0)))
+            }
+            Condition::Int { attribute: name, default, values } => Some(match attribute(name) {
                 Some(Attribute::Int(value)) => values.contains(value),
                 Some(_) => false,
                 None => values.contains(default),
-            },
-            Condition::Float { attribute: name, value } => match attribute(name) {
+            }),
+            Condition::Float { attribute: name, value } => Some(match attribute(name) {
                 Some(Attribute::Float(found)) => found == value,
                 Some(_) => false,
                 None => true,
-            },
-            Condition::Text { attribute: name, default, values } => match attribute(name) {
+            }),
+            Condition::Text { attribute: name, default, values } => Some(match attribute(name) {
                 Some(Attribute::Text(value)) => values.contains(&value.as_str()),
                 Some(_) => false,
                 None => values.contains(default),
-            },
+            }),
             Condition::EqualParts => {
                 let shapes: Option<Vec<_>> = node.results.iter().map(|r| r.shape.as_ref()).collect();
-                shapes.is_none_or(|shapes| shapes.windows(2).all(|pair| pair[0] == pair[1]))
+                shapes.map(|shapes| shapes.windows(2).all(|pair| pair[0] == pair[1]))
             }
+        }
+    }
+
+    /// What `node` has instead of what is asked, in words.
+    #[must_use]
+    pub fn found(&self, node: &NodeFacts) -> String {
+        let operand = |index: &usize| node.operands.get(*index).and_then(Option::as_ref);
+        let attribute = |name: &str| match node.attributes.iter().find(|(n, _)| *n == name) {
+            Some((_, Attribute::Int(value))) => format!("{name} = {value}"),
+            Some((_, Attribute::Float(value))) => format!("{name} = {value}"),
+            Some((_, Attribute::Text(value))) => format!("{name} = {value:?}"),
+            Some((_, Attribute::Other)) => format!("{name} of another type"),
+            None => format!("no {name}"),
+        };
+        match self {
+            Condition::Types { operand: index, .. } => match operand(index).and_then(|o| o.dtype) {
+                Some(dtype) => dtype.as_str_name().to_lowercase(),
+                None => "an unknown type".to_owned(),
+            },
+            Condition::Rank { operand: index, .. } => match operand(index).and_then(|o| o.shape.as_ref()) {
+                Some(shape) => format!("rank {}", shape.len()),
+                None => "an unknown rank".to_owned(),
+            },
+            Condition::Constant { .. } => "one computed as the graph runs".to_owned(),
+            Condition::Fixed { operand: index } => match operand(index).map(|o| o.shape.is_some()) {
+                Some(true) => "a free extent".to_owned(),
+                _ => "an unknown shape".to_owned(),
+            },
+            Condition::NonNegative { operand: index } => {
+                let integers = operand(index).and_then(|o| o.integers.as_ref());
+                match integers.and_then(|integers| integers.iter().min()) {
+                    Some(lowest) => lowest.to_string(),
+                    None => "elements that are not known".to_owned(),
+                }
+            }
+            Condition::Int { attribute: name, .. }
+            | Condition::Float { attribute: name, .. }
+            | Condition::Text { attribute: name, .. } => attribute(name),
+            Condition::EqualParts => "parts of several sizes".to_owned(),
+        }
+    }
+}
+
+impl Condition {
+    /// What to emit where a node does not meet it.
+    #[must_use]
+    pub fn instead(&self) -> String {
+        match self {
+            Condition::Types { .. } => "values of such a type throughout, or a Cast before it".to_owned(),
+            Condition::Rank { .. } => "a Reshape before it and one after it".to_owned(),
+            Condition::Constant { .. } => "an initializer".to_owned(),
+            Condition::Fixed { .. } => "a fixed shape, from inputs of fixed shapes".to_owned(),
+            Condition::NonNegative { .. } => "Slice where something is cut off".to_owned(),
+            Condition::EqualParts => "a Slice for each part".to_owned(),
+            Condition::Int { .. } | Condition::Float { .. } | Condition::Text { .. } => self.to_string(),
         }
     }
 }

@@ -12,7 +12,9 @@ mod lists;
 mod table;
 
 pub use accept::{Allow, Opsets};
-pub use condition::{Attribute, Condition, List, NodeFacts, Operand, Operators, Permit, Violation, instead};
+pub use condition::{
+    Attribute, Condition, Judgement, List, NodeFacts, Operand, Operators, Permit, Rule, instead,
+};
 pub use table::PROFILES;
 
 use crate::graph::Part;
@@ -39,10 +41,12 @@ pub struct Profile {
     pub forms: Forms,
 }
 
-/// The rank that no tensor may exceed.
+/// The rank that no tensor should exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HighestRank {
     pub rank: usize,
+    /// The rank up to which the runtime takes a tensor at all, slowly or on another processor.
+    pub taken: usize,
     pub source: &'static str,
 }
 

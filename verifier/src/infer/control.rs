@@ -6,7 +6,7 @@ use emo_proto::tensor_proto::DataType;
 use emo_proto::text::{label, path};
 use emo_proto::{GraphProto, NodeProto, ValueInfoProto};
 
-use super::walk::{Scope, Visit, Walk, rule};
+use super::walk::{Held, Scope, Visit, Walk, rule};
 use crate::cost::Cost;
 use crate::fact::{Fact, Kind};
 use crate::ops::{Ctx, Row, Why};
@@ -54,9 +54,11 @@ impl<'a> Walk<'a, '_> {
             arguments: around.arguments.clone(),
             path: path(&around.path, node, name).into(),
             multiplicity: around.multiplicity.clone(),
+            id: 0,
+            at: 0,
         };
         let outputs = graph.output.iter().map(ValueInfoProto::name);
-        self.enter(scope, Some(graph), &graph.node, &graph.value_info, outputs)
+        self.enter(scope, Held::Graph(graph), outputs)
     }
 
     /// Walks a body until what it carries from turn to turn is true of every turn. Its inputs are

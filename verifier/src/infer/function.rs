@@ -6,7 +6,7 @@ use std::rc::Rc;
 use emo_proto::text::label;
 use emo_proto::{AttributeProto, FunctionProto, GraphProto, NodeProto};
 
-use super::walk::{Scope, Visit, Walk, domain, opsets};
+use super::walk::{Held, Scope, Visit, Walk, domain, opsets};
 use crate::fact::Fact;
 use crate::ops::Arguments;
 
@@ -63,10 +63,12 @@ impl<'a> Walk<'a, '_> {
             arguments: Rc::new(arguments),
             path: format!("{}{}/", around.path, label(node)).into(),
             multiplicity: around.multiplicity.clone(),
+            id: 0,
+            at: 0,
         };
         self.calls.push(function);
         let outputs = function.output.iter().map(String::as_str);
-        let walked = self.enter(scope, None, &function.node, &function.value_info, outputs);
+        let walked = self.enter(scope, Held::Function(function), outputs);
         self.calls.pop();
         walked.map_or_else(Visit::failed, Visit::free)
     }

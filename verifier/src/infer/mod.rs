@@ -16,6 +16,7 @@ mod source;
 mod walk;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use emo_proto::file::OnnxFile;
@@ -23,13 +24,14 @@ use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::tensor_shape_proto::dimension;
 use emo_proto::text::label;
-use emo_proto::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, type_proto};
+use emo_proto::{FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, type_proto};
 
 pub use claims::Contradiction;
 pub use source::Source;
 
 use crate::cost::{Cost, Work};
 use crate::fact::{Fact, Kind};
+use crate::ops::Arguments;
 use crate::sym::Expr;
 
 /// Numbers for named dimensions: `batch` → 1. Axis 2 of the input `images` is `images.2`,
@@ -53,6 +55,8 @@ pub struct NodeFacts<'a> {
     pub node: &'a NodeProto,
     /// The bodies and functions that the node lies in, `loop_1/body/`; empty in the main graph.
     pub path: Arc<str>,
+    /// Which entry of a body or function the node is part of; 0 in the main graph.
+    pub scope: usize,
     /// Version of the operator set that the node belongs to.
     pub opset: i64,
     pub outputs: Vec<Fact>,
@@ -89,6 +93,16 @@ impl NodeFacts<'_> {
 pub struct Body<'a> {
     /// As the path of its nodes.
     pub path: Arc<str>,
+    /// As the scope of its nodes.
+    pub scope: usize,
+    /// The scope of the node that holds or calls it.
+    pub around: usize,
+    /// That node, by index.
+    pub holder: usize,
+    /// Its own nodes and those of bodies within it, by index.
+    pub nodes: Range<usize>,
+    /// The function that it is, and the attributes that it is called with; `None` for a graph.
+    pub call: Option<(&'a FunctionProto, Arguments<'a>)>,
     /// What declares its values; a function declares them in its own list.
     pub graph: Option<&'a GraphProto>,
     pub value_info: &'a [ValueInfoProto],

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::text::label;
-use emo_proto::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto};
+use emo_proto::{
+    FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto, ValueInfoProto,
+};
 
 use super::{Bindings, Body, Inference, NodeFacts, declared, order, source};
 use crate::cost::{Cost, Work};
@@ -41,6 +43,10 @@ pub(super) struct Scope<'a> {
     pub path: Arc<str>,
     /// How often its nodes run.
     pub multiplicity: Expr,
+    /// Which entry of a body this is; 0 is the main graph.
+    pub id: usize,
+    /// The node that is visited, by index.
+    pub at: usize,
 }
 
 pub(super) struct Walk<'a, 'e> {
@@ -52,6 +58,8 @@ pub(super) struct Walk<'a, 'e> {
     pub found: Inference<'a>,
     /// Constants by the address of the message that makes them: one that is met again is the same.
     known: HashMap<*const (), Fact>,
+    /// Bodies that were entered.
+    entered: usize,
     /// Visits to nodes of bodies that are left.
     left: usize,
     /// Elements and parts of formulas that are left to follow.
@@ -77,6 +85,7 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
         scopes: Vec::new(),
         found,
         known: HashMap::new(),
+        entered: 0,
         left: MOST_VISITS,
         follow: FOLLOWED.1 + FOLLOWED.0 * graph.map_or(0, |graph| graph.node.len()),
     };
@@ -89,6 +98,8 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
             arguments: Rc::default(),
             path: "".into(),
             multiplicity: 1.into(),
+            id: 0,
+            at: 0,
         });
         for input in &graph.input {
             let mut fact = declared(input, bindings);
@@ -121,6 +132,37 @@ pub(super) struct Visit {
     pub note: Option<String>,
     /// Whether the operands contradict the node.
     pub impossible: bool,
+}
+
+/// What a node holds or calls.
+#[derive(Clone, Copy)]
+pub(super) enum Held<'a> {
+    Graph(&'a GraphProto),
+    Function(&'a FunctionProto),
+}
+
+impl<'a> Held<'a> {
+    fn nodes(self) -> &'a [NodeProto] {
+        match self {
+            Held::Graph(graph) => &graph.node,
+            Held::Function(function) => &function.node,
+        }
+    }
+
+    fn value_info(self) -> &'a [ValueInfoProto] {
+        match self {
+            Held::Graph(graph) => &graph.value_info,
+            Held::Function(function) => &function.value_info,
+        }
+    }
+
+    fn graph(self) -> Option<&'a GraphProto> {
+        if let Held::Graph(graph) = self { Some(graph) } else { None }
+    }
+
+    fn function(self) -> Option<&'a FunctionProto> {
+        if let Held::Function(function) = self { Some(function) } else { None }
+    }
 }
 
 impl<'a> Walk<'a, '_> {
@@ -181,26 +223,32 @@ impl<'a> Walk<'a, '_> {
     pub(super) fn enter(
         &mut self,
         scope: Scope<'a>,
-        graph: Option<&'a GraphProto>,
-        nodes: &'a [NodeProto],
-        value_info: &'a [emo_proto::ValueInfoProto],
+        held: Held<'a>,
         outputs: impl Iterator<Item = &'a str>,
     ) -> Result<Vec<Fact>, Why> {
         if self.scopes.len() >= MOST_SCOPES {
             return Err(format!("bodies nest deeper than {MOST_SCOPES}"));
         }
+        let nodes = held.nodes();
         self.left = self.left.checked_sub(nodes.len()).ok_or_else(|| {
             format!("its bodies and functions come to more than {MOST_VISITS} nodes when written out")
         })?;
-        self.scopes.push(scope);
-        if let Some(graph) = graph {
+        let (around, holder) = (self.scope().id, self.scope().at);
+        self.entered += 1;
+        let start = self.found.nodes.len();
+        let call = held.function().map(|function| (function, (*scope.arguments).clone()));
+        self.scopes.push(Scope { id: self.entered, ..scope });
+        if let Held::Graph(graph) = held {
             self.constants(graph);
         }
         self.nodes(nodes);
         let absent = || Fact::unknown(DataType::Undefined, "an operand that is left out");
         let facts = outputs.map(|name| self.lookup(name).unwrap_or_else(absent)).collect();
-        if let Some(Scope { path, values, .. }) = self.scopes.pop() {
-            self.found.bodies.push(Body { path, graph, value_info, values });
+        if let Some(Scope { path, id: scope, values, .. }) = self.scopes.pop() {
+            let nodes = start..self.found.nodes.len();
+            let (graph, value_info) = (held.graph(), held.value_info());
+            let body = Body { path, scope, around, holder, nodes, call, graph, value_info, values };
+            self.found.bodies.push(body);
         }
         Ok(facts)
     }
@@ -210,14 +258,16 @@ impl<'a> Walk<'a, '_> {
         let inputs: Vec<Option<Fact>> = node.input.iter().map(operand).collect();
         let scope = self.scope();
         let opset = scope.opsets.get(domain(node.domain())).copied().unwrap_or(0);
-        let (path, multiplicity) = (scope.path.clone(), scope.multiplicity.clone());
+        let (path, multiplicity, scope_id) = (scope.path.clone(), scope.multiplicity.clone(), scope.id);
         let arguments = scope.arguments.clone();
 
         // A body's nodes come after their node.
         let at = self.found.nodes.len();
+        self.scope().at = at;
         self.found.nodes.push(NodeFacts {
             node,
             path,
+            scope: scope_id,
             opset,
             outputs: Vec::new(),
             work: Work::Free,

@@ -10,8 +10,10 @@ mod dump;
 mod export;
 mod files;
 mod formats;
+mod lint;
 mod list;
 mod output;
+mod profiles;
 mod progress;
 mod show;
 mod sizes;
@@ -45,6 +47,10 @@ enum Command {
     Audit(audit::Args),
     /// Judge the structure of any ONNX file: what onnx.checker finds, and what it misses
     Check(check::Args),
+    /// Judge what a runtime would make of any file: what it lacks, into how many pieces it cuts it
+    Lint(lint::Args),
+    /// The profiles: what each runtime takes, by which source, and how models are spelled for it
+    Profiles(profiles::Args),
     /// What changed from one file to another
     Diff(diff::Args),
     /// A graph as text, types and shapes inferred
@@ -79,6 +85,8 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Lint(args) => lint::run(&args),
+        Command::Profiles(args) => profiles::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -1,0 +1,191 @@
+//! A file against a profile: what a runtime would make of it.
+//!
+//! [`lint`] holds every node of a file, whoever wrote it, against the row that the exporter writes
+//! by. Functions are written out and bodies entered; what constants alone decide is no node, for
+//! runtimes compute it when they load the file. Causes are reported, not their consequences: a free
+//! extent is a finding at the input that has it, not at each node behind it.
+
+mod breach;
+mod graph;
+mod pieces;
+
+use std::collections::BTreeSet;
+
+use emo_exporter::profile::{Allow, NodeFacts, Opset, Profile, Rule};
+use emo_proto::tensor_proto::DataType;
+use emo_proto::{GraphProto, ModelProto};
+
+use crate::fact::Fact;
+use crate::infer::Inference;
+use graph::{Step, Steps};
+
+pub use breach::{Breach, CODES, Code, Group};
+
+/// What a row has to say of a file.
+#[derive(Debug)]
+pub struct Lint {
+    pub profile: &'static Profile,
+    /// Rules that are broken, and rules that cannot be decided; of the file, of its inputs, of its
+    /// nodes in the order in which they run.
+    pub breaches: Vec<Breach>,
+    /// Nodes that run, functions written out.
+    pub nodes: usize,
+    /// Nodes beside these that constants alone decide.
+    pub folded: usize,
+    /// Nodes that the runtime takes.
+    pub taken: usize,
+    /// The nodes of each piece that the runtime would cut the graph into.
+    pub pieces: Vec<usize>,
+}
+
+/// Holds a file against a row; `inference` is that of `model`, with the sizes that are to be assumed.
+#[must_use]
+pub fn lint(model: &ModelProto, inference: &Inference, profile: &'static Profile) -> Lint {
+    let Steps { list, folded } = Steps::of(inference);
+    let mut breaches = Vec::new();
+    versions(model, profile, &mut breaches);
+    if let Some(graph) = &model.graph {
+        inputs(graph, inference, profile, &mut breaches);
+    }
+    let mut taken: Vec<bool> = list.iter().map(|step| node(step, profile, &mut breaches)).collect();
+    let pieces = pieces::pieces(&list, &mut taken);
+    let taken = taken.into_iter().filter(|&taken| taken).count();
+    Lint { profile, breaches, nodes: list.len(), folded, taken, pieces }
+}
+
+impl Lint {
+    /// How many rules are broken, each as often as it is.
+    #[must_use]
+    pub fn violations(&self) -> usize {
+        self.breaches.iter().filter(|breach| !breach.is_open()).count()
+    }
+
+    /// How many nodes break a rule.
+    #[must_use]
+    pub fn violating_nodes(&self) -> usize {
+        let nodes = self.breaches.iter().filter(|breach| !breach.is_open() && !breach.operator.is_empty());
+        nodes.map(|breach| &breach.name).collect::<BTreeSet<_>>().len()
+    }
+
+    /// How many rules cannot be decided.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.breaches.len() - self.violations()
+    }
+}
+
+/// The file's versions against the newest that the row is written in.
+fn versions(model: &ModelProto, profile: &Profile, breaches: &mut Vec<Breach>) {
+    let newest = profile.opsets.versions.iter().filter_map(|&version| Opset::version(version));
+    let Some(newest) = newest.max_by_key(|opset| opset.version) else { return };
+    let opsets = model.opset_import.iter().filter(|import| matches!(import.domain(), "" | "ai.onnx"));
+    let found = opsets.map(|import| import.version()).max();
+    if let Some(found) = found.filter(|&found| found > newest.version) {
+        breaches.push(Breach {
+            rule: format!("opset {} at most", newest.version),
+            found: format!("opset {found}"),
+            instead: Some(format!("the file in opset {}", newest.version)),
+            ..Breach::of_file(Code::Opset, profile.opsets.source)
+        });
+    }
+    if model.ir_version() > newest.ir_version {
+        breaches.push(Breach {
+            rule: format!("ir_version {} at most", newest.ir_version),
+            found: format!("ir_version {}", model.ir_version()),
+            instead: Some("the lowest that the opset allows".to_owned()),
+            ..Breach::of_file(Code::IrVersion, profile.opsets.source)
+        });
+    }
+}
+
+/// The inputs' shapes and types.
+fn inputs(graph: &GraphProto, inference: &Inference, profile: &Profile, breaches: &mut Vec<Breach>) {
+    let constants: BTreeSet<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
+    for input in graph.input.iter().filter(|input| !constants.contains(input.name())) {
+        let Some(fact) = inference.values.get(input.name()) else { continue };
+        let of = |code, source| Breach { name: input.name().to_owned(), ..Breach::of_file(code, source) };
+        if let Allow::No { because, source, instead } = profile.free_batch {
+            let rule = format!("fixed shapes: {because}");
+            let instead = Some(instead.trim_end_matches(',').to_owned());
+            match is_fixed(fact) {
+                Some(true) => {}
+                Some(false) => {
+                    let found = fact.describe();
+                    breaches.push(Breach { rule, found, instead, ..of(Code::FreeShape, source) });
+                }
+                None => {
+                    let found = "no shape".to_owned();
+                    breaches.push(Breach { rule, found, instead, ..of(Code::Undecided, source) });
+                }
+            }
+        }
+        if let Allow::No { because, source, instead } = profile.image_input
+            && fact.dtype == DataType::Uint8
+        {
+            breaches.push(Breach {
+                rule: format!("no bytes: {because}"),
+                found: fact.describe(),
+                instead: Some(instead.trim_end_matches(',').to_owned()),
+                ..of(Code::Type, source)
+            });
+        }
+    }
+}
+
+/// Whether all extents are numbers; `None` where not even the rank is known.
+fn is_fixed(fact: &Fact) -> Option<bool> {
+    fact.dims.as_ref().ok().map(|dims| dims.iter().all(|dim| dim.count().is_some()))
+}
+
+/// Holds a node against the row; whether the runtime takes it.
+fn node(step: &Step, profile: &Profile, breaches: &mut Vec<Breach>) -> bool {
+    let node = &step.node;
+    let judgement = profile.judge(node);
+    let mut taken = true;
+    for rule in judgement.broken {
+        taken &= !cuts(rule, node);
+        breaches.push(Breach::of_rule(step.facts, node, rule));
+    }
+    for rule in judgement.open {
+        breaches.push(Breach { code: Code::Undecided, ..Breach::of_rule(step.facts, node, rule) });
+    }
+    if let Allow::No { because, source, instead } = profile.half
+        && values(node).any(|value| value.dtype == Some(DataType::Float16))
+    {
+        taken = false;
+        breaches.push(Breach {
+            rule: format!("no float16: {because}"),
+            found: "float16".to_owned(),
+            instead: Some(instead.to_owned()),
+            ..Breach::of_node(step.facts, Code::Type, source)
+        });
+    }
+    if let Allow::No { because, source, .. } = profile.free_batch {
+        let free = |shape: &Vec<Option<u64>>| shape.iter().any(Option::is_none);
+        let is_free = |value: &emo_exporter::profile::Operand| value.shape.as_ref().is_some_and(free);
+        taken &= !values(node).any(is_free);
+        // What the values of the operands decide: the shapes behind it are its consequence.
+        if node.results.iter().any(is_free) && !node.operands.iter().flatten().any(is_free) {
+            breaches.push(Breach {
+                rule: format!("fixed shapes: {because}"),
+                found: "extents that are decided as the graph runs".to_owned(),
+                instead: Some("shapes that the inputs' decide".to_owned()),
+                ..Breach::of_node(step.facts, Code::FreeShape, source)
+            });
+        }
+    }
+    taken
+}
+
+fn values<'a>(node: &'a NodeFacts) -> impl Iterator<Item = &'a emo_exporter::profile::Operand> {
+    node.operands.iter().flatten().chain(&node.results)
+}
+
+/// Whether a runtime leaves out a node that breaks the rule.
+fn cuts(rule: Rule, node: &NodeFacts) -> bool {
+    let ranks = || values(node).filter_map(|value| value.shape.as_ref()).map(Vec::len);
+    match rule {
+        Rule::Operator { .. } | Rule::Condition { .. } => true,
+        Rule::Rank(highest) => ranks().any(|rank| rank > highest.taken),
+    }
+}

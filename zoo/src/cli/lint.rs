@@ -1,0 +1,231 @@
+//! `emo lint FILE…`: what a runtime would make of ONNX files, rule by rule of its profile.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use emo_exporter::profile::{PROFILES, Profile};
+use emo_proto::file::{OnnxFile, open};
+use emo_verifier::audit::Sizes;
+use emo_verifier::finding::Finding;
+use emo_verifier::infer::infer_file;
+use emo_verifier::lint::{Breach, CODES, Lint, lint};
+use emo_verifier::report::{Cell, Report, Subject, Table, thousands};
+use serde_json::{Value, json};
+
+use super::files::{each, expand};
+use super::formats::Format;
+use super::sizes::{SizeArgs, Unused};
+use super::{Outcome, Verdict};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// ONNX files, or patterns of files: 'models/**/*.onnx'
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Profiles to hold the files against; emo profiles has all
+    #[arg(long, required = true, value_name = "NAME", num_args = 1.., value_delimiter = ',', value_parser = profile)]
+    profile: Vec<&'static Profile>,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Codes to leave out: lint-rank
+    #[arg(long, value_name = "CODE", num_args = 1.., value_delimiter = ',')]
+    allow: Vec<String>,
+    #[command(flatten)]
+    sizes: SizeArgs,
+}
+
+/// A profile of the table.
+pub fn profile(name: &str) -> Result<&'static Profile, String> {
+    Profile::named(name).ok_or_else(|| {
+        let names: Vec<_> = PROFILES.iter().map(|p| p.name).collect();
+        format!("expected a profile out of {}, found {name}", names.join(", "))
+    })
+}
+
+/// A file against its profiles.
+struct Linted {
+    name: String,
+    lints: Vec<Lint>,
+    unused: Unused,
+}
+
+pub fn run(args: &Args) -> Outcome {
+    args.allow.iter().try_for_each(|code| known(code))?;
+    let sizes = args.sizes.sizes()?;
+    let files = expand(&args.files)?;
+    let linted = each(&files, |file| judge(file, &sizes, args))?;
+    Unused::check(linted.iter().map(|file| &file.unused))?;
+    let all = || linted.iter().flat_map(|file| file.lints.iter().map(|lint| View { file: &file.name, lint }));
+    let text = args.format == Format::Text;
+    let report = Report { command: "lint", subjects: all().map(|view| view.subject(text)).collect() };
+    let text = args.format.write(&report, || {
+        let mut documents: Vec<Value> = all().map(View::document).collect();
+        if documents.len() == 1 { documents.remove(0) } else { Value::Array(documents) }
+    })?;
+    // A rule that is broken fails whatever the open ones would say.
+    let rank = |verdict: &Verdict| {
+        [Verdict::Holds, Verdict::Undecidable, Verdict::Fails].iter().position(|v| v == verdict)
+    };
+    Ok((text, all().map(View::verdict).max_by_key(rank).unwrap_or(Verdict::Holds)))
+}
+
+fn judge(path: &Path, sizes: &Sizes, args: &Args) -> anyhow::Result<Linted> {
+    let file = open(path)?;
+    let name = path.display().to_string();
+    let bindings = sizes.bindings(&file.model).with_context(|| name.clone())?;
+    let inference = infer_file(&file, &bindings);
+    let mut lints: Vec<Lint> =
+        args.profile.iter().map(|profile| lint(&file.model, &inference, profile)).collect();
+    for lint in &mut lints {
+        lint.breaches.retain(|breach| !args.allow.iter().any(|code| code == breach.code.name()));
+    }
+    drop(inference);
+    let unused = Unused::of(sizes, &name, &file.model);
+    // A large graph takes a while to fall apart, and the process ends soon.
+    let OnnxFile { model, .. } = file;
+    std::mem::forget(model);
+    Ok(Linted { name, lints, unused })
+}
+
+/// A code that no rule has would be left out for nothing.
+fn known(code: &str) -> anyhow::Result<()> {
+    if CODES.iter().any(|(c, _)| c.name() == code) {
+        return Ok(());
+    }
+    let codes: Vec<_> = CODES.iter().map(|(code, _)| code.name()).collect();
+    Err(anyhow!("--allow: expected a code out of {}, found {code}", codes.join(", ")))
+}
+
+/// A file against a profile.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    file: &'a str,
+    lint: &'a Lint,
+}
+
+/// `1 node`, `12 nodes`.
+fn counted(n: usize, what: &str) -> String {
+    format!("{} {what}{}", thousands(n as i128), if n == 1 { "" } else { "s" })
+}
+
+impl View<'_> {
+    fn verdict(self) -> Verdict {
+        match (self.lint.violations(), self.lint.open()) {
+            (0, 0) => Verdict::Holds,
+            (0, _) => Verdict::Undecidable,
+            _ => Verdict::Fails,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self.verdict() {
+            Verdict::Holds => "pass",
+            Verdict::Fails | Verdict::Invalid => "fail",
+            Verdict::Undecidable => "undecided",
+        }
+    }
+
+    fn headline(self) -> String {
+        let (lint, profile) = (self.lint, self.lint.profile.name);
+        let pieces = match lint.pieces.len() {
+            0 => "no piece (1 expected)".to_owned(),
+            1 => "1 piece".to_owned(),
+            n => format!("{} (1 expected)", counted(n, "piece")),
+        };
+        let taken = format!("{} of {} taken", thousands(lint.taken as i128), counted(lint.nodes, "node"));
+        let verdict = match (self.verdict(), lint.violating_nodes()) {
+            (Verdict::Holds, _) => "no violations".to_owned(),
+            (Verdict::Undecidable, _) => format!("{} undecided", counted(lint.open(), "rule")),
+            (_, 0) => counted(lint.violations(), "violation"),
+            (_, nodes) => {
+                format!("{} in {}", counted(lint.violations(), "violation"), counted(nodes, "node"))
+            }
+        };
+        format!("{profile}: {verdict}, {pieces}, {taken}")
+    }
+
+    /// In text the table says it all; other formats have the findings one by one.
+    fn subject(self, text: bool) -> Subject {
+        let table = self.table();
+        let findings = if text { Vec::new() } else { self.findings() };
+        let facts = if text { self.rules() } else { Vec::new() };
+        Subject {
+            name: self.file.to_owned(),
+            headline: self.headline(),
+            facts,
+            tables: vec![table],
+            findings,
+        }
+    }
+
+    fn findings(self) -> Vec<Finding> {
+        let profile = self.lint.profile.name;
+        let named = |finding| Finding { file: Some(self.file.to_owned()), ..finding };
+        self.lint.breaches.iter().map(|breach| named(breach.finding(profile))).collect()
+    }
+
+    /// What was broken, by rule and by what was found.
+    fn table(self) -> Table {
+        let rows = self.lint.groups().into_iter().map(|group| {
+            let breach = group.first;
+            let instead = breach.instead.clone().unwrap_or_default();
+            vec![
+                Cell::from(breach.code.name()),
+                Cell::from(breach.found.as_str()),
+                Cell::from(group.count),
+                Cell::from(breach.name.as_str()),
+                Cell::Text(instead),
+            ]
+        });
+        Table {
+            title: format!("{}: what breaks its rules", self.lint.profile.name),
+            header: vec!["rule", "found", "count", "first at", "emit instead"],
+            rows: rows.collect(),
+            note: String::new(),
+        }
+    }
+
+    /// The rules that were broken, who says so, and how much of the file the runtime takes.
+    fn rules(self) -> Vec<(&'static str, String)> {
+        let mut rules: Vec<(&'static str, String)> = Vec::new();
+        for group in self.lint.groups() {
+            let breach = group.first;
+            let rule = (breach.code.name(), format!("{}: {}", breach.rule, breach.source));
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        }
+        rules
+    }
+
+    /// The document that `verifier/schemas/lint.json` describes.
+    fn document(self) -> Value {
+        let lint = self.lint;
+        json!({
+            "schema": "emo.lint/1",
+            "file": self.file,
+            "profile": lint.profile.name,
+            "verdict": self.word(),
+            "violations": lint.violations(),
+            "violating_nodes": lint.violating_nodes(),
+            "undecided": lint.open(),
+            "nodes": lint.nodes,
+            "folded": lint.folded,
+            "taken": lint.taken,
+            "pieces": lint.pieces,
+            "findings": lint.breaches.iter().map(|breach| finding(breach, self)).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// A finding with what it is made of.
+fn finding(breach: &Breach, view: View) -> Value {
+    let mut value = json!(breach.finding(view.lint.profile.name));
+    value["file"] = json!(view.file);
+    for (name, part) in [("operator", &breach.operator), ("rule", &breach.rule), ("found", &breach.found)] {
+        value[name] = json!(part);
+    }
+    value["source"] = json!(breach.source);
+    value["instead"] = json!(breach.instead);
+    value
+}
