@@ -147,7 +147,7 @@ def images(export: Exporter, profiles: list) -> None:
 
 def main(emo: str) -> None:
     listed = subprocess.run([emo, "profiles", "--format", "json"], check=True, capture_output=True, text=True)
-    profiles = [profile["name"] for profile in json.loads(listed.stdout)["profiles"]]
+    profiles = [profile["name"] for profile in json.loads(listed.stdout)]
     with tempfile.TemporaryDirectory() as folder:
         export = Exporter(emo, folder)
         grid(export, profiles)
