@@ -13,6 +13,7 @@ mod goldens;
 mod hostile;
 mod house;
 mod infer;
+mod own_profiles;
 mod profiles;
 mod reexport;
 mod runtime;
