@@ -15,6 +15,7 @@ mod hostile;
 mod house;
 mod infer;
 mod lint;
+mod own_profiles;
 mod profiles;
 mod reexport;
 mod runtime;

@@ -469,6 +469,11 @@ pub fn scaled_weight(s: &mut Subject, block: &str) -> Edit {
     s.weight(block, "proj.conv", |values, _, _| values.iter_mut().for_each(|x| *x *= 1.01))
 }
 
+/// The expansion's weights are a hundredth too large.
+pub fn scaled_value(s: &mut Subject, block: &str) -> Edit {
+    s.weight(block, "v.conv", |values, _, _| values.iter_mut().for_each(|x| *x *= 1.01))
+}
+
 /// The top bit of the mantissa of the projection's largest weight.
 pub fn flipped_bit(s: &mut Subject, block: &str) -> Edit {
     s.weight(block, "proj.conv", |values, _, _| {

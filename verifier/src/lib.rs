@@ -33,6 +33,7 @@ pub mod diff;
 pub mod fact;
 pub mod finding;
 pub mod identity;
+pub mod image;
 pub mod infer;
 pub mod lint;
 pub mod memory;
