@@ -229,7 +229,7 @@ pub const PROFILES: [Profile; 12] = [
         image_input: Allow::Yes,
         operators: Operators::Any { source: "openvino src/frontends/onnx/docs/supported_ops.md" },
         notes: &[],
-        forms: TOKENS,
+        forms: Forms { layer_norm: LayerNorm::ChannelFirst, ..TOKENS },
     },
     Profile {
         name: "web",
