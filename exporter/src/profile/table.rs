@@ -6,7 +6,9 @@
 use super::accept::{Allow, Opsets};
 use super::condition::Operators;
 use super::lists;
-use super::{Attention, Forms, Gelu, HighestRank, LayerNorm, Mix, Padding, Pool, Profile, Qk, Windows};
+use super::{
+    Attention, Expansion, Forms, Gelu, HighestRank, LayerNorm, Mix, Padding, Pool, Profile, Qk, Windows,
+};
 use crate::graph::Part;
 
 const FIELD: &str = "LayerNormalization is opset 17's, Gelu opset 20's; nothing newer is widely taken";
@@ -23,6 +25,7 @@ const PUBLISHED: Forms = Forms {
     fold: false,
     merge: false,
     unpartition_first: false,
+    expansion: Expansion::Conv,
     attention: Attention::Channels {
         windows: Windows::Strips,
         qk: Qk::OfWindows,
@@ -283,6 +286,6 @@ pub const PROFILES: [Profile; 12] = [
         image_input: Allow::Yes,
         operators: Operators::Any { source: "tract onnx/src/ops, but for Loop and Upsample-9" },
         notes: &["make the batch concrete before optimising: a symbolic one is 3.3x slower"],
-        forms: TOKENS,
+        forms: Forms { expansion: Expansion::Rows, layer_norm: LayerNorm::ChannelLast, ..TOKENS },
     },
 ];

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use emo_exporter::models::emo::{Request, Variant};
 use emo_exporter::profile::{
-    Attention, Forms, Gelu, LayerNorm, Mix, Opset, Padding, Pool, Profile, Qk, Windows,
+    Attention, Expansion, Forms, Gelu, LayerNorm, Mix, Opset, Padding, Pool, Profile, Qk, Windows,
 };
 use emo_exporter::weights::Spec;
 use emo_proto::{Error, Result};
@@ -15,13 +15,15 @@ use emo_proto::{Error, Result};
 /// A layer, a spelling of it, and what that changes.
 type Spelling = (&'static str, &'static str, fn(&mut Forms));
 
-const SPELLINGS: [Spelling; 22] = [
+const SPELLINGS: [Spelling; 25] = [
     ("fold", "no", |f| f.fold = false),
     ("fold", "yes", |f| f.fold = true),
     ("merge", "no", |f| f.merge = false),
     ("merge", "yes", |f| f.merge = true),
     ("unpartition", "first", |f| f.unpartition_first = true),
     ("unpartition", "last", |f| f.unpartition_first = false),
+    ("expansion", "conv", |f| f.expansion = Expansion::Conv),
+    ("expansion", "rows", |f| f.expansion = Expansion::Rows),
     ("attention", "tokens", |f| f.attention = Attention::Tokens),
     ("attention", "channels", |f| _ = channels(f)),
     ("windows", "strips", |f| *channels(f).0 = Windows::Strips),
@@ -32,7 +34,8 @@ const SPELLINGS: [Spelling; 22] = [
     ("mix", "values", |f| *channels(f).2 = Mix::TransposedValues),
     ("mix", "scores", |f| *channels(f).2 = Mix::TransposedScores),
     ("norm", "operator", |f| f.layer_norm = LayerNorm::Operator),
-    ("norm", "channels", |f| f.layer_norm = LayerNorm::ChannelFirst),
+    ("norm", "first", |f| f.layer_norm = LayerNorm::ChannelFirst),
+    ("norm", "last", |f| f.layer_norm = LayerNorm::ChannelLast),
     ("gelu", "operator", |f| f.gelu = Gelu::Operator),
     ("gelu", "erf", |f| f.gelu = Gelu::Erf),
     ("pool", "mean", |f| f.pool = Pool::ReduceMean),
