@@ -58,11 +58,8 @@ pub fn norm(b: &mut Builder, x: Value, norm: Norm, folds: bool, form: Form) -> R
     b.within("norm", |b| match (norm, form.forms().layer_norm) {
         (Norm::Batch, _) => Ok(Normed { x: batch_norm(b, x)?, last: false, affine: None }),
         (Norm::Layer, LayerNorm::Operator) => Ok(Normed { x: operator(b, x)?, last: true, affine: None }),
-        (Norm::Layer, LayerNorm::ChannelFirst) => spelled(b, x, false, folds),
-        (Norm::Layer, LayerNorm::ChannelLast) => {
-            let last = b.transpose("channels_last", x, &[0, 2, 3, 1])?;
-            spelled(b, last, true, folds)
-        }
+        (Norm::Layer, LayerNorm::ChannelFirst) => spelled(b, x, folds),
+        (Norm::Layer, LayerNorm::Rows) => rows(b, x, folds),
     })
 }
 
@@ -76,17 +73,26 @@ fn operator(b: &mut Builder, x: Value) -> Result<Value> {
     })
 }
 
-/// The same, spelled out where the channels are: `[N, H, W, C]` throughout where `last`,
-/// `[N, C, H, W]` otherwise.
-fn spelled(b: &mut Builder, x: Value, last: bool, folds: bool) -> Result<Normed> {
-    let (axis, rank) = if last { (3, 1) } else { (1, 3) };
-    let channels = b.shape(x).0[axis].at_batch_one();
+/// The same, spelled out over rows of channels, `[N·H·W, C]`: no runtime moves the transpose
+/// before it to behind it.
+fn rows(b: &mut Builder, x: Value, folds: bool) -> Result<Normed> {
+    let (n, channels, height, width) = b.feature_map(x)?;
+    let last = b.transpose("channels_last", x, &[0, 2, 3, 1])?;
+    let rows = b.reshape("rows", last, [n.by(height * width), channels.into()])?;
+    let normed = spelled(b, rows, folds)?;
+    let x = b.reshape("map", normed.x, [n, height.into(), width.into(), channels.into()])?;
+    Ok(Normed { x, last: true, ..normed })
+}
+
+/// The same, spelled out where the channels are: on the second of `x`'s axes.
+fn spelled(b: &mut Builder, x: Value, folds: bool) -> Result<Normed> {
+    let channels = b.shape(x).0[1].at_batch_one();
     b.within("norm", |b| {
         let normed = b.part(Part::LayerNorm, |b| {
-            let mean = b.reduce_mean("mean", x, &[axis], true)?;
+            let mean = b.reduce_mean("mean", x, &[1], true)?;
             let centred = b.binary("centred", Binary::Sub, x, mean)?;
             let square = b.binary("square", Binary::Mul, centred, centred)?;
-            let variance = b.reduce_mean("variance", square, &[axis], true)?;
+            let variance = b.reduce_mean("variance", square, &[1], true)?;
             let epsilon = b.scalar(NORM_EPSILON as f32);
             let positive = b.binary("positive", Binary::Add, variance, epsilon)?;
             let deviation = b.unary("deviation", Unary::Sqrt, positive)?;
@@ -99,13 +105,13 @@ fn spelled(b: &mut Builder, x: Value, last: bool, folds: bool) -> Result<Normed>
         b.rewrote(Rewrite { parameters, fvcore: 5 * elements, ..free });
         if folds {
             let affine = Some(Affine::LayerNorm { name: path });
-            return Ok(Normed { x: normed, last, affine });
+            return Ok(Normed { x: normed, last: false, affine });
         }
-        let extents = &[channels, 1, 1][..rank];
+        let extents = &[channels, 1, 1][..b.shape(x).rank() - 1];
         let shape = || Shape(extents.iter().map(|&n| n.into()).collect());
         let [scale, shift] = ["weight", "bias"].map(|name| b.constant(name, shape(), Source::Parameter));
         let scaled = b.binary("scaled", Binary::Mul, normed, scale)?;
         let x = b.binary("shifted", Binary::Add, scaled, shift)?;
-        Ok(Normed { x, last, affine: None })
+        Ok(Normed { x, last: false, affine: None })
     })
 }

@@ -122,8 +122,8 @@ pub enum LayerNorm {
     /// Means over the channel axis, spelled out. Scale and shift go into the convolutions that
     /// read them where that is exact: not where padded tokens take part.
     ChannelFirst,
-    /// The same over the last axis.
-    ChannelLast,
+    /// The same over rows of channels, one a pixel.
+    Rows,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

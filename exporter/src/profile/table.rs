@@ -286,6 +286,6 @@ pub const PROFILES: [Profile; 12] = [
         image_input: Allow::Yes,
         operators: Operators::Any { source: "tract onnx/src/ops, but for Loop and Upsample-9" },
         notes: &["make the batch concrete before optimising: a symbolic one is 3.3x slower"],
-        forms: Forms { expansion: Expansion::Rows, layer_norm: LayerNorm::ChannelLast, ..TOKENS },
+        forms: Forms { expansion: Expansion::Rows, layer_norm: LayerNorm::Rows, ..TOKENS },
     },
 ];
