@@ -6,7 +6,9 @@
 use super::accept::{Allow, Opsets};
 use super::condition::Operators;
 use super::lists;
-use super::{Attention, Forms, Gelu, HighestRank, LayerNorm, Mix, Padding, Pool, Profile, Qk, Windows};
+use super::{
+    Attention, Expansion, Forms, Gelu, HighestRank, LayerNorm, Mix, Padding, Pool, Profile, Qk, Windows,
+};
 use crate::graph::Part;
 
 const FIELD: &str = "LayerNormalization is opset 17's, Gelu opset 20's; nothing newer is widely taken";
@@ -38,6 +40,7 @@ const PUBLISHED: Forms = Forms {
     fold: false,
     merge: false,
     unpartition_first: false,
+    expansion: Expansion::Conv,
     attention: Attention::Channels {
         windows: Windows::Strips,
         qk: Qk::OfWindows,
@@ -257,7 +260,7 @@ pub const PROFILES: [Profile; 12] = [
             source: "openvino src/frontends/onnx/docs/supported_ops.md",
         },
         notes: &[],
-        forms: TOKENS,
+        forms: Forms { layer_norm: LayerNorm::ChannelFirst, ..TOKENS },
     },
     Profile {
         name: "web",
@@ -318,6 +321,6 @@ pub const PROFILES: [Profile; 12] = [
             source: "tract onnx/src/ops, but for Loop and Upsample-9",
         },
         notes: &["make the batch concrete before optimising: a symbolic one is 3.3x slower"],
-        forms: TOKENS,
+        forms: Forms { expansion: Expansion::Rows, layer_norm: LayerNorm::Rows, ..TOKENS },
     },
 ];
