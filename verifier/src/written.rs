@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::audit::{Audit, audit};
 use crate::compare::{Difference, FLOAT16, FLOAT32, Tolerance, compare, top1};
 use crate::identity::Identity;
+use crate::image::{DEVIATION, MEAN};
 use crate::infer::Bindings;
 use crate::paper::{Published, print_flops, print_params, published};
 use crate::reference::Reference;
@@ -139,10 +140,6 @@ pub struct Probe {
     /// `[N, 3, H, W]`.
     pub normalised: Array4<f64>,
 }
-
-/// Red, green and blue of ImageNet as shares of white: what the published models were trained on.
-const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
-const DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
 
 impl Probe {
     /// The formula's input, within ±√3; of an image that spread over 0 to 255.
