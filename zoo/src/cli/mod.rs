@@ -16,6 +16,7 @@ mod show;
 mod sizes;
 mod table;
 mod verify;
+mod zoo;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -48,6 +49,8 @@ enum Command {
     Diff(diff::Args),
     /// A graph as text, types and shapes inferred
     Dump(dump::Args),
+    /// Releases with their evidence: build, check, list, show, diff, add, card
+    Zoo(zoo::Args),
 }
 
 /// How a request ended; the number is the exit code. What cannot be served at all is an error.
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Zoo(args) => zoo::run(&args),
     };
     let printed = outcome.and_then(|(data, verdict)| {
         print(&data)?;
