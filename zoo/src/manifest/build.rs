@@ -18,6 +18,7 @@ use super::checkpoints::Checkpoints;
 use super::entry::{Entry, Provenance};
 use super::evidence::{Evidence, Watch, during, key, shelf};
 use super::facts::{sha256, written};
+use super::guard::admit;
 use super::recipe::Recipe;
 use super::{Manifest, Store, decode};
 
@@ -171,9 +172,10 @@ pub fn make(recipe: &Recipe, evidence: &Evidence) -> Result<Made> {
 /// Writes a file, then the manifest that names it. While a file is replaced, no manifest names either.
 ///
 /// # Errors
-/// The disk refuses; manifest and file are those from before.
+/// The disk refuses, or the entry would not be read again; manifest and file are those from before.
 pub fn record(store: &Store, manifest: &mut Manifest, made: Made) -> Result<()> {
     let Made { entry, bytes, .. } = made;
+    admit(&entry)?;
     let before = manifest.remove(&entry.model_path);
     if before.is_some() {
         store.write_manifest(manifest)?;

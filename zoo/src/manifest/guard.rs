@@ -50,6 +50,15 @@ pub fn entries(text: &str) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
+/// Whether an entry that is to be recorded would be read again.
+///
+/// # Errors
+/// It would not: a file from elsewhere may call its inputs anything.
+pub fn admit(entry: &Entry) -> Result<()> {
+    let value = serde_json::to_value(entry).map_err(Error::new)?;
+    plain(&value).and_then(|()| sound(entry)).map_err(|error| error.at(name(&value, 0)))
+}
+
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -15,7 +15,9 @@
 //! # Ok::<(), emo_proto::Error>(())
 //! ```
 
+pub mod add;
 pub mod build;
+pub mod card;
 
 pub mod check;
 pub mod checkpoints;

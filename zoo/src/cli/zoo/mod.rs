@@ -1,6 +1,8 @@
 //! `emo zoo`: releases with their evidence, a file a subcommand.
 
+mod add;
 mod build;
+mod card;
 mod check;
 mod diff;
 mod list;
@@ -33,6 +35,10 @@ enum Command {
     Show(show::Args),
     /// What changed from one manifest to another
     Diff(diff::Args),
+    /// Take in a file that others wrote, with what the judge found
+    Add(add::Args),
+    /// Write a Hugging Face model card
+    Card(card::Args),
 }
 
 pub fn run(args: &Args) -> Outcome {
@@ -42,6 +48,8 @@ pub fn run(args: &Args) -> Outcome {
         Command::List(args) => list::run(args),
         Command::Show(args) => show::run(args),
         Command::Diff(args) => diff::run(args),
+        Command::Add(args) => add::run(args),
+        Command::Card(args) => card::run(args),
     }
 }
 
