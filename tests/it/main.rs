@@ -20,3 +20,4 @@ mod traps;
 mod verify;
 mod verify_command;
 mod weights;
+mod zoo;

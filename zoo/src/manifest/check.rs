@@ -1,5 +1,7 @@
 //! A manifest held to the files beside it.
 
+use std::collections::BTreeSet;
+
 use emo_exporter::export_with;
 use emo_proto::{Bytes, Error, Result};
 use emo_verifier::finding::{Finding, Severity};
@@ -85,6 +87,13 @@ pub fn check(
         findings.extend(store.strays(manifest)?.into_iter().map(stray));
     }
     Ok(findings)
+}
+
+/// Pieces of work that [`check`] shows: entries, and with `rebuild` the reference of each model.
+#[must_use]
+pub fn work(manifest: &Manifest, rebuild: bool) -> usize {
+    let recipes = manifest.entries().filter(|_| rebuild).filter_map(|entry| recipe(entry)?.ok());
+    manifest.len() + recipes.map(|recipe| key(&recipe)).collect::<BTreeSet<_>>().len()
 }
 
 fn finding(entry: &Entry, code: &'static str, place: &str, message: String) -> Finding {

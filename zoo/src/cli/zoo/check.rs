@@ -12,7 +12,7 @@ use super::super::formats::Format;
 use super::super::progress::Bars;
 use super::super::{Outcome, Verdict};
 use crate::manifest::Store;
-use crate::manifest::check::check;
+use crate::manifest::check::{check, work};
 use crate::manifest::checkpoints::Checkpoints;
 
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,7 @@ fn judge(args: &Args) -> Outcome {
         Some(folder) => Checkpoints::find(folder, &VARIANTS.iter().collect::<Vec<_>>())?,
         None => Checkpoints::default(),
     };
-    let bars = Bars::new(manifest.len());
+    let bars = Bars::new(work(&manifest, args.rebuild));
     let findings = check(&store, &manifest, args.rebuild.then_some(&checkpoints), &bars);
     drop(bars);
     let findings = findings?;
@@ -72,14 +72,16 @@ fn judge(args: &Args) -> Outcome {
         (failed, _) => format!("{word}: {failed} files of {entries} entries differ from the manifest"),
     };
     let name = args.folder.display().to_string();
-    // Each finding begins with its file, as people look for it.
-    let mut shown = findings.clone();
-    for finding in &mut shown {
-        let path = finding.file.clone().unwrap_or_default();
-        finding.place = if finding.place.is_empty() { path } else { format!("{path}: {}", finding.place) };
+    let mut subjects = vec![Subject { name, headline, ..Subject::default() }];
+    // A subject a file, so that no file hides behind another one's finding.
+    for of_file in findings.chunk_by(|a, b| a.file == b.file) {
+        let mut codes: Vec<_> = of_file.iter().map(|finding| finding.code).collect();
+        codes.dedup();
+        let name = of_file[0].file.clone().unwrap_or_default();
+        let findings = of_file.to_vec();
+        subjects.push(Subject { name, headline: codes.join(", "), findings, ..Subject::default() });
     }
-    let subject = Subject { name, headline, findings: shown, ..Subject::default() };
-    let report = Report { command: "zoo check", subjects: vec![subject] };
+    let report = Report { command: "zoo check", subjects };
     let document = || {
         let finding = |f: &emo_verifier::finding::Finding| {
             json!({ "model_path": f.file, "code": f.code, "field": f.place, "severity": f.severity,
