@@ -24,7 +24,10 @@ pub const SOURCE: &str = "https://github.com/zhangzjn/EMO";
 pub const TOOL: &str = concat!("emo ", env!("CARGO_PKG_VERSION"));
 
 /// The first release of ONNX that knows an opset: `onnx.helper.VERSION_TABLE`.
-const RELEASES: [(i64, &str); 20] = [
+const RELEASES: [(i64, &str); 25] = [
+    (1, "1.0"),
+    (5, "1.1"),
+    (6, "1.1.2"),
     (7, "1.2"),
     (8, "1.3"),
     (9, "1.4.1"),
@@ -45,6 +48,8 @@ const RELEASES: [(i64, &str); 20] = [
     (24, "1.19.0"),
     (25, "1.20.0"),
     (26, "1.21.0"),
+    (27, "1.22.0"),
+    (28, "1.23.0"),
 ];
 
 /// Small letters, two a byte.
@@ -141,7 +146,8 @@ fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit) -> Result<Entr
         .get("ai.onnx")
         .copied()
         .ok_or_else(|| Error::new("expected an opset of ONNX's, found none"))?;
-    let (_, release) = RELEASES.iter().rfind(|(version, _)| *version <= opset).unwrap_or(&RELEASES[0]);
+    let newest = RELEASES[RELEASES.len() - 1];
+    let (_, release) = RELEASES.into_iter().find(|(version, _)| *version >= opset).unwrap_or(newest);
     // With every free extent free: an entry tells the interface as the file has it.
     let inference = infer(&file.model, &Bindings::new());
     let free = tally(&file.model, &inference);
@@ -154,7 +160,7 @@ fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit) -> Result<Entr
         schema: SCHEMA.to_owned(),
         model: model.to_owned(),
         model_path: path.to_owned(),
-        onnx_version: (*release).to_owned(),
+        onnx_version: release.to_owned(),
         opset_version: opset,
         metadata: Metadata {
             model_sha: sha256(&file.bytes),

@@ -94,7 +94,7 @@ fn models(args: &Args) -> anyhow::Result<(Checkpoints, Vec<(&'static Variant, Pr
     };
     let checkpoints = Checkpoints::find(folder, &asked)?;
     let names: Vec<_> = checkpoints.models().collect();
-    if names.is_empty() {
+    if names.is_empty() && args.models.is_empty() {
         return Err(anyhow!("{}: expected checkpoints of EMO, found none", folder.display()));
     }
     let with = asked.into_iter().filter(|model| !args.models.is_empty() || names.contains(&model.name));

@@ -1,17 +1,20 @@
 //! `emo zoo` as those who release files meet it, and those who use them.
 
+mod hostile;
+mod interrupted;
+mod tampered;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use emo_exporter::models::emo::VARIANTS;
+use emo_exporter::models::emo::{VARIANTS, Variant};
 use emo_exporter::profile::PROFILES;
-use emo_tests::fixture;
+use emo_exporter::weights::formula;
+use emo_tests::torch_save::Dtype;
+use emo_tests::{fixture, safetensors};
 use emo_zoo::manifest::difference::{KINDS, differences};
 use emo_zoo::manifest::recipe::Recipe;
 use emo_zoo::manifest::{LOCK, MANIFEST, Manifest, facts::sha256};
@@ -20,7 +23,6 @@ use tempfile::TempDir;
 
 use crate::audit::emo;
 
-const EMO: &str = env!("CARGO_BIN_EXE_emo-under-test");
 /// Two files of the smallest model.
 const SMALL: [&str; 6] = ["--models", "emo-1m", "--profiles", "portable,tract", "--opsets", "17"];
 const PORTABLE: &str = "emo-1m/emo-1m_portable_opset17_formula-0.onnx";
@@ -94,6 +96,16 @@ fn findings(folder: &TempDir, code: i32, more: &[&str]) -> Vec<[String; 3]> {
     report["findings"].as_array().unwrap().iter().map(of).collect()
 }
 
+fn edit(folder: &TempDir, change: impl FnOnce(&mut Value)) {
+    let mut manifest = manifest_of(folder);
+    change(&mut manifest);
+    write_manifest(folder, &manifest);
+}
+
+fn file(folder: &TempDir, path: &str) -> PathBuf {
+    folder.path().join("zoo").join(path)
+}
+
 #[test]
 fn a_manifest_keeps_its_schema_and_order() {
     let folder = built();
@@ -150,145 +162,6 @@ fn a_second_build_does_nothing_and_another_folder_gets_the_same() {
     assert_eq!(fs::read(other.path().join("again.onnx")).unwrap(), fs::read(zoo.join(TRACT)).unwrap());
 }
 
-/// What somebody does to a store, and what the check says: the file, the finding's code, the field.
-type Tampering = (&'static str, fn(&TempDir), &'static [(&'static str, &'static str, &'static str)]);
-
-fn edit(folder: &TempDir, change: impl FnOnce(&mut Value)) {
-    let mut manifest = manifest_of(folder);
-    change(&mut manifest);
-    write_manifest(folder, &manifest);
-}
-
-fn file(folder: &TempDir, path: &str) -> PathBuf {
-    folder.path().join("zoo").join(path)
-}
-
-const TAMPERINGS: &[Tampering] = &[
-    ("nothing", |_| {}, &[]),
-    (
-        "a flipped bit in a weight",
-        |folder| {
-            let path = file(folder, PORTABLE);
-            let mut bytes = fs::read(&path).unwrap();
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
-            fs::write(path, bytes).unwrap();
-        },
-        &[(PORTABLE, "file", "metadata.model_sha")],
-    ),
-    (
-        "a swapped pair of files",
-        |folder| {
-            let (a, b) = (file(folder, PORTABLE), file(folder, TRACT));
-            fs::rename(&a, folder.path().join("kept")).unwrap();
-            fs::rename(&b, &a).unwrap();
-            fs::rename(folder.path().join("kept"), &b).unwrap();
-        },
-        &[
-            (PORTABLE, "file", "metadata.model_sha"),
-            (PORTABLE, "recipe", "profile"),
-            (TRACT, "file", "metadata.model_sha"),
-            (TRACT, "recipe", "profile"),
-        ],
-    ),
-    (
-        "an edited count",
-        |folder| edit(folder, |m| m[0]["parameters"] = 1.into()),
-        &[(PORTABLE, "counts", "parameters")],
-    ),
-    (
-        "an edited cost",
-        |folder| edit(folder, |m| m[1]["costs"]["mmcv"] = Value::Null),
-        &[(TRACT, "counts", "costs.mmcv")],
-    ),
-    (
-        "an edited claim",
-        |folder| edit(folder, |m| m[0]["claim"]["fvcore"]["published"] = "260M".into()),
-        &[(PORTABLE, "claim", "claim.fvcore.published")],
-    ),
-    (
-        "a claim left out",
-        |folder| edit(folder, |m| m[0]["claim"] = Value::Null),
-        &[(PORTABLE, "claim", "claim.holds")],
-    ),
-    ("a removed file", |folder| fs::remove_file(file(folder, TRACT)).unwrap(), &[(TRACT, "missing", "")]),
-    (
-        "an extra file",
-        |folder| fs::write(file(folder, "emo-1m/extra.onnx"), "x").unwrap(),
-        &[("emo-1m/extra.onnx", "stray", "")],
-    ),
-    (
-        "a truncated file",
-        |folder| fs::write(file(folder, TRACT), "").unwrap(),
-        &[(TRACT, "file", "metadata.model_sha")],
-    ),
-    (
-        "an edited digest",
-        |folder| edit(folder, |m| m[0]["metadata"]["model_sha"] = "0".repeat(64).into()),
-        &[(PORTABLE, "file", "metadata.model_sha")],
-    ),
-    (
-        "an edited interface",
-        |folder| edit(folder, |m| m[0]["input"]["height"] = 225.into()),
-        &[(PORTABLE, "interface", "input.height")],
-    ),
-    (
-        "an edited lint",
-        |folder| edit(folder, |m| m[0]["lint"]["nnapi"]["violations"] = 0.into()),
-        &[(PORTABLE, "lint", "lint.nnapi.violations")],
-    ),
-    (
-        "other weights",
-        |folder| edit(folder, |m| m[0]["weights"]["source"] = "formula:1".into()),
-        &[(PORTABLE, "unsound", "")],
-    ),
-    (
-        "a bound of its own",
-        |folder| edit(folder, |m| m[0]["numerics"]["bound"] = 1.0.into()),
-        &[(PORTABLE, "numerics", "numerics")],
-    ),
-    (
-        "no run",
-        |folder| edit(folder, |m| m[0]["numerics"] = Value::Null),
-        &[(PORTABLE, "numerics", "numerics")],
-    ),
-    (
-        "an edited command",
-        |folder| edit(folder, |m| m[0]["command"] = "emo export emo-2m".into()),
-        &[(PORTABLE, "recipe", "command")],
-    ),
-    (
-        "no command",
-        |folder| edit(folder, |m| m[0]["command"] = Value::Null),
-        &[(PORTABLE, "recipe", "command")],
-    ),
-    (
-        "a licence that nobody stated",
-        |folder| edit(folder, |m| m[0]["license"] = "mit".into()),
-        &[(PORTABLE, "words", "license")],
-    ),
-];
-
-#[test]
-fn whatever_is_changed_is_named() {
-    for (what, tamper, expected) in TAMPERINGS {
-        let folder = built();
-        tamper(&folder);
-        let found = findings(&folder, i32::from(!expected.is_empty()), &[]);
-        for (path, code, field) in *expected {
-            let row = [path, code, field].map(|&text| text.to_owned());
-            assert!(found.contains(&row), "{what}: expected {row:?} among {found:?}");
-        }
-        let others: Vec<_> =
-            found.iter().filter(|[path, ..]| !expected.iter().any(|(known, ..)| known == path)).collect();
-        assert!(others.is_empty(), "{what}: {others:?}");
-        let (_, text, _) = emo(&folder, &["zoo", "check", "zoo"]);
-        for (path, ..) in *expected {
-            assert!(text.contains(path), "{what}: expected {path} in {text}");
-        }
-    }
-}
-
 /// The bytes written again are the recorded ones, or the check says so; a manifest alone is enough.
 #[test]
 fn files_are_written_again() {
@@ -303,196 +176,6 @@ fn files_are_written_again() {
     fs::write(folder.path().join("zoo/Cargo.toml"), "not of the store").unwrap();
     assert_eq!(findings(&folder, 0, &["--rebuild"]), Vec::<[String; 3]>::new());
     assert_eq!(findings(&folder, 1, &[]).iter().filter(|[_, code, _]| code == "missing").count(), 2);
-}
-
-/// What somebody hostile writes, and words of the refusal.
-type Hostile = (fn(&TempDir), &'static [&'static str]);
-
-const HOSTILE: &[Hostile] = &[
-    (
-        |f| edit(f, |m| m[0]["model_path"] = "../emo-1m/x.onnx".into()),
-        &["../emo-1m/x.onnx", "inside the folder"],
-    ),
-    (|f| edit(f, |m| m[0]["model_path"] = "emo-1m/../../x.onnx".into()), &["emo-1m/../../x.onnx"]),
-    (|f| edit(f, |m| m[0]["model_path"] = "/etc/passwd.onnx".into()), &["/etc/passwd.onnx"]),
-    (|f| edit(f, |m| m[0]["model_path"] = "emo-1m\\x.onnx".into()), &["model_path"]),
-    (|f| edit(f, |m| m[0]["model_path"] = "emo-1m/manifest.json".into()), &["emo-1m/manifest.json"]),
-    (|f| edit(f, |m| m[0]["model_path"] = format!("emo-1m/{}.onnx", "x".repeat(300)).into()), &["200 bytes"]),
-    (|f| edit(f, |m| m[0]["model"] = "emo-1m\u{1b}[2J".into()), &[PORTABLE, "control characters"]),
-    (|f| edit(f, |m| m[0]["license"] = "x".repeat(5000).into()), &[PORTABLE, "license", "4096 bytes"]),
-    (
-        |f| edit(f, |m| m[1]["metadata"]["model_bytes"] = (1_u64 << 40).into()),
-        &[TRACT, "model_bytes", "1099511627776"],
-    ),
-    (|f| edit(f, |m| m[1]["metadata"]["model_bytes"] = (-1).into()), &[TRACT, "model_bytes"]),
-    (|f| edit(f, |m| m[1]["parameters"] = 1e300.into()), &[TRACT, "parameters"]),
-    (|f| edit(f, |m| m[1]["metadata"]["model_sha"] = "abc".into()), &[TRACT, "model_sha", "64"]),
-    (|f| edit(f, |m| m[1] = m[0].clone()), &[PORTABLE, "found two"]),
-    (|f| edit(f, |m| m[1]["schema"] = "emo.zoo/2".into()), &[TRACT, "emo.zoo/1", "emo.zoo/2"]),
-    (
-        |f| {
-            edit(f, |m| {
-                m[0].as_object_mut().unwrap().remove("schema");
-            });
-        },
-        &[PORTABLE, "schema"],
-    ),
-    (|f| edit(f, |m| m[0]["opset_version"] = "17".into()), &[PORTABLE, "opset_version", "17"]),
-    (|f| edit(f, |m| m[0]["surprise"] = 1.into()), &[PORTABLE, "surprise"]),
-    (|f| edit(f, |m| m[0]["weights"] = json!({ "source": 1 })), &[PORTABLE, "weights"]),
-    (|f| edit(f, |m| m[1] = 7.into()), &["entry 1", "a number"]),
-    (|f| write_manifest(f, &json!({ "models": [] })), &["manifest.json", "an object"]),
-    (|f| fs::write(file(f, MANIFEST), "[".repeat(1 << 20)).unwrap(), &["manifest.json", "JSON"]),
-    (|f| fs::write(file(f, MANIFEST), [0xff, 0xfe]).unwrap(), &["manifest.json", "UTF-8"]),
-    (|f| fs::File::create(file(f, MANIFEST)).unwrap().set_len(1 << 27).unwrap(), &["manifest.json", "bytes"]),
-    (
-        |f| {
-            let text = fs::read_to_string(file(f, MANIFEST)).unwrap();
-            let twice = text.replacen("\"parameters\"", "\"dtype\": \"f16\", \"parameters\"", 2);
-            fs::write(file(f, MANIFEST), twice).unwrap();
-        },
-        &[PORTABLE, "duplicate"],
-    ),
-    #[cfg(unix)]
-    (
-        |f| {
-            fs::rename(file(f, TRACT), f.path().join("elsewhere.onnx")).unwrap();
-            std::os::unix::fs::symlink(f.path().join("elsewhere.onnx"), file(f, TRACT)).unwrap();
-        },
-        &[TRACT, "link"],
-    ),
-    #[cfg(unix)]
-    (
-        |f| {
-            fs::rename(file(f, "emo-1m"), f.path().join("elsewhere")).unwrap();
-            std::os::unix::fs::symlink(f.path().join("elsewhere"), file(f, "emo-1m")).unwrap();
-        },
-        &[PORTABLE, "link"],
-    ),
-];
-
-#[test]
-fn hostile_manifests_are_refused() {
-    for (index, (change, words)) in HOSTILE.iter().enumerate() {
-        let folder = built();
-        change(&folder);
-        let before = digests(folder.path());
-        for command in [&["zoo", "check", "zoo"][..], &["zoo", "card", "zoo", "--all"]] {
-            let (code, stdout, stderr) = emo(&folder, command);
-            assert_eq!((code, stdout.as_str()), (2, ""), "{index}: {stderr}");
-            for word in *words {
-                assert!(stderr.contains(word), "{index}: expected {word:?} in {stderr}");
-            }
-        }
-        assert_eq!(build(&folder, &[]).0, 2, "{index}");
-        assert_eq!(digests(folder.path()), before, "{index}");
-    }
-}
-
-/// SIGKILL at random moments: what a manifest names is whole at any time, and the end is that of a build that
-/// nobody disturbed.
-#[cfg(unix)]
-#[test]
-fn a_killed_build_goes_on_where_it_stopped() {
-    const KILLS: u32 = 20;
-    let expected = digests(&built().path().join("zoo"));
-    let mut folder = TempDir::new().unwrap();
-    let start = Instant::now();
-    assert_eq!(build(&folder, &[]).0, 0);
-    let whole = start.elapsed();
-    assert_eq!(digests(&folder.path().join("zoo")), expected);
-    folder = TempDir::new().unwrap();
-
-    // A multiplicative generator: the moments are the same in every run.
-    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
-    let (mut kills, mut recorded) = (0, 0);
-    for _ in 0..4 * KILLS {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let moment = whole.mul_f64((seed >> 32) as f64 / f64::from(u32::MAX));
-        let mut child = Command::new(EMO)
-            .args(["zoo", "build", "--out", "zoo"])
-            .args(SMALL)
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let start = Instant::now();
-        while start.elapsed() < moment && child.try_wait().unwrap().is_none() {
-            thread::sleep(Duration::from_millis(1));
-        }
-        let finished = child.try_wait().unwrap().is_some();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        kills += u32::from(!finished);
-        if folder.path().join("zoo").join(MANIFEST).exists() {
-            recorded += 1;
-            let whole = findings(&folder, i32::from(leftovers(&folder, &expected)), &[]);
-            assert!(whole.iter().all(|[_, code, _]| code == "stray"), "{whole:?}");
-        }
-        if kills == KILLS {
-            break;
-        }
-        if finished {
-            assert_eq!(digests(&folder.path().join("zoo")), expected);
-            folder = TempDir::new().unwrap();
-        }
-    }
-    assert!(kills == KILLS && recorded > 0, "{kills} kills, {recorded} with a manifest");
-    assert_eq!(build(&folder, &[]).0, 0);
-    assert_eq!(digests(&folder.path().join("zoo")), expected);
-}
-
-/// Whether a killed build left what no manifest names yet.
-#[cfg(unix)]
-fn leftovers(folder: &TempDir, expected: &BTreeMap<PathBuf, String>) -> bool {
-    let named: Vec<_> = manifest_of(folder)
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|e| e["model_path"].as_str().unwrap().into())
-        .collect();
-    let there = digests(&folder.path().join("zoo"));
-    there
-        .keys()
-        .any(|path| !named.contains(path) && path != Path::new(MANIFEST) || !expected.contains_key(path))
-}
-
-/// A file system with room for one file: it is recorded, the other refused, and with more room the build ends as
-/// if nothing had been.
-#[cfg(unix)]
-#[test]
-fn a_full_disk_loses_nothing() {
-    let expected = digests(&built().path().join("zoo"));
-    let folder = TempDir::new().unwrap();
-    fs::create_dir(folder.path().join("disk")).unwrap();
-    let build = format!("{EMO} zoo build --out disk {}", SMALL.join(" "));
-    let script = format!(
-        "mount -t tmpfs -o size=8m tmpfs disk || exit 77; {build}; code=$?; cp -r disk zoo; exit $code"
-    );
-    let output =
-        Command::new("unshare").args(["--mount", "bash", "-c", &script]).current_dir(folder.path()).output();
-    match output {
-        Ok(output) if output.status.code() == Some(2) => {
-            let stderr = String::from_utf8(output.stderr).unwrap();
-            assert!(stderr.contains("cannot write"), "{stderr}");
-            let there = digests(&folder.path().join("zoo"));
-            assert!(there.keys().all(|path| expected.contains_key(path)), "{there:?}");
-            assert_eq!(findings(&folder, 0, &[]), Vec::<[String; 3]>::new());
-            assert_eq!(manifest_of(&folder).as_array().unwrap().len(), 1);
-        }
-        // Who may not mount has a limit on the size of files, which no model fits.
-        _ => {
-            let script = format!("trap '' XFSZ; ulimit -f 1000; exec {build}");
-            let output =
-                Command::new("bash").args(["-c", &script]).current_dir(folder.path()).output().unwrap();
-            assert_eq!(output.status.code(), Some(2));
-            assert!(!folder.path().join("disk").join(MANIFEST).exists());
-            fs::rename(folder.path().join("disk"), folder.path().join("zoo")).unwrap();
-        }
-    }
-    assert_eq!(self::build(&folder, &[]).0, 0);
-    assert_eq!(digests(&folder.path().join("zoo")), expected);
 }
 
 #[test]
@@ -541,11 +224,15 @@ fn checkpoints_are_known_by_what_they_hold() {
     assert_eq!(found[0][1], "no-checkpoint");
     assert_eq!(findings(&folder, 0, &["--rebuild", "--weights-dir", "weights"]), Vec::<[String; 3]>::new());
 
-    // A second, other checkpoint of the same model: nobody can tell which is meant.
-    let mut other = fs::read(&checkpoint).unwrap();
-    other.extend(b"");
-    fs::write(weights.join("copy.pth"), &other).unwrap();
+    fs::copy(&checkpoint, weights.join("copy.pth")).unwrap();
     assert_eq!(emo(&folder, &arguments).0, 0, "a copy is the same checkpoint");
+    // Of two that differ nobody can tell which is meant.
+    let tensors = Variant::named("emo-1m").unwrap().parameters(1000);
+    let tensors =
+        tensors.iter().map(|p| (p.name.as_str(), p.shape.as_slice(), formula::tensor(&p.name, &p.shape, 5)));
+    fs::write(weights.join("other.safetensors"), safetensors::write(Dtype::F32, tensors)).unwrap();
+    let (code, _, stderr) = emo(&folder, &arguments);
+    assert!(code == 2 && stderr.contains("copy.pth") && stderr.contains("other.safetensors"), "{stderr}");
     let formula = ["zoo", "build", "--out", "zoo", "--models", "emo-2m", "--weights-dir", "weights"];
     let (code, _, stderr) = emo(&folder, &formula);
     assert!(code == 2 && stderr.contains("emo-2m"), "{stderr}");
