@@ -5,7 +5,11 @@ use std::fmt::Write as _;
 use emo_exporter::models::emo::Variant;
 use emo_verifier::report::thousands;
 
-use super::entry::{Account, Entry, Input, NOT_STATED, Provenance};
+use super::entry::{Account, Claim, Entry, Input, NOT_STATED, Numerics, Provenance};
+
+/// How a file is run, with `FILE`, `INPUT`, `HEIGHT` and `WIDTH` to be filled in.
+const ONNX_RUNTIME: &str = include_str!("card/onnxruntime.txt");
+const TRACT: &str = include_str!("card/tract.txt");
 
 /// The card of the model whose files `entries` are, which are some.
 #[must_use]
@@ -101,7 +105,7 @@ fn table(text: &mut String, header: &[&str], rows: impl Iterator<Item = Vec<Stri
 }
 
 fn files(entries: &[&Entry]) -> String {
-    let figure = |n: Option<u64>| n.map_or("-".to_owned(), |n| thousands(n));
+    let figure = |n: Option<u64>| n.map_or("-".to_owned(), thousands);
     let row = |entry: &&Entry| {
         let lint = entry.profile.as_ref().and_then(|profile| entry.lint.get(profile));
         vec![
@@ -124,32 +128,35 @@ fn files(entries: &[&Entry]) -> String {
     text
 }
 
+fn word(holds: bool) -> &'static str {
+    if holds { "holds" } else { "fails" }
+}
+
 fn evidence(entries: &[&Entry]) -> String {
     let mut text = "## Evidence\n\n".to_owned();
     let claims: Vec<_> = entries.iter().filter_map(|entry| Some((*entry, entry.claim.as_ref()?))).collect();
     if !claims.is_empty() {
-        let row = |(entry, claim): &(&Entry, &super::entry::Claim)| {
-            let account = |account: &Account| {
-                let [file, folded, model] =
-                    [i128::from(account.file), account.folded.into(), account.model.into()]
-                        .map(|n: i128| thousands(n));
-                let published = account.published.as_deref().map_or("-", |p| p);
-                [format!("{file} + {folded} = {model}"), plain(published)]
+        let parameters: fn(&Claim) -> &Account = |claim| &claim.parameters;
+        for (what, of) in [("parameters", parameters), ("FLOPs (fvcore)", |claim| &claim.fvcore)] {
+            let row = |(entry, claim): &(&Entry, &Claim)| {
+                let Account { file, folded, model, published } = of(claim);
+                let figures =
+                    [i128::from(*file), (*folded).into(), (*model).into()].map(|n: i128| thousands(n));
+                let mut row = vec![format!("`{}`", file_name(entry))];
+                row.extend(figures);
+                row.push(published.as_deref().map_or("-".to_owned(), plain));
+                row.push(word(claim.holds).to_owned());
+                row
             };
-            let [parameters, fvcore] = [&claim.parameters, &claim.fvcore].map(account);
-            let holds = if claim.holds { "holds" } else { "fails" };
-            let mut row = vec![format!("`{}`", file_name(entry))];
-            row.extend(parameters.into_iter().chain(fvcore).chain([holds.to_owned()]));
-            row
-        };
-        let header = ["file", "parameters", "published", "FLOPs (fvcore)", "published", ""];
-        table(&mut text, &header, claims.iter().map(row));
+            let header = [what, "in the file", "folded", "together", "published", ""];
+            table(&mut text, &header, claims.iter().map(row));
+        }
         text += "What is in the file and what folding took out of it are together the published model. Published \
                  parameters are truncated to a tenth of a million, published FLOPs rounded to a million.\n\n";
     }
     let runs: Vec<_> = entries.iter().filter_map(|entry| Some((*entry, entry.numerics.as_ref()?))).collect();
     if !runs.is_empty() {
-        let row = |(entry, n): &(&Entry, &super::entry::Numerics)| {
+        let row = |(entry, n): &(&Entry, &Numerics)| {
             vec![
                 format!("`{}`", file_name(entry)),
                 plain(&n.runtime),
@@ -157,7 +164,7 @@ fn evidence(entries: &[&Entry]) -> String {
                 format!("{:.1e}", n.max_abs),
                 format!("{:.1e}", n.of_largest),
                 format!("{:.0e} ({})", n.bound, plain(&n.tolerance)),
-                if n.holds { "holds" } else { "fails" }.to_owned(),
+                word(n.holds).to_owned(),
             ]
         };
         let header = ["file", "runtime", "inputs", "error below", "of the largest logit", "bound", ""];
@@ -188,55 +195,23 @@ fn running(entries: &[&Entry]) -> String {
     else {
         return String::new();
     };
-    let port =
-        |entry: &Entry| entry.metadata.io_ports.inputs.first().map_or(String::new(), |p| p.name.clone());
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let (height, width) = (input.height, input.width);
-    let mut text = format!(
+    let [python, rust] = [(ONNX_RUNTIME, python), (TRACT, rust)].map(|(example, entry)| {
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        let input = entry.metadata.io_ports.inputs.first().map_or("", |port| port.name.as_str());
+        example
+            .replace("HEIGHT", &height.to_string())
+            .replace("WIDTH", &width.to_string())
+            .replace("FILE", &quoted(file_name(entry)))
+            .replace("INPUT", &quoted(input))
+    });
+    format!(
         "## How to run it\n\nThe input is one RGB image `[1, 3, {height}, {width}]`, scaled to 0…1, less the mean \
          (0.485, 0.456, 0.406), over the deviation (0.229, 0.224, 0.225), cut from the middle of one that was scaled \
-         to 256 for 224. The output has a logit for each class of ImageNet-1K.\n\n"
-    );
-    let _ = write!(
-        text,
-        "In ONNX Runtime, from Python (`pip install onnxruntime pillow`):\n\n\
-         ```python\n\
-         import numpy as np\n\
-         import onnxruntime\n\
-         from PIL import Image\n\n\
-         image = Image.open(\"picture.jpg\").convert(\"RGB\")\n\
-         scale = 256 / 224 * max({width} / image.width, {height} / image.height)\n\
-         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)\n\
-         left, top = (image.width - {width}) // 2, (image.height - {height}) // 2\n\
-         pixels = np.asarray(image.crop((left, top, left + {width}, top + {height})), np.float32) / 255\n\
-         pixels = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]\n\
-         pixels = pixels.transpose(2, 0, 1)[None].astype(np.float32)\n\n\
-         session = onnxruntime.InferenceSession({})\n\
-         logits = session.run(None, {{{}: pixels}})[0]\n\
-         print(logits[0].argsort()[::-1][:5])\n\
-         ```\n\n",
-        quoted(file_name(python)),
-        quoted(&port(python)),
-    );
-    let _ = write!(
-        text,
-        "In tract, from Rust (`cargo add tract-onnx`), `pixels` as above:\n\n\
-         ```rust\n\
-         use tract_onnx::prelude::*;\n\n\
-         fn classify(pixels: tract_ndarray::Array4<f32>) -> TractResult<Option<usize>> {{\n    \
-             let model = tract_onnx::onnx()\n        \
-                 .model_for_path({})?\n        \
-                 .with_input_fact(0, f32::fact([1, 3, {height}, {width}]).into())?\n        \
-                 .into_optimized()?\n        \
-                 .into_runnable()?;\n    \
-             let outputs = model.run(tvec!(Tensor::from(pixels).into()))?;\n    \
-             let logits = outputs[0].to_plain_array_view::<f32>()?;\n    \
-             Ok(logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class))\n\
-         }}\n\
-         ```\n\n",
-        quoted(file_name(rust)),
-    );
-    text
+         to 256 for 224. The output has a logit for each class.\n\n\
+         In ONNX Runtime, from Python (`pip install onnxruntime pillow`):\n\n```python\n{python}```\n\n\
+         In tract, from Rust (`cargo add tract-onnx`), `pixels` as above:\n\n```rust\n{rust}```\n\n"
+    )
 }
 
 fn again(entries: &[&Entry]) -> String {
@@ -281,7 +256,7 @@ fn licence(entries: &[&Entry]) -> String {
         };
     }
     if let Some(source) = entries.iter().find_map(|entry| entry.source.as_ref()) {
-        let _ = writeln!(text, "\nSource: {}", plain(source));
+        let _ = writeln!(text, "\nThe model's source: {}", plain(source));
     }
     text
 }

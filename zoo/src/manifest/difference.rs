@@ -74,7 +74,7 @@ pub fn kind(field: &str) -> &'static str {
     let within = |prefix: &&str| {
         field.strip_prefix(*prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    KINDS.iter().find(|kind| kind.fields.iter().any(|f| within(&f))).map_or("recipe", |kind| kind.name)
+    KINDS.iter().find(|kind| kind.fields.iter().any(within)).map_or("recipe", |kind| kind.name)
 }
 
 /// Every field that differs, in the order of their names. A list is one field.

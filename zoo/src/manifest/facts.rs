@@ -7,6 +7,7 @@ use emo_verifier::claim;
 use emo_verifier::identity::Identity;
 use emo_verifier::infer::{Bindings, infer};
 use emo_verifier::paper::{Published, published};
+use emo_verifier::sym::Expr;
 use emo_verifier::written::{Reconciled, count, findings};
 use sha2::{Digest as _, Sha256};
 
@@ -152,7 +153,7 @@ fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit) -> Result<Entr
     let inference = infer(&file.model, &Bindings::new());
     let free = tally(&file.model, &inference);
     let inputs: Vec<Port> = free.inputs.iter().map(port).collect();
-    let figure = |count: &emo_verifier::sym::Expr| count.count().filter(|_| !audit.is_lower_bound());
+    let figure = |count: &Expr| count.count().filter(|_| !audit.is_lower_bound());
     let cost = &audit.totals.cost;
     let known = published(model).is_some();
     let tags = if known { vec!["emo", "image-classification", "vision"] } else { Vec::new() };
@@ -191,7 +192,7 @@ fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit) -> Result<Entr
 }
 
 fn port(port: &audit::Port) -> Port {
-    let extent = |extent: &emo_verifier::sym::Expr| match extent.count() {
+    let extent = |extent: &Expr| match extent.count() {
         Some(n) => Extent::Size(n),
         None => Extent::Name(extent.to_string()),
     };
@@ -222,7 +223,7 @@ fn one_image(model: &ModelProto) -> Bindings {
     let inference = infer(model, &Bindings::new());
     let first = |port: &audit::Port| port.shape.as_ref().and_then(|shape| shape.first().cloned());
     let firsts = tally(model, &inference).inputs.iter().filter_map(first).collect::<Vec<_>>();
-    firsts.iter().flat_map(|extent| extent.symbols()).map(|name| (name.to_string(), 1)).collect()
+    firsts.iter().flat_map(Expr::symbols).map(|name| (name.to_string(), 1)).collect()
 }
 
 /// The element type that most of the file's elements have.

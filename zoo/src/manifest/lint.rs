@@ -7,6 +7,7 @@ use emo_proto::attribute_proto::AttributeType;
 use emo_proto::{AttributeProto, NodeProto};
 use emo_verifier::fact::Fact;
 use emo_verifier::infer::Inference;
+use emo_verifier::sym::Expr;
 
 use super::entry::Lint;
 
@@ -34,9 +35,9 @@ pub fn held_to(profile: &Profile, inference: &Inference) -> Lint {
 fn facts<'a>(node: &'a NodeProto, inference: &Inference, constants: &HashSet<&str>) -> NodeFacts<'a> {
     let operand = |name: &str, fact: &Fact| Operand {
         dtype: Some(fact.dtype),
-        shape: fact.dims.as_ref().ok().map(|dims| dims.iter().map(|d| d.count()).collect()),
+        shape: fact.dims.as_ref().ok().map(|dims| dims.iter().map(Expr::count).collect()),
         constant: constants.contains(name),
-        integers: fact.elements.as_ref().map(|e| e.iter().filter_map(|e| e.number()).collect()),
+        integers: fact.elements.as_ref().map(|e| e.iter().filter_map(Expr::number).collect()),
     };
     let known = |name: &String| Some(operand(name, inference.values.get(name.as_str())?));
     let attribute = |a: &'a AttributeProto| {

@@ -9,8 +9,9 @@
 //! use emo_zoo::manifest::Store;
 //!
 //! let manifest = Store::new("zoo").manifest()?;
-//! for entry in manifest.entries() {
-//!     println!("{} {}", entry.model_path, entry.metadata.model_sha);
+//! for entry in manifest.of("emo-1m")? {
+//!     let holds = entry.numerics.as_ref().is_some_and(|numerics| numerics.holds);
+//!     assert!(holds, "{} computes something else", entry.model_path);
 //! }
 //! # Ok::<(), emo_proto::Error>(())
 //! ```
@@ -18,7 +19,6 @@
 pub mod add;
 pub mod build;
 pub mod card;
-
 pub mod check;
 pub mod checkpoints;
 pub mod difference;

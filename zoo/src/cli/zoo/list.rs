@@ -38,7 +38,7 @@ pub fn run(args: &Args) -> Outcome {
         }
         Format::Text => {
             let header = ["file", "params", "FLOPs (fvcore)", "claim", "error", "weights", "bytes", "sha256"];
-            let figure = |n: Option<u64>| n.map_or("-".to_owned(), |n| thousands(n));
+            let figure = |n: Option<u64>| n.map_or("-".to_owned(), thousands);
             let rows = manifest.entries().map(|entry| {
                 vec![
                     entry.model_path.clone(),

@@ -48,7 +48,7 @@ fn text(entry: &Entry) -> String {
         "interface",
         format!("{} → {}", ports(&metadata.io_ports.inputs), ports(&metadata.io_ports.outputs)),
     );
-    let figure = |n: Option<u64>| n.map_or("not countable".to_owned(), |n| thousands(n));
+    let figure = |n: Option<u64>| n.map_or("not countable".to_owned(), thousands);
     line("parameters", figure(entry.parameters));
     let costs = &entry.costs;
     for (name, cost) in
@@ -101,7 +101,7 @@ fn port(port: &Port) -> String {
 
 fn account(account: &Account) -> String {
     let [file, folded, model] =
-        [i128::from(account.file), account.folded.into(), account.model.into()].map(|n| thousands(n));
+        [i128::from(account.file), account.folded.into(), account.model.into()].map(thousands);
     let published = account.published.as_ref().map_or(String::new(), |p| format!(", published as {p}"));
     format!("{file} in the file, {folded} folded, {model} together{published}")
 }
