@@ -1,7 +1,5 @@
 //! The reference's logits on the probes, computed once for every file of a model and its weights.
 
-use emo_exporter::models::emo::Variant;
-use emo_exporter::weights::Weights;
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
 use ndarray::{ArrayD, Axis};
@@ -9,16 +7,17 @@ use ndarray::{ArrayD, Axis};
 use crate::compare::{Tolerance, compare};
 use crate::reference::Reference;
 use crate::runtime::{Failure, Runtime};
-use crate::verify::probes::{map, probes};
+use crate::verify::probes::{Probe, map};
 
-/// Inputs with the logits that a right file gives for them.
+/// Inputs of one shape with the logits that a right file gives for them.
 #[derive(Debug, Clone)]
 pub struct Truth {
     rows: Vec<Row>,
 }
 
+/// An input, and what the reference makes of it.
 #[derive(Debug, Clone)]
-struct Row {
+pub struct Row {
     probe: String,
     /// `[N, 3, H, W]`
     input: ArrayD<f32>,
@@ -35,22 +34,26 @@ pub struct Measured {
     pub of_largest: f64,
 }
 
-impl Truth {
-    /// Of the table's probes for a fixed `batch` of images of `size`, height and width in pixels.
+impl Row {
+    /// Runs the reference; rows are independent of one another, so a caller may make them side by side.
     ///
     /// # Errors
-    /// The weights are not those of the variant.
-    pub fn new(variant: &Variant, weights: &Weights, batch: usize, size: (usize, usize)) -> Result<Self> {
-        let reference = Reference::new(variant, weights)?;
-        let rows = probes(crate::verify::PROBES, Some(batch), size).into_iter().map(|probe| {
-            let input = map(&probe.input)
-                .ok_or_else(|| Error::new("expected an input [N, 3, H, W]").at(&probe.name))?;
-            // Image by image: none depends on another, and the maps of one are large enough.
-            let images = input.axis_chunks_iter(Axis(0), 1);
-            let logits = images.flat_map(|image| reference.forward(image.to_owned())).collect();
-            Ok(Row { probe: probe.name, input: probe.input, logits })
-        });
-        Ok(Self { rows: rows.collect::<Result<_>>()? })
+    /// The input is no `[N, 3, H, W]`.
+    pub fn new(reference: &Reference, probe: Probe) -> Result<Self> {
+        let Probe { name, input, .. } = probe;
+        let images = map(&input)
+            .ok_or_else(|| Error::new("expected an input [N, 3, H, W], found another").at(&name))?;
+        // Image by image: none depends on another, and the maps of one are large enough.
+        let images = images.axis_chunks_iter(Axis(0), 1);
+        let logits = images.flat_map(|image| reference.forward(image.to_owned())).collect();
+        Ok(Self { probe: name, input, logits })
+    }
+}
+
+impl Truth {
+    #[must_use]
+    pub fn new(rows: Vec<Row>) -> Self {
+        Self { rows }
     }
 
     /// Runs a file whose one input is called `input` on every probe.

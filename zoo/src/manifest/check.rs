@@ -126,6 +126,10 @@ fn judge(entry: &Entry, bytes: Bytes, findings: &mut Vec<Finding>) {
         findings.push(finding(entry, difference.kind, &difference.field, message));
     }
     findings.extend(against.into_iter().map(|message| finding(entry, UNSOUND, "", message)));
+    if told.claim.as_ref().is_some_and(|claim| !claim.holds) {
+        let message = "expected the published figures, found others".to_owned();
+        findings.push(finding(entry, "claim", "claim.holds", message));
+    }
     match (&entry.numerics, &told.claim) {
         (Some(numerics), _) => {
             let contradiction = numerics.contradiction();

@@ -18,8 +18,8 @@ const DEPTH: usize = 8;
 #[derive(Debug, Default)]
 pub struct Checkpoints {
     by_model: BTreeMap<&'static str, Vec<(PathBuf, Weights)>>,
-    /// Files that are no model's.
-    pub others: Vec<PathBuf>,
+    /// How many files are no model's.
+    pub others: usize,
 }
 
 impl Checkpoints {
@@ -39,7 +39,7 @@ impl Checkpoints {
                     let weights = Weights::load(&Spec::File(path.clone()), &variant.parameters(CLASSES))?;
                     found.by_model.entry(variant.name).or_default().push((path, weights));
                 }
-                None if fitting.is_none() => found.others.push(path),
+                None if fitting.is_none() => found.others += 1,
                 None => {}
             }
         }

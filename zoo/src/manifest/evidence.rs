@@ -6,9 +6,12 @@ use emo_exporter::weights::Weights;
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
 use emo_verifier::compare::{FLOAT32, Tolerance};
-use emo_verifier::probe::PROBES;
+use emo_verifier::probe;
+use emo_verifier::reference::Reference;
 use emo_verifier::runtime::{Runtime as _, Tract};
-use emo_verifier::truth::Truth;
+use emo_verifier::truth::{Row, Truth};
+use emo_verifier::verify::PROBES;
+use emo_verifier::verify::probes::probes;
 use rayon::prelude::*;
 
 use super::checkpoints::Checkpoints;
@@ -55,7 +58,10 @@ pub fn shelf(recipes: &[&Recipe], checkpoints: &Checkpoints, watch: &dyn Watch) 
         let variant = recipe.request.variant;
         during(watch, &format!("{}, the reference", variant.name), || {
             let Some(weights) = checkpoints.supply(recipe) else { return Ok(None) };
-            let truth = Truth::new(variant, &weights, 1, recipe.request.size)?;
+            let reference = Reference::new(variant, &weights)?;
+            let probes = probes(PROBES, Some(1), recipe.request.size);
+            let rows = probes.into_par_iter().map(|probe| Row::new(&reference, probe));
+            let truth = Truth::new(rows.collect::<Result<_>>()?);
             Ok(Some((key, Evidence { weights, truth })))
         })
     });
@@ -91,7 +97,7 @@ impl Numerics {
             return Some(format!("expected a tolerance of emo's, found {:?}", self.tolerance));
         };
         let known =
-            |probe: &String| probe.starts_with("noise-") || PROBES.iter().any(|row| row.name == probe);
+            |probe: &String| probe.starts_with("noise-") || probe::PROBES.iter().any(|row| row.name == probe);
         let figure = |x: f64| x.is_finite() && x >= 0.0 && upper_bound(x) == x;
         if self.bound != tolerance.bound {
             Some(format!(

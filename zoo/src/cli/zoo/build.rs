@@ -95,7 +95,8 @@ fn models(args: &Args) -> anyhow::Result<(Checkpoints, Vec<(&'static Variant, Pr
     let checkpoints = Checkpoints::find(folder, &asked)?;
     let names: Vec<_> = checkpoints.models().collect();
     if names.is_empty() && args.models.is_empty() {
-        return Err(anyhow!("{}: expected checkpoints of EMO, found none", folder.display()));
+        let (folder, others) = (folder.display(), checkpoints.others);
+        return Err(anyhow!("{folder}: expected checkpoints of EMO, found none among {others} files"));
     }
     let with = asked.into_iter().filter(|model| !args.models.is_empty() || names.contains(&model.name));
     let models = with.map(|model| Ok((model, Provenance::from(checkpoints.of(model.name)?.origin()))));
