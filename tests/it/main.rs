@@ -23,3 +23,4 @@ mod traps;
 mod verify;
 mod verify_command;
 mod weights;
+mod zoo;

@@ -53,6 +53,8 @@ pub mod runtime;
 pub mod schema;
 pub mod sym;
 #[cfg(feature = "engines")]
+pub mod truth;
+#[cfg(feature = "engines")]
 pub mod verify;
 #[cfg(feature = "engines")]
 pub mod written;

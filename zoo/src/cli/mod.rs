@@ -19,6 +19,7 @@ mod show;
 mod sizes;
 mod table;
 mod verify;
+mod zoo;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -57,6 +58,8 @@ enum Command {
     Dump(dump::Args),
     /// How fast an engine runs files, beside the first of them
     Bench(bench::Args),
+    /// Releases with their evidence: build, check, list, show, diff, add, card
+    Zoo(zoo::Args),
 }
 
 /// How a request ended; the number is the exit code. What cannot be served at all is an error.
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Diff(args) => diff::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Zoo(args) => zoo::run(&args),
     };
     let printed = outcome.and_then(|(data, verdict)| {
         print(&data)?;
