@@ -14,6 +14,7 @@ mod hostile;
 mod house;
 mod infer;
 mod lint;
+mod lint_command;
 mod profiles;
 mod reexport;
 mod runtime;

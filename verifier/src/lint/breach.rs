@@ -1,7 +1,6 @@
 //! A rule that is broken, or that cannot be decided.
 
 use emo_exporter::profile::{NodeFacts, Rule, instead};
-use emo_proto::text::label;
 use serde::{Serialize, Serializer};
 
 use super::Lint;
@@ -89,8 +88,7 @@ impl Breach {
     /// A breach at a node, to be filled in.
     pub(super) fn of_node(facts: &infer::NodeFacts, code: Code, source: &'static str) -> Self {
         let operator = facts.node.op_type().to_owned();
-        let name = format!("{}{}", facts.path, label(facts.node));
-        Self { name, operator, ..Self::of_file(code, source) }
+        Self { name: facts.place(), operator, ..Self::of_file(code, source) }
     }
 
     pub(super) fn of_rule(facts: &infer::NodeFacts, node: &NodeFacts, rule: Rule) -> Self {

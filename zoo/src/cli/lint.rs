@@ -212,6 +212,7 @@ impl View<'_> {
             "nodes": lint.nodes,
             "folded": lint.folded,
             "taken": lint.taken,
+            "outside": lint.outside,
             "pieces": lint.pieces,
             "findings": lint.breaches.iter().map(|breach| finding(breach, self)).collect::<Vec<_>>(),
         })
