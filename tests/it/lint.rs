@@ -86,7 +86,9 @@ fn pytorch_files_break_the_mobile_profiles() {
             let mut named: Vec<&str> = named.map(|breach| breach.name.as_str()).collect();
             named.sort_unstable();
             assert_eq!(named, expected, "{name} {profile}");
-            assert!(lint.taken < lint.nodes && lint.open() == 0, "{name} {profile}");
+            assert_eq!(lint.open(), 0, "{name} {profile}");
+            // LiteRT moves six axes on a processor; the others leave them out.
+            assert!(lint.taken < lint.nodes || profile == "tflite", "{name} {profile}");
         }
     }
 }

@@ -119,11 +119,9 @@ pub const NNAPI: &str = "onnxruntime 1.32 tools/mobile_helpers/nnapi_supported_o
 const NNAPI_GEMM: &str = "onnxruntime core/providers/nnapi/nnapi_builtin/builders/impl/gemm_op_builder.cc";
 const NNAPI_MATMUL: &str =
     "onnxruntime core/providers/nnapi/nnapi_builtin/builders/op_builder_helpers.cc, IsSupportedBatchMatMul";
-const NNAPI_MOVES: &str =
-    "onnxruntime core/providers/nnapi/nnapi_builtin/builders/impl/{reshape,transpose,softmax}_op_builder.cc";
+const NNAPI_RESHAPE: &str =
+    "onnxruntime core/providers/nnapi/nnapi_builtin/builders/impl/reshape_op_builder.cc";
 const NNAPI_CAST: &str = "onnxruntime core/providers/nnapi/nnapi_builtin/builders/impl/cast_op_builder.cc";
-
-const UP_TO_4: Condition = Condition::Rank { operand: 0, lowest: 1, highest: 4 };
 
 /// Scale and zero point.
 const QUANTIZATION: &[Condition] = &[Condition::Constant { operand: 1 }, Condition::Constant { operand: 2 }];
@@ -185,10 +183,7 @@ const NNAPI_WHEN: &[Permit] = &[
     when("Split", NNAPI, &[Condition::Constant { operand: 1 }, Condition::EqualParts]),
     when("Squeeze", NNAPI, &[Condition::Constant { operand: 1 }]),
     when("Unsqueeze", NNAPI, &[Condition::Constant { operand: 1 }]),
-    // The checker passes any rank here; the provider refuses more than four axes.
-    when("Reshape", NNAPI_MOVES, &[UP_TO_4, Condition::Constant { operand: 1 }]),
-    when("Transpose", NNAPI_MOVES, &[UP_TO_4]),
-    when("Softmax", NNAPI_MOVES, &[UP_TO_4]),
+    when("Reshape", NNAPI_RESHAPE, &[Condition::Constant { operand: 1 }]),
     when("Cast", NNAPI_CAST, &[Condition::Types { operand: 0, types: &[DataType::Float, DataType::Int32] }]),
 ];
 
@@ -253,11 +248,10 @@ const WEBGPU_WHEN: &[Permit] = &[
 
 pub const NCNN: &str =
     "ncnn docs/developer-guide/operators.md, and the ONNX patterns of tools/pnnx/src/pass_level2";
-const NCNN_RANK: &str = "ncnn docs/developer-guide/operators.md, Reshape (w, h, d, c); ncnn#4708";
+const NCNN_RESHAPE: &str = "ncnn tools/pnnx/src/pass_ncnn/Tensor_reshape.cpp";
 
 const NCNN_WHEN: &[Permit] = &[
-    when("Reshape", NCNN_RANK, &[UP_TO_4, Condition::Constant { operand: 1 }]),
-    when("Transpose", NCNN_RANK, &[UP_TO_4]),
+    when("Reshape", NCNN_RESHAPE, &[Condition::Constant { operand: 1 }]),
     when("Softmax", NCNN, &[Condition::Types { operand: 0, types: FLOATS }]),
 ];
 
@@ -273,8 +267,8 @@ pub const COREML_LIST: List = List {
 pub const NNAPI_LIST: List = List {
     source: NNAPI,
     plain: "Abs Add BatchNormalization Clip Concat Div Elu Exp Flatten Floor Identity LRN \
-            LeakyRelu Log Max Min Mul Neg PRelu Pow ReduceMean Relu Sigmoid Sin Slice Sqrt Sub \
-            Tanh",
+            LeakyRelu Log Max Min Mul Neg PRelu Pow ReduceMean Relu Sigmoid Sin Slice Softmax \
+            Sqrt Sub Tanh Transpose",
     when: NNAPI_WHEN,
 };
 
@@ -350,6 +344,6 @@ pub const NCNN_LIST: List = List {
             InstanceNormalization LRN LayerNormalization LeakyRelu Log MatMul Max MaxPool Min \
             Mul Neg PRelu Pad Pow Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu \
             Resize Selu Sigmoid Sin Slice Softplus Split Sqrt Squeeze Sub Tan Tanh Tile \
-            Unsqueeze",
+            Transpose Unsqueeze",
     when: NCNN_WHEN,
 };

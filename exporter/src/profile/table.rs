@@ -172,7 +172,8 @@ pub const PROFILES: [Profile; 12] = [
         rank: HighestRank {
             rank: 4,
             taken: 4,
-            source: "NNAPI's Reshape, Transpose and Softmax take rank 4 at most",
+            source: "onnxruntime core/providers/nnapi/nnapi_builtin/builders/impl: transpose_op_builder.cc takes 1 to 4 axes, \
+                     as NNAPI's Reshape, Transpose and Softmax do",
         },
         free_batch: Allow::No {
             because: "NNAPI takes no values of free size",
@@ -195,6 +196,7 @@ pub const PROFILES: [Profile; 12] = [
             "ONNX Runtime's mobile usability checker knows no highest rank for NNAPI and reads operators \
              alone; the provider refuses Transpose above 4 axes (transpose_op_builder.cc), MatMul that \
              broadcasts (op_builder_helpers.cc), and any first operand but float32 (base_op_builder.cc)",
+            "the checker takes an operand that is left out for one of free shape: Pad without a value",
             "the provider has no batched product: MatMul becomes a split, a FULLY_CONNECTED a matrix, and \
              a concatenation (op_builder_helpers.cc, BuildBatchMatMul)",
         ],
@@ -311,7 +313,11 @@ pub const PROFILES: [Profile; 12] = [
         name: "ncnn",
         summary: "ncnn, through pnnx",
         opsets: Opsets { versions: &[17, 20], source: lists::NCNN },
-        rank: HighestRank { rank: 4, taken: 4, source: "ncnn refuses more axes (ncnn#4708)" },
+        rank: HighestRank {
+            rank: 4,
+            taken: 4,
+            source: "a Mat has w, h, d and c: ncnn docs/developer-guide/operators.md, Reshape; ncnn#4708",
+        },
         free_batch: Allow::No {
             because: "ncnn's tensors have no batch axis",
             source: "ncnn docs/developer-guide",

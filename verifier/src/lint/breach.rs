@@ -73,9 +73,8 @@ pub struct Breach {
     pub instead: Option<String>,
 }
 
-/// How the windows of EMO, and most else that is made of five axes and more, are moved with four.
-const FOUR_AXES: &str = "Reshape, Transpose, Reshape of rank 4: axes that stay neighbours are one, as in \
-                         [B·C·h, n, w, n] with the permutation (1, 3, 0, 2) for windows";
+/// How windows, and most else that is written with five axes and more, are moved with four.
+const FOUR_AXES: &str = "four axes: those that stay neighbours are one, [B·C·h, n, w, n] by (1, 3, 0, 2)";
 
 impl Breach {
     /// A breach of the file as a whole, to be filled in.
