@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use emo_exporter::models::emo::{Request, Variant};
-use emo_exporter::{profile::Profile, weights::Spec};
+use emo_exporter::profile::{PROFILES, Profile};
+use emo_exporter::weights::Spec;
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
@@ -12,6 +13,7 @@ use emo_proto::{AttributeProto, Message as _, ModelProto, NodeProto, OperatorSet
 use emo_tests::onnx::*;
 use emo_verifier::fact::Fact;
 use emo_verifier::infer::{Bindings, Inference, infer};
+use emo_verifier::lint::lint;
 use emo_verifier::ops;
 use emo_verifier::sym::Expr;
 use proptest::prelude::*;
@@ -25,6 +27,11 @@ pub(crate) fn survive(model: &ModelProto) -> Inference<'_> {
         assert!(fact.elements.as_ref().is_none_or(|e| fact.count().is(e.len() as i64)));
     }
     let _ = (inference.contradictions(), inference.highest_rank());
+    for profile in &PROFILES {
+        let lint = lint(model, &inference, profile);
+        // A piece is of taken nodes; those of a body that is taken with its node are in none.
+        assert!(lint.taken <= lint.nodes && lint.pieces.iter().sum::<usize>() <= lint.taken);
+    }
     let external = External::none();
     let describe = |_: &str, name: &str| inference.values.get(name).map(Fact::describe);
     let text = Text { model, external: &external, describe: &describe }.to_string();

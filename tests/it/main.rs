@@ -15,6 +15,7 @@ mod hostile;
 mod house;
 mod infer;
 mod lint;
+mod lint_command;
 mod own_profiles;
 mod profiles;
 mod reexport;

@@ -52,7 +52,7 @@ pub enum Condition {
     Constant { operand: usize },
     /// No extent of the operand is negative or free.
     Fixed { operand: usize },
-    /// The elements of a constant integer operand are none below zero.
+    /// The elements of an integer operand that is a constant are none below zero.
     NonNegative { operand: usize },
     /// The integer attribute has one of these values; `default` where it is absent.
     Int { attribute: &'static str, default: i64, values: &'static [i64] },
@@ -62,6 +62,10 @@ pub enum Condition {
     Text { attribute: &'static str, default: &'static str, values: &'static [&'static str] },
     /// The results' extents on the attribute `axis` are equal.
     EqualParts,
+    /// Operands 0 and 1 have as many axes and, but for the last two, the same extents.
+    SameBatch,
+    /// One of the two holds.
+    Either(&'static Condition, &'static Condition),
 }
 
 /// An attribute of a node, as far as conditions read it.
@@ -195,7 +199,9 @@ impl Condition {
                 operand(*index, &|o| o.shape.as_ref().map(|s| s.iter().all(Option::is_some)))
             }
             Condition::NonNegative { operand: index } => {
-                operand(*index, &|o| o.integers.as_ref().map(|integers| integers.iter().all(|&i| i >= 0)))
+                let elements =
+                    |o: &Operand| o.integers.as_ref().map(|integers| integers.iter().all(|&i| i >= 0));
+                operand(*index, &|o| if o.constant { elements(o) } else { Some(true) })
             }
             Condition::Int { attribute: name, default, values } => Some(match attribute(name) {
                 Some(Attribute::Int(value)) => values.contains(value),
@@ -216,6 +222,17 @@ impl Condition {
                 let shapes: Option<Vec<_>> = node.results.iter().map(|r| r.shape.as_ref()).collect();
                 shapes.map(|shapes| shapes.windows(2).all(|pair| pair[0] == pair[1]))
             }
+            Condition::SameBatch => {
+                let shape = |index: usize| Some(node.operands.get(index)?.as_ref()?.shape.as_deref());
+                let (Some(a), Some(b)) = (shape(0), shape(1)) else { return Some(true) };
+                let batch = |shape: &'_ [Option<u64>]| shape[..shape.len().saturating_sub(2)].to_vec();
+                a.zip(b).map(|(a, b)| a.len() == b.len() && batch(a) == batch(b))
+            }
+            Condition::Either(a, b) => match (a.holds(node), b.holds(node)) {
+                (Some(true), _) | (_, Some(true)) => Some(true),
+                (Some(false), Some(false)) => Some(false),
+                _ => None,
+            },
         }
     }
 
@@ -255,6 +272,11 @@ impl Condition {
             | Condition::Float { attribute: name, .. }
             | Condition::Text { attribute: name, .. } => attribute(name),
             Condition::EqualParts => "parts of several sizes".to_owned(),
+            Condition::SameBatch => "a product that broadcasts".to_owned(),
+            Condition::Either(a, b) => {
+                let (a, b) = (a.found(node), b.found(node));
+                if a == b { a } else { format!("{a}, {b}") }
+            }
         }
     }
 }
@@ -270,6 +292,8 @@ impl Condition {
             Condition::Fixed { .. } => "a fixed shape, from inputs of fixed shapes".to_owned(),
             Condition::NonNegative { .. } => "Slice where something is cut off".to_owned(),
             Condition::EqualParts => "a Slice for each part".to_owned(),
+            Condition::SameBatch => "operands of one batch: Reshape, or Expand a constant".to_owned(),
+            Condition::Either(a, _) => a.instead(),
             Condition::Int { .. } | Condition::Float { .. } | Condition::Text { .. } => self.to_string(),
         }
     }
@@ -300,6 +324,8 @@ impl std::fmt::Display for Condition {
                 write!(f, "{attribute} = {}", values.join(" or "))
             }
             Condition::EqualParts => f.write_str("equal parts"),
+            Condition::SameBatch => f.write_str("operands of the same batch"),
+            Condition::Either(a, b) => write!(f, "{a} or {b}"),
         }
     }
 }

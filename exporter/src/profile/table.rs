@@ -156,7 +156,14 @@ pub const PROFILES: [Profile; 12] = [
         },
         operators: Operators::Listed(&lists::COREML_LIST),
         notes: &[
-            "the list has its note on transA, alpha and beta beside MatMul; the provider asks it of Gemm",
+            "the list has its note on transA, alpha and beta beside MatMul; the provider asks it of Gemm, and \
+             wants Gemm's third operand constant too (gemm_op_builder.cc)",
+            "the list spells ArgMax as Argmax, so ONNX Runtime's mobile usability checker refuses it",
+            "the checker looks at the ranks of operands alone; the provider also refuses a Reshape to more \
+             than 5 axes, and one whose target is no constant (reshape_op_builder.cc)",
+            "the checker counts a node with an operand of free shape as not taken; the provider takes some",
+            "a Cast that reads the graph's input stays on the processor (cast_op_builder.cc): float16 files \
+             begin with one, the rest is one piece",
             "not on the list: Flatten, Pad, Expand, Abs, Gather, SpaceToDepth",
         ],
         forms: Forms { padding: Padding::Concat, ..CHANNELS },
@@ -168,7 +175,8 @@ pub const PROFILES: [Profile; 12] = [
         rank: HighestRank {
             rank: 4,
             taken: 4,
-            source: "NNAPI's Reshape, Transpose and Softmax take rank 4 at most",
+            source: "onnxruntime core/providers/nnapi/nnapi_builtin/builders/impl: transpose_op_builder.cc takes 1 to 4 axes, \
+                     as NNAPI's Reshape, Transpose and Softmax do",
         },
         free_batch: Allow::No {
             because: "NNAPI takes no values of free size",
@@ -187,8 +195,14 @@ pub const PROFILES: [Profile; 12] = [
             instead: FLOATS_ONLY,
         },
         operators: Operators::Listed(&lists::NNAPI_LIST),
-        notes: &["the checker knows no highest rank for NNAPI; the provider refuses Reshape, Transpose and \
-                  Softmax above rank 4"],
+        notes: &[
+            "ONNX Runtime's mobile usability checker knows no highest rank for NNAPI and reads operators \
+             alone; the provider refuses Transpose above 4 axes (transpose_op_builder.cc), MatMul that \
+             broadcasts (op_builder_helpers.cc), and any first operand but float32 (base_op_builder.cc)",
+            "the checker takes an operand that is left out for one of free shape: Pad without a value",
+            "the provider has no batched product: MatMul becomes a split, a FULLY_CONNECTED a matrix, and \
+             a concatenation (op_builder_helpers.cc, BuildBatchMatMul)",
+        ],
         forms: Forms { layer_norm: LayerNorm::ChannelFirst, gelu: Gelu::Spelled, ..CHANNELS },
     },
     Profile {
@@ -202,21 +216,31 @@ pub const PROFILES: [Profile; 12] = [
         },
         free_batch: Allow::No {
             because: "the HTP backend takes fixed shapes alone",
-            source: "onnxruntime.ai QNN Execution Provider",
+            source: "onnxruntime-qnn QNN-ExecutionProvider.md, model requirements",
             instead: STATIC,
         },
         half: Allow::Yes,
         float32: &[],
         image_input: Allow::Yes,
         operators: Operators::Listed(&lists::QNN_LIST),
-        notes: &["Erf is taken as part of the GELU chain, which the provider fuses"],
+        notes: &[
+            "Erf is taken as part of the GELU chain, which the provider fuses",
+            "the list names 8 and 16 bit integers as MatMul's types on the HTP; the same page says that it \
+             runs float models",
+            "the provider rewrites some rank-6 shuffles itself: SpaceToDepth, and those with an axis of 1",
+        ],
         forms: CHANNELS_DEPTH,
     },
     Profile {
         name: "tflite",
         summary: "LiteRT (TensorFlow Lite) builtins, through onnx2tf",
         opsets: Opsets { versions: &[20], source: "GELU is a builtin, Erf would be a Flex operator" },
-        rank: RANK_4,
+        rank: HighestRank {
+            rank: 4,
+            taken: 6,
+            source: "the GPU delegate's tensors are [batch, height, width, channels] \
+                     (tensorflow/lite/delegates/gpu); the processor takes 6 (lite/kernels/transpose.cc)",
+        },
         free_batch: Allow::No {
             because: "delegates take fixed shapes alone",
             source: "ai.google.dev LiteRT delegates",
@@ -237,7 +261,12 @@ pub const PROFILES: [Profile; 12] = [
         name: "tensorrt",
         summary: "NVIDIA TensorRT",
         opsets: Opsets { versions: &[17, 20], source: lists::TENSORRT },
-        rank: RANK_4,
+        rank: HighestRank {
+            rank: 4,
+            taken: 8,
+            source: "TensorRT refuses above 8 (NvInferRuntimeBase.h, Dims::MAX_DIMS); one Transpose of rank 4 \
+                     moves what one of rank 6 does",
+        },
         free_batch: Allow::Yes,
         half: Allow::Yes,
         float32: KEPT,
@@ -276,14 +305,22 @@ pub const PROFILES: [Profile; 12] = [
         float32: KEPT,
         image_input: Allow::Yes,
         operators: Operators::Listed(&lists::WEBGPU_LIST),
-        notes: &["WASM takes all that the CPU provider takes; the list is WebGPU's"],
+        notes: &[
+            "WASM takes all that the CPU provider takes; the list is WebGPU's",
+            "WebGPU takes node by node: a node that it lacks costs a copy to the processor and back",
+            "Max, Min, PRelu and HardSwish came with the provider's plug-in 0.3; SpaceToDepth is missing",
+        ],
         forms: TOKENS,
     },
     Profile {
         name: "ncnn",
         summary: "ncnn, through pnnx",
         opsets: Opsets { versions: &[17, 20], source: lists::NCNN },
-        rank: HighestRank { rank: 4, taken: 4, source: "ncnn refuses more axes (ncnn#4708)" },
+        rank: HighestRank {
+            rank: 4,
+            taken: 4,
+            source: "a Mat has w, h, d and c: ncnn docs/developer-guide/operators.md, Reshape; ncnn#4708",
+        },
         free_batch: Allow::No {
             because: "ncnn's tensors have no batch axis",
             source: "ncnn docs/developer-guide",

@@ -1,7 +1,6 @@
 //! A rule that is broken, or that cannot be decided.
 
 use emo_exporter::profile::{NodeFacts, Rule, instead};
-use emo_proto::text::label;
 use serde::{Serialize, Serializer};
 
 use super::Lint;
@@ -74,9 +73,8 @@ pub struct Breach {
     pub instead: Option<String>,
 }
 
-/// How the windows of EMO, and most else that is made of five axes and more, are moved with four.
-const FOUR_AXES: &str = "Reshape, Transpose, Reshape of rank 4: axes that stay neighbours are one, as in \
-                         [B·C·h, n, w, n] with the permutation (1, 3, 0, 2) for windows";
+/// How windows, and most else that is written with five axes and more, are moved with four.
+const FOUR_AXES: &str = "four axes: those that stay neighbours are one, [B·C·h, n, w, n] by (1, 3, 0, 2)";
 
 impl Breach {
     /// A breach of the file as a whole, to be filled in.
@@ -89,8 +87,7 @@ impl Breach {
     /// A breach at a node, to be filled in.
     pub(super) fn of_node(facts: &infer::NodeFacts, code: Code, source: &'static str) -> Self {
         let operator = facts.node.op_type().to_owned();
-        let name = format!("{}{}", facts.path, label(facts.node));
-        Self { name, operator, ..Self::of_file(code, source) }
+        Self { name: facts.place(), operator, ..Self::of_file(code, source) }
     }
 
     pub(super) fn of_rule(facts: &infer::NodeFacts, node: &NodeFacts, rule: Rule) -> Self {

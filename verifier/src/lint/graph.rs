@@ -1,6 +1,6 @@
 //! A file's nodes as a runtime sees them that folds constants and writes functions out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use emo_exporter::profile::{Attribute, NodeFacts, Operand};
 use emo_proto::AttributeProto;
@@ -9,6 +9,7 @@ use emo_proto::tensor_proto::DataType;
 
 use crate::fact::Fact;
 use crate::infer::{self, Body, Inference};
+use crate::sym::Expr;
 
 /// A node that runs.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ struct Reader<'a> {
     bodies: HashMap<usize, &'a Body<'a>>,
     /// The step that makes a value of a scope.
     made: HashMap<(usize, &'a str), usize>,
+    /// Values that are there once the file is loaded, beside those of constants.
+    known: HashSet<(usize, &'a str)>,
     /// The step of a node.
     steps: HashMap<usize, usize>,
     found: Steps<'a>,
@@ -51,6 +54,7 @@ impl<'a> Steps<'a> {
             inference,
             bodies: inference.bodies.iter().map(|body| (body.scope, body)).collect(),
             made: HashMap::new(),
+            known: HashSet::new(),
             steps: HashMap::new(),
             found: Steps::default(),
         };
@@ -78,9 +82,7 @@ impl<'a> Reader<'a> {
         let Some((function, _)) = &body.call else { return };
         let operands = &self.inference.nodes[body.holder].node.input;
         for (parameter, operand) in function.input.iter().zip(operands) {
-            if let Some(step) = self.maker(body.around, operand) {
-                self.made.insert((body.scope, parameter), step);
-            }
+            self.alias((body.around, operand), (body.scope, parameter));
         }
     }
 
@@ -89,15 +91,24 @@ impl<'a> Reader<'a> {
         let Some((function, _)) = &body.call else { return };
         let results = &self.inference.nodes[body.holder].node.output;
         for (result, returned) in results.iter().zip(&function.output) {
-            if let Some(step) = self.maker(body.scope, returned) {
-                self.made.insert((body.around, result), step);
-            }
+            self.alias((body.scope, returned), (body.around, result));
+        }
+    }
+
+    /// Gives a value another name.
+    fn alias(&mut self, (scope, from): (usize, &'a str), to: (usize, &'a str)) {
+        if let Some(step) = self.maker(scope, from) {
+            self.made.insert(to, step);
+        }
+        if self.is_known(scope, from) {
+            self.known.insert(to);
         }
     }
 
     fn node(&mut self, index: usize) {
         let facts = &self.inference.nodes[index];
-        if !facts.outputs.is_empty() && facts.outputs.iter().all(is_known) {
+        if self.folds(facts) {
+            self.known.extend(facts.node.output.iter().map(|name| (facts.scope, name.as_str())));
             self.found.folded += 1;
             return;
         }
@@ -142,9 +153,41 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// The scope in which a name of `scope` has its meaning, and what is known of the value.
+    fn home(&self, scope: usize, name: &str) -> Option<(usize, &'a Fact)> {
+        self.around(scope).find_map(|scope| Some((scope, self.values(scope).get(name)?)))
+    }
+
     fn maker(&self, scope: usize, name: &'a str) -> Option<usize> {
-        let home = self.around(scope).find(|&scope| self.values(scope).contains_key(name))?;
+        let (home, _) = self.home(scope, name)?;
         self.made.get(&(home, name)).copied()
+    }
+
+    /// Whether a value is there once the file is loaded.
+    fn is_known(&self, scope: usize, name: &'a str) -> bool {
+        let home = self.home(scope, name);
+        home.is_some_and(|(home, fact)| fact.source.is_some() || self.known.contains(&(home, name)))
+    }
+
+    /// Whether runtimes compute the node when they load the file: from constants alone, or the shape
+    /// of a value, all of whose extents are fixed. What is only in part known they leave.
+    fn folds(&self, facts: &'a infer::NodeFacts<'a>) -> bool {
+        let node = facts.node;
+        if facts.outputs.is_empty() || node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty()) {
+            return false;
+        }
+        if facts.outputs.iter().all(|fact| fact.source.is_some()) {
+            return true;
+        }
+        let operands: Vec<&String> = node.input.iter().filter(|name| !name.is_empty()).collect();
+        match node.op_type() {
+            "Shape" | "Size" => {
+                let elements = facts.outputs[0].elements.as_deref();
+                elements.is_some_and(|elements| elements.iter().all(|e| e.number().is_some()))
+            }
+            op if op.starts_with("Random") || matches!(op, "Bernoulli" | "Multinomial") => false,
+            _ => !operands.is_empty() && operands.iter().all(|name| self.is_known(facts.scope, name)),
+        }
     }
 
     fn values(&self, scope: usize) -> &'a HashMap<&'a str, Fact> {
@@ -163,9 +206,9 @@ impl<'a> Reader<'a> {
     fn facts(&self, facts: &'a infer::NodeFacts<'a>) -> NodeFacts<'a> {
         let node = facts.node;
         let operand = |name: &'a String| {
-            let mut scopes = self.around(facts.scope);
-            let fact = scopes.find_map(|scope| self.values(scope).get(name.as_str()));
-            (!name.is_empty()).then(|| fact.map_or_else(Operand::default, known))
+            let fact = self.home(facts.scope, name).map(|(_, fact)| fact);
+            let known = fact.map_or_else(Operand::default, of_fact);
+            (!name.is_empty()).then(|| Operand { constant: self.is_known(facts.scope, name), ..known })
         };
         let mut operands: Vec<Option<Operand>> = node.input.iter().map(operand).collect();
         // An optional parameter that the caller leaves out.
@@ -179,7 +222,7 @@ impl<'a> Reader<'a> {
         let attributes = node.attribute.iter().map(|a| (a.name(), self.argument(facts.scope, a)));
         let attributes: Vec<(&str, &AttributeProto)> =
             attributes.filter_map(|(name, a)| Some((name, a?))).collect();
-        let mut results: Vec<Operand> = facts.outputs.iter().map(known).collect();
+        let mut results: Vec<Operand> = facts.outputs.iter().map(of_fact).collect();
         let perm = attributes.iter().find(|(name, _)| node.op_type() == "Transpose" && *name == "perm");
         if let Some((_, perm)) = perm {
             // A permutation tells the rank where nothing else does.
@@ -208,18 +251,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether a value is there before the graph runs.
-fn is_known(fact: &Fact) -> bool {
-    let numbers = || fact.elements.as_deref().is_some_and(|e| e.iter().all(|e| e.number().is_some()));
-    fact.source.is_some() || numbers()
-}
-
-fn known(fact: &Fact) -> Operand {
+fn of_fact(fact: &Fact) -> Operand {
     Operand {
         dtype: Some(fact.dtype).filter(|&dtype| dtype != DataType::Undefined),
-        shape: fact.dims.as_ref().ok().map(|dims| dims.iter().map(crate::sym::Expr::count).collect()),
-        constant: is_known(fact),
-        integers: fact.elements.as_ref().and_then(|e| e.iter().map(|e| e.number()).collect()),
+        shape: fact.dims.as_ref().ok().map(|dims| dims.iter().map(Expr::count).collect()),
+        constant: false,
+        integers: fact.elements.as_ref().and_then(|e| e.iter().map(Expr::number).collect()),
     }
 }
 

@@ -21,6 +21,9 @@ use graph::{Step, Steps};
 
 pub use breach::{Breach, CODES, Code, Group};
 
+/// The code of a rule that cannot be decided.
+pub const UNDECIDED: &str = Code::Undecided.name();
+
 /// What a row has to say of a file.
 #[derive(Debug)]
 pub struct Lint {
@@ -34,6 +37,8 @@ pub struct Lint {
     pub folded: usize,
     /// Nodes that the runtime takes.
     pub taken: usize,
+    /// The others, by path and name.
+    pub outside: Vec<String>,
     /// The nodes of each piece that the runtime would cut the graph into.
     pub pieces: Vec<usize>,
 }
@@ -49,8 +54,10 @@ pub fn lint(model: &ModelProto, inference: &Inference, profile: &'static Profile
     }
     let mut taken: Vec<bool> = list.iter().map(|step| node(step, profile, &mut breaches)).collect();
     let pieces = pieces::pieces(&list, &mut taken);
-    let taken = taken.into_iter().filter(|&taken| taken).count();
-    Lint { profile, breaches, nodes: list.len(), folded, taken, pieces }
+    let outside = list.iter().zip(taken).filter(|(_, taken)| !taken).map(|(step, _)| step.facts.place());
+    let outside: Vec<String> = outside.collect();
+    let taken = list.len() - outside.len();
+    Lint { profile, breaches, nodes: list.len(), folded, taken, outside, pieces }
 }
 
 impl Lint {

@@ -8,7 +8,7 @@ use emo_proto::file::{OnnxFile, open};
 use emo_verifier::audit::Sizes;
 use emo_verifier::finding::Finding;
 use emo_verifier::infer::infer_file;
-use emo_verifier::lint::{Breach, CODES, Lint, lint};
+use emo_verifier::lint::{Breach, CODES, Code, Lint, lint};
 use emo_verifier::report::{Cell, Report, Subject, Table, thousands};
 use serde_json::{Value, json};
 
@@ -146,7 +146,7 @@ impl View<'_> {
 
     /// In text the table says it all; other formats have the findings one by one.
     fn subject(self, text: bool) -> Subject {
-        let table = self.table();
+        let table = self.table(text);
         let findings = if text { Vec::new() } else { self.findings() };
         let facts = if text { self.rules() } else { Vec::new() };
         Subject {
@@ -164,17 +164,24 @@ impl View<'_> {
         self.lint.breaches.iter().map(|breach| named(breach.finding(profile))).collect()
     }
 
-    /// What was broken, by rule and by what was found.
-    fn table(self) -> Table {
+    /// What was broken, by rule and by what was found. In text, advice is given once.
+    fn table(self, text: bool) -> Table {
+        let mut last = None;
         let rows = self.lint.groups().into_iter().map(|group| {
             let breach = group.first;
+            let found = match breach.code {
+                Code::Condition => format!("{}: {}", breach.operator, breach.found),
+                _ => breach.found.clone(),
+            };
             let instead = breach.instead.clone().unwrap_or_default();
+            let again = text && !instead.is_empty() && last.as_ref() == Some(&instead);
+            last = Some(instead.clone());
             vec![
                 Cell::from(breach.code.name()),
-                Cell::from(breach.found.as_str()),
+                Cell::Text(found),
                 Cell::from(group.count),
                 Cell::from(breach.name.as_str()),
-                Cell::Text(instead),
+                Cell::Text(if again { "the same".to_owned() } else { instead }),
             ]
         });
         Table {
@@ -212,6 +219,7 @@ impl View<'_> {
             "nodes": lint.nodes,
             "folded": lint.folded,
             "taken": lint.taken,
+            "outside": lint.outside,
             "pieces": lint.pieces,
             "findings": lint.breaches.iter().map(|breach| finding(breach, self)).collect::<Vec<_>>(),
         })

@@ -181,7 +181,7 @@ fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit) -> Result<Entr
         },
         claim: None,
         numerics: None,
-        lint: lint(&inference),
+        lint: lint(&file.model, &inference),
         weights: Provenance::own(),
         license: NOT_STATED.to_owned(),
         paper: None,
