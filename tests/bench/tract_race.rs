@@ -1,6 +1,6 @@
 //! Races our profiles against other toolchains' EMO-1M in tract.
 //!
-//! `cargo bench --workspace --bench tract_race [-- [VARIANT] [FILE.onnx]…]`, files such as
+//! `cargo bench -p emo-tests --bench tract_race [-- [VARIANT] [FILE.onnx]…]`, files such as
 //! `tests/bench/race/forms.rs` writes. One thread, float32, batch 1, untrained weights on all
 //! sides, every file readied as the verifier readies any: its shape arithmetic computed, its
 //! batch made concrete. In a race every file runs once in turn, so that a busy machine slows

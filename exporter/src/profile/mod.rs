@@ -63,6 +63,7 @@ pub struct Forms {
     pub expansion: Expansion,
     pub attention: Attention,
     pub layer_norm: LayerNorm,
+    pub silu: Silu,
     pub gelu: Gelu,
     pub pool: Pool,
     pub padding: Padding,
@@ -128,6 +129,14 @@ pub enum LayerNorm {
     ChannelFirst,
     /// The same over rows of channels, one a pixel.
     Rows,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silu {
+    /// x·sigmoid(x), which runtimes fuse.
+    Sigmoid,
+    /// x/(1 + e^(0−x)), for a runtime whose fused one is slower than these four together.
+    Quotient,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

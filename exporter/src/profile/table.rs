@@ -7,7 +7,7 @@ use super::accept::{Allow, Opsets};
 use super::condition::Operators;
 use super::lists;
 use super::{
-    Attention, Expansion, Forms, Gelu, HighestRank, LayerNorm, Mix, Padding, Pool, Profile, Qk, Windows,
+    Attention, Expansion, Forms, Gelu, HighestRank, LayerNorm, Mix, Padding, Pool, Profile, Qk, Silu, Windows,
 };
 use crate::graph::Part;
 
@@ -47,6 +47,7 @@ const PUBLISHED: Forms = Forms {
         mix: Mix::TransposedValues,
     },
     layer_norm: LayerNorm::Operator,
+    silu: Silu::Sigmoid,
     gelu: Gelu::Operator,
     pool: Pool::ReduceMean,
     padding: Padding::Pad,
@@ -289,7 +290,7 @@ pub const PROFILES: [Profile; 12] = [
             source: "openvino src/frontends/onnx/docs/supported_ops.md",
         },
         notes: &[],
-        forms: Forms { layer_norm: LayerNorm::ChannelFirst, ..TOKENS },
+        forms: Forms { layer_norm: LayerNorm::ChannelFirst, silu: Silu::Quotient, ..TOKENS },
     },
     Profile {
         name: "web",

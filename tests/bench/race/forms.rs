@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use emo_exporter::models::emo::{Request, Variant};
 use emo_exporter::profile::{
-    Attention, Expansion, Forms, Gelu, LayerNorm, Mix, Opset, Padding, Pool, Profile, Qk, Windows,
+    Attention, Expansion, Forms, Gelu, LayerNorm, Mix, Opset, Padding, Pool, Profile, Qk, Silu, Windows,
 };
 use emo_exporter::weights::Spec;
 use emo_proto::{Error, Result};
@@ -15,7 +15,7 @@ use emo_proto::{Error, Result};
 /// A layer, a spelling of it, and what that changes.
 type Spelling = (&'static str, &'static str, fn(&mut Forms));
 
-const SPELLINGS: [Spelling; 25] = [
+const SPELLINGS: [Spelling; 28] = [
     ("fold", "no", |f| f.fold = false),
     ("fold", "yes", |f| f.fold = true),
     ("merge", "no", |f| f.merge = false),
@@ -36,8 +36,11 @@ const SPELLINGS: [Spelling; 25] = [
     ("norm", "operator", |f| f.layer_norm = LayerNorm::Operator),
     ("norm", "channels", |f| f.layer_norm = LayerNorm::ChannelFirst),
     ("norm", "rows", |f| f.layer_norm = LayerNorm::Rows),
+    ("silu", "sigmoid", |f| f.silu = Silu::Sigmoid),
+    ("silu", "quotient", |f| f.silu = Silu::Quotient),
     ("gelu", "operator", |f| f.gelu = Gelu::Operator),
     ("gelu", "erf", |f| f.gelu = Gelu::Erf),
+    ("gelu", "spelled", |f| f.gelu = Gelu::Spelled),
     ("pool", "mean", |f| f.pool = Pool::ReduceMean),
     ("pool", "global", |f| f.pool = Pool::GlobalAveragePool),
     ("padding", "concat", |f| f.padding = Padding::Concat),
