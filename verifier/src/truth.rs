@@ -2,12 +2,12 @@
 
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
-use ndarray::{ArrayD, Axis};
+use ndarray::{ArrayD, Axis, Ix4};
 
 use crate::compare::{Tolerance, compare};
 use crate::reference::Reference;
 use crate::runtime::{Failure, Runtime};
-use crate::verify::probes::{Probe, map};
+use crate::verify::probes::Probe;
 
 /// Inputs of one shape with the logits that a right file gives for them.
 #[derive(Debug, Clone)]
@@ -41,8 +41,9 @@ impl Row {
     /// The input is no `[N, 3, H, W]`.
     pub fn new(reference: &Reference, probe: Probe) -> Result<Self> {
         let Probe { name, input, .. } = probe;
-        let images = map(&input)
-            .ok_or_else(|| Error::new("expected an input [N, 3, H, W], found another").at(&name))?;
+        let images = input.mapv(f64::from).into_dimensionality::<Ix4>();
+        let images = images
+            .map_err(|error| Error::new(format!("expected an input [N, 3, H, W]: {error}")).at(&name))?;
         // Image by image: none depends on another, and the maps of one are large enough.
         let images = images.axis_chunks_iter(Axis(0), 1);
         let logits = images.flat_map(|image| reference.forward(image.to_owned())).collect();
