@@ -254,7 +254,7 @@ fn float(name: &str, value: f64) -> AttributeProto {
 }
 
 fn text(name: &str, value: &str) -> AttributeProto {
-    AttributeProto { s: Some(value.as_bytes().to_vec().into()), ..attribute(name, AttributeType::String) }
+    AttributeProto { s: Some(value.as_bytes().to_vec()), ..attribute(name, AttributeType::String) }
 }
 
 fn ints(name: &str, values: impl IntoIterator<Item = usize>) -> AttributeProto {

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use emo_proto::{Error, Result};
 
-use crate::graph::{Affine, Dim, FoldedConv, Graph, Source, Value};
+use crate::graph::{Affine, Dim, FoldedConv, Graph, Node, Shape, Source, Value};
 use crate::op::Op;
 use crate::weights::Weights;
 
@@ -201,6 +201,59 @@ fn neighbour(graph: &Graph, index: usize) -> Option<usize> {
         out * input < middle * (input + out)
     };
     (fits && plain && cheaper()).then_some(second)
+}
+
+/// Narrowest map over whose rows processors run a depthwise convolution eight pixels at a time.
+const NARROW: usize = 8;
+
+/// Writes the expansion of a block as a product over rows of channels, where the depthwise
+/// convolution behind it strides or its map is narrow: a runtime that moves transposes to where
+/// they vanish then has the channels last in that convolution, and steps from channel to channel
+/// where stepping from pixel to pixel would be slow.
+pub(crate) fn expansions_as_rows(graph: &mut Graph) {
+    let narrow = |x: Value| graph.shape(x).map().is_some_and(|[.., width]| width.at_batch_one() < NARROW);
+    let slow = |node: &&Node| match node.op {
+        Op::Conv { stride, group, .. } => group > 1 && (stride > 1 || narrow(node.inputs[0])),
+        _ => false,
+    };
+    let depthwise = graph.nodes.iter().filter(slow);
+    let blocks: Vec<String> = depthwise
+        .filter_map(|node| Some(format!("{}.v.conv", node.name.strip_suffix(".conv_local.conv")?)))
+        .collect();
+    for name in blocks {
+        let expansion = graph.nodes.iter().position(|node| node.name == name);
+        if let Some(index) = expansion.filter(|&i| graph.nodes[i].inputs.len() == 3) {
+            as_rows(graph, index);
+        }
+    }
+}
+
+/// The biased pointwise convolution `index` as Transpose, Reshape, Gemm, Reshape, Transpose.
+fn as_rows(graph: &mut Graph, index: usize) {
+    let folded = folded(graph, index);
+    resource(graph, index, &folded);
+    let Node { name, inputs, outputs, part, .. } = graph.nodes[index].clone();
+    let (x, y) = (graph.shape(inputs[0]).0.clone(), graph.shape(outputs[0]).0.clone());
+    graph.values[inputs[1].0].shape.0.truncate(2);
+    let pixels = x[0].by(x[2].at_batch_one() * x[3].at_batch_one());
+    let mut value = |step: &str, shape: Vec<Dim>| graph.add_value(format!("{name}.{step}"), Shape(shape));
+    let last = value("channels_last", vec![x[0], x[2], x[3], x[1]]);
+    let rows = value("rows", vec![pixels, x[1]]);
+    let product = value("product", vec![pixels, y[1]]);
+    let map = value("map", vec![y[0], y[2], y[3], y[1]]);
+    let operands = vec![rows, inputs[1], inputs[2]];
+    let steps = [
+        ("channels_last", Op::Transpose { perm: vec![0, 2, 3, 1] }, vec![inputs[0]], last),
+        ("rows", Op::Reshape, vec![last], rows),
+        ("", Op::Gemm, operands, product),
+        ("map", Op::Reshape, vec![product], map),
+        ("channels_first", Op::Transpose { perm: vec![0, 3, 1, 2] }, vec![map], outputs[0]),
+    ];
+    let nodes = steps.into_iter().map(|(step, op, inputs, output)| {
+        let name = if step.is_empty() { name.clone() } else { format!("{name}.{step}") };
+        Node { name, op, inputs, outputs: vec![output], part }
+    });
+    graph.nodes.splice(index..=index, nodes);
 }
 
 /// What is folded into the convolution `conv` so far.

@@ -244,6 +244,11 @@ impl Graph {
         Value(self.values.len() - 1)
     }
 
+    pub(crate) fn add_value(&mut self, name: String, shape: Shape) -> Value {
+        self.values.push(ValueInfo { name, shape, dtype: DataType::Float, constant: None });
+        Value(self.values.len() - 1)
+    }
+
     /// The nodes that read `value`, by index.
     pub(crate) fn readers(&self, value: Value) -> impl Iterator<Item = usize> {
         self.nodes.iter().enumerate().filter(move |(_, n)| n.inputs.contains(&value)).map(|(i, _)| i)

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod audit;
+mod bench;
 mod check;
 mod claims;
 mod cli;
@@ -15,6 +16,7 @@ mod house;
 mod infer;
 mod lint;
 mod lint_command;
+mod own_profiles;
 mod profiles;
 mod reexport;
 mod runtime;
@@ -22,3 +24,4 @@ mod traps;
 mod verify;
 mod verify_command;
 mod weights;
+mod zoo;

@@ -2,7 +2,9 @@
 
     python exports.py EMO
 
-Every classification golden, both profiles, opsets 17 and 20, fixed and dynamic batch.
+Every profile, variant, opset, fixed and free batch, at every golden's size and at 224, 256 × 320 and 200 × 131;
+where PyTorch left no golden, the truth is our reference profile's file. What a profile does not allow must be
+refused. Then float16 files and files that take images.
 """
 
 import itertools
@@ -19,14 +21,34 @@ import onnxruntime
 from formula import network_input
 
 GOLDENS = pathlib.Path(__file__).parent.parent / "data" / "goldens"
+MODELS = ("emo-1m", "emo-2m", "emo-5m", "emo-6m")
+SIZES = ((224, 224), (256, 320), (200, 131))
+OPSETS = ("17", "20")
+BATCHES = ("1", "dynamic")
 TOLERANCE = 2e-6
 HIGHEST_RANK = 4
+SQNR_DB = 50.0
+# ImageNet's, by which the published models' images are normalised.
+MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
-def export(emo: str, folder: str, *arguments: str) -> str:
-    path = f"{folder}/model.onnx"
-    subprocess.run([emo, "export", *arguments, "--no-verify", "-o", path], check=True, stdout=subprocess.DEVNULL)
-    return path
+class Exporter:
+    def __init__(self, emo: str, folder: str):
+        self.emo, self.path, self.refused = emo, f"{folder}/model.onnx", 0
+
+    def __call__(self, model: str, profile: str, size: tuple, *arguments: str):
+        """A session of the file, or nothing where the profile does not allow it and says what works."""
+        command = [self.emo, "export", model, "--profile", profile, "--size", f"{size[0]}x{size[1]}", *arguments]
+        run = subprocess.run([*command, "--no-verify", "-o", self.path], capture_output=True, text=True)
+        if run.returncode == 2:
+            assert profile in run.stderr, f"{' '.join(command)}: {run.stderr}"
+            self.refused += 1
+            return None
+        assert run.returncode == 0, f"{' '.join(command)}: {run.stderr}"
+        check(self.path)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        return onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
 
 
 def check(path: str) -> None:
@@ -42,39 +64,96 @@ def check(path: str) -> None:
         assert rank <= HIGHEST_RANK, f"{value.name} has rank {rank}"
 
 
-def main(emo: str) -> None:
-    goldens = [json.loads(path.read_text()) for path in sorted(GOLDENS.glob("*.json"))]
-    # A file with a free batch runs every golden of its model and size.
-    groups = {}
-    for golden in goldens:
-        groups.setdefault((golden["model"], *golden["input"][2:]), []).append(golden)
+def goldens() -> dict:
+    """By model and size: inputs and PyTorch's logits, a pair a batch size."""
+    found = {}
+    for path in sorted(GOLDENS.glob("*.json")):
+        golden = json.loads(path.read_text())
+        batch, _, *size = golden["input"]
+        truth = np.array(golden["logits"]).reshape(batch, -1)
+        found.setdefault((golden["model"].replace("_", "-"), tuple(size)), []).append(
+            (network_input(golden["input"]), truth)
+        )
+    return found
+
+
+def grid(export: Exporter, profiles: list) -> None:
+    known = goldens()
     files = runs = 0
     worst = 0.0
-    for (model, height, width), group in groups.items():
-        for profile in ("reference", "portable"):
-            for opset in ("17", "20"):
-                batches = {str(golden["input"][0]): [golden] for golden in group} | {"dynamic": group}
-                for batch, checked in batches.items():
-                    with tempfile.TemporaryDirectory() as folder:
-                        path = export(
-                            emo, folder, model.replace("_", "-"), "--size", f"{height}x{width}",
-                            "--profile", profile, "--opset", opset, "--batch", batch,
-                        )
-                        check(path)
-                        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-                    files += 1
-                    # A free batch also runs three times the golden's images.
-                    repeats = (1, 3) if batch == "dynamic" else (1,)
-                    for golden, repeat in itertools.product(checked, repeats):
-                        images = np.tile(network_input(golden["input"]), (repeat, 1, 1, 1))
-                        (logits,) = session.run(["logits"], {"input": images})
-                        truth = np.tile(np.array(golden["logits"]).reshape(golden["input"][0], -1), (repeat, 1))
-                        error = np.abs(logits - truth).max() / np.abs(truth).max()
-                        place = f"{model} {height}x{width} {profile} opset {opset} batch {batch}"
-                        assert np.isfinite(error) and error <= TOLERANCE, f"{place}: {error:.1e} of the largest"
-                        worst = max(worst, error)
-                        runs += 1
+    for model, size in sorted({*known, *itertools.product(MODELS, SIZES)}):
+        pairs = known.get((model, size))
+        if not pairs:
+            images = network_input([1, 3, *size])
+            pairs = [(images, export(model, "reference", size).run(None, {"input": images})[0])]
+        for profile, opset, batch in itertools.product(profiles, OPSETS, BATCHES):
+            session = export(model, profile, size, "--opset", opset, "--batch", batch)
+            if session is None:
+                continue
+            files += 1
+            # A free batch also runs three times the images.
+            for (images, truth), repeat in itertools.product(pairs, (1, 3) if batch == "dynamic" else (1,)):
+                if batch == "1" and len(images) > 1:
+                    continue
+                images, truth = np.tile(images, (repeat, 1, 1, 1)), np.tile(truth, (repeat, 1))
+                (logits,) = session.run(["logits"], {"input": images})
+                error = np.abs(logits - truth).max() / np.abs(truth).max()
+                place = f"{model} {size} {profile} opset {opset} batch {batch}"
+                assert np.isfinite(error) and error <= TOLERANCE, f"{place}: {error:.1e} of the largest"
+                worst = max(worst, error)
+                runs += 1
     print(f"{files} exports accepted by onnx, {runs} runs in ONNX Runtime within {TOLERANCE:.0e}: worst {worst:.1e}")
+
+
+def half(export: Exporter, profiles: list) -> None:
+    size = (224, 224)
+    inputs = [network_input([1, 3, *size], seed) for seed in range(4)]
+    files, lowest = 0, np.inf
+    for model in MODELS:
+        reference = export(model, "reference", size)
+        truths = [reference.run(None, {"input": images})[0].astype(np.float64) for images in inputs]
+        for profile in profiles:
+            session = export(model, profile, size, "--dtype", "f16")
+            if session is None:
+                continue
+            files += 1
+            for images, truth in zip(inputs, truths):
+                logits = session.run(None, {"input": images})[0]
+                sqnr = 10 * np.log10((truth**2).sum() / ((logits - truth) ** 2).sum())
+                assert sqnr > SQNR_DB, f"{model} {profile} f16: {sqnr:.1f} dB"
+                assert logits.argmax() == truth.argmax(), f"{model} {profile} f16: another top-1"
+                lowest = min(lowest, sqnr)
+    print(f"{files} float16 files load and agree on top-1, SQNR from {lowest:.1f} dB")
+
+
+def images(export: Exporter, profiles: list) -> None:
+    size = (96, 160)
+    bytes_ = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
+    bytes_[:, 0], bytes_[:, -1], bytes_[:, :, 0], bytes_[:, :, -1] = 0, 255, 255, 0
+    normal = ((bytes_ / 255.0 - MEAN) / DEVIATION).transpose(0, 3, 1, 2).astype(np.float32)
+    files, worst = 0, 0.0
+    for model in MODELS:
+        truth = export(model, "reference", size).run(None, {"input": normal})[0]
+        for profile in profiles:
+            session = export(model, profile, size, "--image-input")
+            if session is None:
+                continue
+            files += 1
+            error = np.abs(session.run(None, {"image": bytes_})[0] - truth).max() / np.abs(truth).max()
+            assert error <= TOLERANCE, f"{model} {profile} of images: {error:.1e}"
+            worst = max(worst, error)
+    print(f"{files} files take images of bytes: worst {worst:.1e}")
+
+
+def main(emo: str) -> None:
+    listed = subprocess.run([emo, "profiles", "--format", "json"], check=True, capture_output=True, text=True)
+    profiles = [profile["name"] for profile in json.loads(listed.stdout)]
+    with tempfile.TemporaryDirectory() as folder:
+        export = Exporter(emo, folder)
+        grid(export, profiles)
+        half(export, profiles)
+        images(export, profiles)
+        print(f"{export.refused} requests refused by their profiles")
 
 
 if __name__ == "__main__":

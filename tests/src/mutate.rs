@@ -379,10 +379,16 @@ fn masked(s: &mut Subject, block: &str, (height, width): (usize, usize)) -> Edit
     if mask.iter().all(|&m| m == 0.0) {
         return None;
     }
-    let mask = s.constant(&[down * across, 1, 1, WINDOW * WINDOW], &mask);
+    let tokens = WINDOW * WINDOW;
+    let mask = s.constant(&[down * across, 1, 1, tokens], &mask);
+    let apart = s.integers(&[(down * across) as i64, -1, tokens as i64, tokens as i64]);
     let scores = s.nodes()[at].input[0].clone();
-    let scores = s.insert(at, "Add", &[&scores, &mask]);
-    s.graph().node[at + 1].input[0] = scores;
+    // Windows and heads may share an axis.
+    let shape = s.insert(at, "Shape", &[&scores]);
+    let windows = s.insert(at + 1, "Reshape", &[&scores, &apart]);
+    let masked = s.insert(at + 2, "Add", &[&windows, &mask]);
+    let scores = s.insert(at + 3, "Reshape", &[&masked, &shape]);
+    s.graph().node[at + 4].input[0] = scores;
     Some(())
 }
 
@@ -461,6 +467,11 @@ pub fn no_scale(s: &mut Subject, block: &str) -> Edit {
 /// The projection's weights are a hundredth too large.
 pub fn scaled_weight(s: &mut Subject, block: &str) -> Edit {
     s.weight(block, "proj.conv", |values, _, _| values.iter_mut().for_each(|x| *x *= 1.01))
+}
+
+/// The expansion's weights are a hundredth too large.
+pub fn scaled_value(s: &mut Subject, block: &str) -> Edit {
+    s.weight(block, "v.conv", |values, _, _| values.iter_mut().for_each(|x| *x *= 1.01))
 }
 
 /// The top bit of the mantissa of the projection's largest weight.

@@ -1,7 +1,7 @@
 //! A file's counts against a published model, norm by norm.
 //!
-//! Exporters fold batch norms, shift them into the layer before, spell layer norms out. The
-//! account says which norm is missing, where its work went, and what that explains; it is made
+//! Exporters fold batch norms, shift them into the layer before, spell layer norms out, make two
+//! convolutions one. The account says which part is missing, where its work went, and what that explains; it is made
 //! from the file's own structure, matched to the model's layers ([`mod@crate::recognise`]), and
 //! it must close: what the file has and what the account explains is the published integer.
 
@@ -14,6 +14,7 @@ use emo_proto::{ModelProto, ValueInfoProto};
 use serde::Serialize;
 
 use crate::cost::{Pool, Work};
+use crate::image::Image;
 use crate::infer::{Inference, NodeFacts};
 use crate::paper::{Published, print_flops, print_params, published};
 use crate::recognise::{
@@ -29,6 +30,7 @@ pub struct Entry {
     /// Where its work is done now: a layer, or how it is spelled.
     pub into: String,
     pub params: i64,
+    pub macs: i64,
     pub fvcore: i64,
 }
 
@@ -38,6 +40,8 @@ pub struct Claim {
     pub model: String,
     /// Parameters of the file and the account together.
     pub params: Option<i64>,
+    /// Multiply-adds for one image, of the file and the account together.
+    pub macs: Option<i64>,
     /// FLOPs under fvcore's convention for one image, of the file and the account together.
     pub fvcore: Option<i64>,
     pub holds: bool,
@@ -49,8 +53,9 @@ pub struct Claim {
 
 /// The counts of a part of a file, or of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Pair {
+struct Count {
     params: i64,
+    macs: i64,
     fvcore: i64,
 }
 
@@ -61,6 +66,7 @@ pub fn check(file: &ModelProto, inference: &Inference, model: &str) -> Claim {
     let refuse = |reason: String| Claim {
         model: model.to_owned(),
         params: None,
+        macs: None,
         fvcore: None,
         holds: false,
         account: Vec::new(),
@@ -76,7 +82,7 @@ pub fn check(file: &ModelProto, inference: &Inference, model: &str) -> Claim {
         Err(departure) => return refuse(departed(inference, &departure)),
     };
     let Some(input) = input(file, inference) else {
-        return refuse("expected an input [N, 3, H, W] of known height and width".to_owned());
+        return refuse("expected an input [N, 3, H, W] or [N, H, W, 3] of known height and width".to_owned());
     };
     match reconcile(inference, &recognition, &input) {
         Ok((total, account)) => judge(&recognition, &input, figures, total, account),
@@ -99,20 +105,23 @@ fn judge(
     recognition: &Recognition,
     input: &Input,
     figures: Published,
-    total: Pair,
+    total: Count,
     account: Vec<Entry>,
 ) -> Claim {
     // Parameters depend on the head's width, FLOPs on the input's size too; where either is another
     // one, the account has closed at the model's own formulas and the published figure says nothing.
     let (head, size) = (recognition.classes == CLASSES, (input.height, input.width) == (224, 224));
-    let (params, fvcore) = (u64::try_from(total.params), u64::try_from(total.fvcore));
+    let [params, macs, fvcore] = [total.params, total.macs, total.fvcore].map(u64::try_from);
     let params_hold =
         !head || params.is_ok_and(|n| n == figures.exact_params && print_params(n) == figures.params);
     let fvcore_holds =
         !(head && size) || fvcore.is_ok_and(|n| n == figures.exact_fvcore && print_flops(n) == figures.flops);
-    let holds = params_hold && fvcore_holds;
+    let macs_hold = !(head && size) || macs == Ok(figures.exact_macs);
+    let holds = params_hold && macs_hold && fvcore_holds;
     let reason = if !holds {
-        let exact = Pair { params: figures.exact_params as i64, fvcore: figures.exact_fvcore as i64 };
+        let exact = [figures.exact_params, figures.exact_macs, figures.exact_fvcore].map(|n| n as i64);
+        let [params, macs, fvcore] = exact;
+        let exact = Count { params, macs, fvcore };
         Some(format!("expected {exact}, found {total} with the account"))
     } else if head && size {
         None
@@ -125,6 +134,7 @@ fn judge(
     Claim {
         model: figures.model.to_owned(),
         params: Some(total.params),
+        macs: Some(total.macs),
         fvcore: Some(total.fvcore),
         holds,
         account,
@@ -133,7 +143,7 @@ fn judge(
     }
 }
 
-/// The file's only image input: `[N, 3, H, W]`.
+/// The file's only image input.
 struct Input {
     /// The name of a free batch.
     batch: Option<Arc<str>>,
@@ -147,16 +157,14 @@ fn input(model: &ModelProto, inference: &Inference) -> Option<Input> {
     let graph = model.graph.as_ref()?;
     let given = |name: &str| graph.initializer.iter().any(|i| i.name() == name);
     let mut inputs = graph.input.iter().map(ValueInfoProto::name).filter(|name| !given(name));
-    let dims = inference.values.get(inputs.next()?)?.dims.as_ref().ok()?;
-    match dims.as_slice() {
-        [n, _, height, width] => Some(Input {
-            batch: n.symbols().into_iter().next(),
-            images: n.number().unwrap_or(1),
-            height: height.number()?,
-            width: width.number()?,
-        }),
-        _ => None,
-    }
+    let fact = inference.values.get(inputs.next()?)?;
+    let [n, _, height, width] = Image::of(fact)?.extents(fact.dims.as_deref().ok()?)?;
+    Some(Input {
+        batch: n.symbols().into_iter().next(),
+        images: n.number().unwrap_or(1),
+        height: height.number()?,
+        width: width.number()?,
+    })
 }
 
 /// The file's counts with the account of what is missing, layer by layer.
@@ -167,21 +175,17 @@ fn reconcile(
     inference: &Inference,
     recognition: &Recognition,
     input: &Input,
-) -> Result<(Pair, Vec<Entry>), String> {
+) -> Result<(Count, Vec<Entry>), String> {
     let found = found(inference, recognition, input)?;
     let (before, found) = found.split_first().ok_or("the file has no layers")?;
-    if *before != Pair::default() {
-        return Err(format!("before the first layer: expected nothing to count, found {before}"));
-    }
-    let (mut total, mut account) = (Pair::default(), Vec::new());
+    let mut account: Vec<Entry> = normalised(inference, recognition, *before)?.into_iter().collect();
+    let mut total = Count::default();
     let mut map = (input.height, input.width);
     for (i, (layer, found)) in recognition.layers.iter().map(|(layer, _)| layer).zip(found).enumerate() {
         let segment =
             Segment { inference, recognition, input, depth: i + 1, map: after(layer, map), found: *found };
         let entries = segment.explain()?;
-        let explained = entries
-            .iter()
-            .fold(*found, |sum, entry| sum + Pair { params: entry.params, fvcore: entry.fvcore });
+        let explained = entries.iter().fold(*found, |sum, entry| sum + entry.count());
         let expected = segment.expected();
         if explained != expected {
             let with = if entries.is_empty() { "" } else { " with what folding explains" };
@@ -195,22 +199,61 @@ fn reconcile(
         account.extend(entries);
     }
     // Published figures are those of one image.
-    let one = |fvcore: i64| fvcore / input.images.max(1);
-    account.iter_mut().for_each(|entry| entry.fvcore = one(entry.fvcore));
-    Ok((Pair { fvcore: one(total.fvcore), ..total }, account))
+    let one = |count: i64| count / input.images.max(1);
+    account.iter_mut().for_each(|entry| (entry.macs, entry.fvcore) = (one(entry.macs), one(entry.fvcore)));
+    Ok((Count { macs: one(total.macs), fvcore: one(total.fvcore), ..total }, account))
+}
+
+/// What stands before the first layer, `found`: nothing that counts, or scales of an image's three channels.
+///
+/// # Errors
+/// More than that is there.
+fn normalised(
+    inference: &Inference,
+    recognition: &Recognition,
+    found: Count,
+) -> Result<Option<Entry>, String> {
+    let before = inference.nodes.iter().zip(&recognition.depths).filter(|(_, depth)| **depth == 0);
+    let scaling = |node: &NodeFacts| matches!(node.node.op_type(), "Sub" | "Div" | "Mul" | "Add");
+    let counting: Vec<&NodeFacts> = before.map(|(node, _)| node).filter(|n| !n.weights.is_empty()).collect();
+    let three = |node: &&NodeFacts| node.weights.iter().all(|&w| inference.constants[w].parameters.is(3));
+    match counting.as_slice() {
+        [] if found == Count::default() => Ok(None),
+        [first, ..] if counting.iter().all(|n| scaling(n) && three(n)) && found.fvcore == 0 => {
+            let entry = Entry {
+                norm: "normalisation of the image".to_owned(),
+                into: format!("{} (in the file, and not in the model)", first.place()),
+                params: -found.params,
+                macs: 0,
+                fvcore: 0,
+            };
+            Ok(Some(entry))
+        }
+        _ => Err(format!("before the first layer: expected nothing to count, found {found}")),
+    }
+}
+
+impl Entry {
+    fn count(&self) -> Count {
+        Count { params: self.params, macs: self.macs, fvcore: self.fvcore }
+    }
 }
 
 /// The counts of the file by depth.
-fn found(inference: &Inference, recognition: &Recognition, input: &Input) -> Result<Vec<Pair>, String> {
+fn found(inference: &Inference, recognition: &Recognition, input: &Input) -> Result<Vec<Count>, String> {
     let number = |expr: &Expr, node: &NodeFacts| {
         let n = at_batch_one(expr, input.batch.as_deref()).and_then(|n| i64::try_from(n).ok());
         n.ok_or_else(|| format!("{} cannot be counted: {expr}", node.place()))
     };
-    let mut found = vec![Pair::default(); recognition.layers.len() + 1];
+    let mut found = vec![Count::default(); recognition.layers.len() + 1];
     for (node, &depth) in inference.nodes.iter().zip(&recognition.depths) {
         let params: Expr = node.weights.iter().map(|&w| inference.constants[w].parameters.clone()).sum();
-        let pair = Pair { params: number(&params, node)?, fvcore: number(&node.cost.fvcore, node)? };
-        found[depth] = found[depth] + pair;
+        let count = Count {
+            params: number(&params, node)?,
+            macs: number(&node.cost.macs, node)?,
+            fvcore: number(&node.cost.fvcore, node)?,
+        };
+        found[depth] = found[depth] + count;
     }
     Ok(found)
 }
@@ -231,7 +274,7 @@ struct Segment<'a> {
     depth: usize,
     /// Height and width behind the layer.
     map: (i64, i64),
-    found: Pair,
+    found: Count,
 }
 
 impl Segment<'_> {
@@ -269,27 +312,25 @@ impl Segment<'_> {
         }
     }
 
-    fn expected(&self) -> Pair {
+    fn expected(&self) -> Count {
         let Layer { shape, bias, norm, attention, .. } = self.layer();
         let weights = shape.outputs as i64 * shape.inputs as i64 * (shape.kernel * shape.kernel) as i64;
-        let layer = Pair {
-            params: weights + if *bias { shape.outputs as i64 } else { 0 },
-            fvcore: weights * self.positions(),
-        };
+        let bias = if *bias { shape.outputs as i64 } else { 0 };
         // q·kᵀ and the product with the values: a window's tokens for each token and channel.
         let products = attention.map_or(0, |_| 2 * self.tokens() * (WINDOW * WINDOW * shape.inputs) as i64);
-        let norm = norm.as_ref().map_or(Pair::default(), |site| self.norm(site));
-        layer + norm + Pair { params: 0, fvcore: products }
+        let norm = norm.as_ref().map_or(Count::default(), |site| self.norm(site));
+        let macs = weights * self.positions() + products;
+        norm + Count { params: weights + bias, macs, fvcore: macs }
     }
 
     /// What a norm counts: scale and shift, and fvcore's 2 or 5 an element.
-    fn norm(&self, site: &NormSite) -> Pair {
+    fn norm(&self, site: &NormSite) -> Count {
         let each = match site.kind {
             Norm::Batch => 2,
             Norm::Layer => 5,
         };
         let channels = site.channels as i64;
-        Pair { params: 2 * channels, fvcore: each * channels * self.pixels() }
+        Count { params: 2 * channels, macs: 0, fvcore: each * channels * self.pixels() }
     }
 
     fn nodes(&self) -> impl Iterator<Item = &NodeFacts<'_>> {
@@ -307,6 +348,7 @@ impl Segment<'_> {
                     norm: format!("mean behind {}", self.layer().name),
                     into: format!("{} (pooling, which fvcore counts)", node.place()),
                     params: 0,
+                    macs: 0,
                     fvcore: -i64::try_from(elements).unwrap_or(i64::MAX),
                 });
             }
@@ -315,7 +357,18 @@ impl Segment<'_> {
             entries.extend(self.missing(site)?);
         }
         entries.extend(self.skipped_padding());
+        entries.extend(self.merged());
         Ok(entries)
+    }
+
+    /// The layer that is one with the next, which does the work of both.
+    fn merged(&self) -> Option<Entry> {
+        let (layer, found) = &self.recognition.layers[self.depth - 1];
+        let (next, _) = self.neighbours()[1].filter(|_| found.is_merged())?;
+        let params = (layer.shape.outputs * layer.shape.inputs) as i64;
+        let macs = params * self.positions();
+        let into = format!("{} (the two are one)", next.name);
+        Some(Entry { norm: layer.name.clone(), into, params, macs, fvcore: macs })
     }
 
     /// The entry of a norm that is not in the file as one.
@@ -327,7 +380,7 @@ impl Segment<'_> {
         };
         let kept = self.nodes().any(|node| is_norm(&node.work));
         let entry =
-            |into: String, params: i64, fvcore: i64| Entry { norm: site.name.clone(), into, params, fvcore };
+            |into: String, params, fvcore| Entry { norm: site.name.clone(), into, params, macs: 0, fvcore };
         let (layer, found) = &self.recognition.layers[self.depth - 1];
         let gained = if layer.bias || !found.has_bias() { 0 } else { layer.shape.outputs as i64 };
         match site.kind {
@@ -383,23 +436,26 @@ impl Segment<'_> {
             norm: format!("padding before {}", self.layer().name),
             into: format!("{} on the map without padding", self.layer().name),
             params: 0,
+            macs,
             fvcore: macs,
         })
     }
 }
 
-impl Add for Pair {
+impl Add for Count {
     type Output = Self;
     fn add(self, other: Self) -> Self {
         Self {
             params: self.params.saturating_add(other.params),
+            macs: self.macs.saturating_add(other.macs),
             fvcore: self.fvcore.saturating_add(other.fvcore),
         }
     }
 }
 
-impl fmt::Display for Pair {
+impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} parameters and {} FLOPs (fvcore)", self.params, self.fvcore)
+        let Self { params, macs, fvcore } = self;
+        write!(f, "{params} parameters, {macs} MACs and {fvcore} FLOPs (fvcore)")
     }
 }

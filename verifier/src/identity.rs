@@ -4,6 +4,7 @@ use emo_exporter::fold::Rewrite;
 use emo_exporter::metadata;
 use emo_exporter::models::emo::Variant;
 use emo_exporter::profile::Profile;
+use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, ModelProto, Result};
 
 use crate::fact::Fact;
@@ -22,6 +23,10 @@ pub struct Identity {
     /// Height and width of the input, in pixels.
     pub size: (usize, usize),
     pub classes: usize,
+    /// Whether the input is an image of bytes, `[N, H, W, 3]`, rather than normalised floats.
+    pub image: bool,
+    /// Whether weights are float16.
+    pub half: bool,
     /// Where the weights came from, as the file tells it.
     pub weights: String,
     /// What the profile's exact rewrites took out, as the file tells it.
@@ -44,7 +49,7 @@ impl Identity {
         let variant = Variant::named(name).ok_or_else(|| unknown(metadata::MODEL, name))?;
         let profile = Profile::named(profile).ok_or_else(|| unknown(metadata::PROFILE, profile))?;
         let rewrites = property(metadata::REWRITES).unwrap_or_default().lines().map(str::parse);
-        let Interface { batch, size, classes } = interface(model)?;
+        let Interface { batch, size, classes, image } = interface(model)?;
         let opset = model.opset_import.iter().find(|set| set.domain().is_empty());
         Ok(Self {
             variant,
@@ -54,6 +59,12 @@ impl Identity {
             batch,
             size,
             classes,
+            image,
+            half: model
+                .graph
+                .iter()
+                .flat_map(|g| &g.initializer)
+                .any(|i| i.data_type() == DataType::Float16 as i32),
             weights: property(metadata::WEIGHTS)?.to_owned(),
             rewrites: rewrites.collect::<Result<_>>()?,
         })
@@ -74,6 +85,7 @@ struct Interface {
     batch: Option<usize>,
     size: (usize, usize),
     classes: usize,
+    image: bool,
 }
 
 /// One input [N, 3, H, W], or an image [N, H, W, 3], and one output [N, classes], N alone free.
@@ -88,12 +100,13 @@ fn interface(model: &ModelProto) -> Result<Interface> {
         Error::new(format!("expected an {what}, found {:?}", fact.dims)).at("interface")
     };
     let size = |e: &Expr| e.count().map(|n| n as usize);
-    let (batch, height, width) = match input.dims.as_deref() {
-        Ok([n, three, h, w] | [n, h, w, three]) if three.is(3) => match (size(h), size(w)) {
-            (Some(h), Some(w)) => (n.clone(), h, w),
-            _ => return Err(refuse("input [N, 3, H, W]", &input)),
-        },
-        _ => return Err(refuse("input [N, 3, H, W]", &input)),
+    let (batch, height, width, image) = match input.dims.as_deref() {
+        Ok([n, three, h, w]) if three.is(3) => (n.clone(), size(h), size(w), false),
+        Ok([n, h, w, three]) if three.is(3) => (n.clone(), size(h), size(w), true),
+        _ => (0.into(), None, None, false),
+    };
+    let (Some(height), Some(width)) = (height, width) else {
+        return Err(refuse("input [N, 3, H, W] or [N, H, W, 3]", &input));
     };
     let classes = match output.dims.as_deref() {
         Ok([n, classes]) if *n == batch => {
@@ -101,5 +114,5 @@ fn interface(model: &ModelProto) -> Result<Interface> {
         }
         _ => return Err(refuse("output [N, classes]", &output)),
     };
-    Ok(Interface { batch: size(&batch), size: (height, width), classes })
+    Ok(Interface { batch: size(&batch), size: (height, width), classes, image })
 }

@@ -33,6 +33,7 @@ pub mod diff;
 pub mod fact;
 pub mod finding;
 pub mod identity;
+pub mod image;
 pub mod infer;
 pub mod lint;
 pub mod memory;
@@ -40,6 +41,8 @@ pub mod ops;
 pub mod paper;
 pub mod plot;
 pub mod probe;
+#[cfg(feature = "engines")]
+pub mod range;
 pub mod real;
 pub mod recognise;
 pub mod recover;
@@ -49,6 +52,8 @@ pub mod report;
 pub mod runtime;
 pub mod schema;
 pub mod sym;
+#[cfg(feature = "engines")]
+pub mod truth;
 #[cfg(feature = "engines")]
 pub mod verify;
 #[cfg(feature = "engines")]

@@ -4,6 +4,9 @@
 //! chain of convolutions and products with weights, by shape, in the order in which the data
 //! passes them; in EMO that order is total. A layer's place in the chain is its *depth*, and
 //! every other node belongs to the depth of the last layer that it depends on.
+//!
+//! Two pointwise layers with a batch norm between them and nothing else are one linear map, which an exporter may
+//! write as one layer. The first is then found without a node of its own, and the second has the product.
 
 use std::collections::HashMap;
 
@@ -34,6 +37,9 @@ pub struct Layer {
     /// Heads' channels, where the layer makes q and k.
     pub attention: Option<usize>,
     pub role: Role,
+    /// Whether a batch norm alone stands between it and the next layer, and nothing else reads it: the two may be
+    /// one.
+    pub merges: bool,
 }
 
 /// What a layer is computed on.
@@ -64,7 +70,7 @@ impl std::fmt::Display for Shape {
     }
 }
 
-/// A linear layer of a file: one node, or two where q and k are apart.
+/// A linear layer of a file: one node, two where q and k are apart, none where it is merged into the next.
 #[derive(Debug, Clone)]
 pub struct Found {
     pub parts: Vec<Part>,
@@ -87,7 +93,13 @@ pub struct Part {
 impl Found {
     #[must_use]
     pub fn has_bias(&self) -> bool {
-        self.parts.iter().all(|part| part.bias.is_some())
+        !self.is_merged() && self.parts.iter().all(|part| part.bias.is_some())
+    }
+
+    /// Whether the next layer is the product of both.
+    #[must_use]
+    pub fn is_merged(&self) -> bool {
+        self.parts.is_empty()
     }
 }
 
@@ -100,6 +112,14 @@ pub struct Recognition {
     pub layers: Vec<(Layer, Found)>,
     /// The depth of every node, by index.
     pub depths: Vec<usize>,
+}
+
+impl Recognition {
+    /// The layers that the file has as one with the next, and these.
+    pub fn merged(&self) -> impl Iterator<Item = (&Layer, &Layer)> {
+        let pairs = self.layers.windows(2).filter(|pair| pair[0].1.is_merged());
+        pairs.map(|pair| (&pair[0].0, &pair[1].0))
+    }
 }
 
 /// Where a file leaves a variant.
@@ -123,6 +143,7 @@ pub fn layers(variant: &Variant, classes: usize) -> Vec<Layer> {
         norm: None,
         attention: None,
         role: Role::Map,
+        merges: false,
     };
     let gate =
         |name: &str| Layer { role: Role::Mean, ..linear(name.to_owned(), variant.stem, variant.stem, true) };
@@ -144,12 +165,17 @@ pub fn layers(variant: &Variant, classes: usize) -> Vec<Layer> {
         gate("stage0.1.se.conv_expand"),
         linear("stage0.1.proj.conv".to_owned(), stem, stem, false),
     ];
+    // The stem has no shortcut around its projection.
+    let mut added = false;
     for (name, block) in variant.blocks() {
         let (c, m) = (block.dim_in, block.dim_mid());
+        let operator = block.mmb.operator;
         if let Some(last) = layers.last_mut() {
             last.norm = Some(NormSite { name: format!("{name}.norm"), kind: block.norm, channels: c });
+            let read_once = !block.has_shortcut() && operator.attention.is_none();
+            last.merges = block.norm == Norm::Batch && !added && read_once;
         }
-        let operator = block.mmb.operator;
+        added = block.has_shortcut();
         if let Some(attention) = operator.attention {
             let qk = linear(format!("{name}.qk.conv"), 2 * c, c, true);
             layers.push(Layer { attention: Some(attention.head_dim), ..qk });
@@ -191,7 +217,7 @@ pub fn recognise(inference: &Inference) -> Result<Recognition, Departure> {
 /// # Errors
 /// Where the file leaves it.
 pub fn recognise_as(inference: &Inference, variant: &'static Variant) -> Result<Recognition, Departure> {
-    let (depths, mut found) = chain(inference);
+    let (mut depths, mut found) = chain(inference);
     let classes = found.last().map_or(0, |head| head.shape.outputs);
     let expected = layers(variant, classes);
     let depart = |matched: usize, reason: String| Departure {
@@ -207,6 +233,13 @@ pub fn recognise_as(inference: &Inference, variant: &'static Variant) -> Result<
                 format!("expected {} ({}), found the end of the network", layer.name, layer.shape),
             ));
         };
+        if let Some(next) = expected.get(i + 1)
+            && are_one(layer, next, candidate.shape)
+        {
+            found.insert(i, Found { parts: Vec::new(), shape: layer.shape });
+            depths.iter_mut().filter(|depth| **depth > i).for_each(|depth| *depth += 1);
+            continue;
+        }
         if candidate.shape != layer.shape {
             let node = inference.nodes[candidate.parts[0].node].place();
             let (name, expected, shape) = (&layer.name, layer.shape, candidate.shape);
@@ -222,6 +255,20 @@ pub fn recognise_as(inference: &Inference, variant: &'static Variant) -> Result<
     }
     let layers = expected.into_iter().zip(found.drain(..)).collect();
     Ok(Recognition { variant, classes, layers, depths })
+}
+
+/// Whether `found` is the product of two layers. Of an identity and a product alone the first can be made anew, so
+/// it has to be square.
+fn are_one(first: &Layer, second: &Layer, found: Shape) -> bool {
+    let pointwise = |shape: Shape| (shape.kernel, shape.stride) == (1, 1);
+    let square = first.shape.inputs == first.shape.outputs;
+    let product = Shape { inputs: first.shape.inputs, ..second.shape };
+    first.merges
+        && square
+        && pointwise(first.shape)
+        && pointwise(second.shape)
+        && found == product
+        && found != first.shape
 }
 
 /// Every node's depth, and the linear layers in the order of their depths.

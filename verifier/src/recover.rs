@@ -2,7 +2,8 @@
 //!
 //! What an exporter folded away comes back as an identity: a folded batch norm as one that
 //! only adds the bias that it left behind, a folded layer norm's scale and shift as ones and
-//! zeros, a folded attention scale divided out of q. The reference then computes the file's
+//! zeros, a folded attention scale divided out of q, a layer that is merged into the next as
+//! the identity before their product. The reference then computes the file's
 //! function if, and only if, the file computes EMO's.
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,6 +32,8 @@ pub struct Recovered {
     pub scales_in_q: Vec<String>,
     /// Layers that have the ½ of the GELU before them in their weights, or lack it: these cannot be told apart.
     pub halves_in_weights: Vec<String>,
+    /// Layers that are one with the next, and these: the two cannot be told apart.
+    pub merged: Vec<(String, String)>,
 }
 
 /// Reads the weights of a file that is `recognition.variant`.
@@ -58,6 +61,7 @@ pub fn recover(file: &OnnxFile, inference: &Inference, recognition: &Recognition
         epsilons: recovery.epsilons,
         scales_in_q: recovery.scales_in_q,
         halves_in_weights: recovery.halves_in_weights,
+        merged: recognition.merged().map(|(a, b)| (a.name.clone(), b.name.clone())).collect(),
     })
 }
 
@@ -145,6 +149,9 @@ impl<'a> Recovery<'a> {
 
     /// `[outputs, inputs, k, k]` and `[outputs]`, whatever the file's layout.
     fn weight_and_bias(&self, layer: &Layer, found: &Found) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
+        if found.is_merged() {
+            return Ok((identity(layer.shape.outputs), None));
+        }
         let (mut weight, mut bias) = (Vec::new(), None);
         for part in self.in_order(layer, found) {
             let tensor = self.constants.tensor(&part.weight)?;
@@ -337,6 +344,11 @@ impl<'a> Recovery<'a> {
 
 fn attribute(node: &NodeFacts, name: &str) -> Option<f64> {
     node.node.attribute.iter().find(|a| a.name() == name).and_then(|a| a.f).map(f64::from)
+}
+
+/// `[n, n]`, ones on the diagonal.
+fn identity(n: usize) -> Vec<f32> {
+    (0..n * n).map(|i| f32::from(u8::from(i % (n + 1) == 0))).collect()
 }
 
 /// `[K, M]` as `[M, K]`.

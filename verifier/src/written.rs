@@ -8,12 +8,13 @@ use emo_exporter::weights::{Weights, formula};
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
 use emo_proto::{Error, ModelProto, Result};
-use ndarray::{Array4, ArrayD, IxDyn};
+use ndarray::{Array4, ArrayD};
 use serde::Serialize;
 
 use crate::audit::{Audit, audit};
-use crate::compare::{Difference, FLOAT32, Tolerance, compare, top1};
+use crate::compare::{Difference, FLOAT16, FLOAT32, Tolerance, compare, top1};
 use crate::identity::Identity;
+use crate::image::{DEVIATION, MEAN};
 use crate::infer::Bindings;
 use crate::paper::{Published, print_flops, print_params, published};
 use crate::reference::Reference;
@@ -111,32 +112,71 @@ pub fn numerics(
     weights: &Weights,
     runtime: &dyn Runtime,
 ) -> Result<Numerics> {
-    let batch = identity.batch.unwrap_or(FREE_BATCH);
-    let shape = [batch, 3, identity.size.0, identity.size.1];
-    let elements = shape.iter().try_fold(1_usize, |product, &d| product.checked_mul(d));
-    if elements.is_none_or(|n| n > MOST_ELEMENTS) {
-        let why = format!("a probe of {shape:?} is too large to run here; --no-verify writes such a file");
-        return Err(Error::new(why));
-    }
-    let probe = formula::input(&shape, PROBE_SEED);
+    let Probe { input, normalised } = Probe::of(identity)?;
     let file = OnnxFile::from_bytes(bytes.clone(), External::none())?;
-    let mut session = runtime.prepare(&file, &[("input".to_owned(), shape.to_vec())], &[])?;
-    let input = ArrayD::from_shape_vec(IxDyn(&shape), probe.clone()).map_err(Error::new)?;
+    let shape = input.shape().to_vec();
+    let mut session = runtime.prepare(&file, &[(input_name(&file.model), shape.clone())], &[])?;
     let outputs = session.run(&[input])?;
-    let reference = Reference::new(identity.variant, weights)?;
-    let probe: Vec<f64> = probe.into_iter().map(f64::from).collect();
-    let truth = reference.forward(Array4::from_shape_vec(shape, probe).map_err(Error::new)?);
+    let truth = Reference::new(identity.variant, weights)?.forward(normalised);
+    let tolerance = if identity.half { FLOAT16 } else { FLOAT32 };
     let (candidate, truth): (Vec<f32>, Vec<f64>) =
         (outputs.iter().flatten().copied().collect(), truth.iter().copied().collect());
     let difference = compare(&candidate, &truth).map_err(|e| e.at("logits"))?;
     Ok(Numerics {
         runtime: runtime.name(),
-        probe: shape.to_vec(),
-        tolerance: FLOAT32,
+        probe: shape,
+        tolerance,
         difference,
         top1: top1(&candidate, &truth, identity.classes),
-        holds: FLOAT32.admits(&difference),
+        holds: tolerance.admits(&difference),
     })
+}
+
+/// What a file of ours is run on, and what the reference makes of it.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// As the file takes it: `[N, 3, H, W]` normalised, or the bytes of images `[N, H, W, 3]`.
+    pub input: ArrayD<f32>,
+    /// `[N, 3, H, W]`.
+    pub normalised: Array4<f64>,
+}
+
+impl Probe {
+    /// The formula's input, within ±√3; of an image that spread over 0 to 255.
+    ///
+    /// # Errors
+    /// It is too large to run here.
+    pub fn of(identity: &Identity) -> Result<Self> {
+        let batch = identity.batch.unwrap_or(FREE_BATCH);
+        let (height, width) = identity.size;
+        let shape = [batch, 3, height, width];
+        let elements = shape.iter().try_fold(1_usize, |product, &d| product.checked_mul(d));
+        if elements.is_none_or(|n| n > MOST_ELEMENTS) {
+            let why =
+                format!("a probe of {shape:?} is too large to run here; --no-verify writes such a file");
+            return Err(Error::new(why));
+        }
+        let noise = Array4::from_shape_vec(shape, formula::input(&shape, PROBE_SEED)).map_err(Error::new)?;
+        if !identity.image {
+            return Ok(Self { normalised: noise.mapv(f64::from), input: noise.into_dyn() });
+        }
+        let byte = |x: f32| ((f64::from(x) / 3_f64.sqrt() + 1.0) * 127.5).round();
+        let normal = |(n, c, y, x)| (byte(noise[[n, c, y, x]]) / 255.0 - MEAN[c]) / DEVIATION[c];
+        Ok(Self {
+            normalised: Array4::from_shape_fn(shape, normal),
+            input: noise
+                .mapv(|x| byte(x) as f32)
+                .permuted_axes([0, 2, 3, 1])
+                .as_standard_layout()
+                .into_owned()
+                .into_dyn(),
+        })
+    }
+}
+
+/// What a file of ours calls its one input.
+fn input_name(model: &ModelProto) -> String {
+    model.graph.iter().flat_map(|g| &g.input).map(|i| i.name().to_owned()).next().unwrap_or_default()
 }
 
 /// Everything in `identity` and `audit` that contradicts the profile or the published model.

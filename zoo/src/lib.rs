@@ -1,3 +1,4 @@
-//! Releases, and the command line `emo`.
+//! Releases with their evidence ([`manifest`]), and the command line `emo`.
 
 pub mod cli;
+pub mod manifest;

@@ -9,22 +9,38 @@ use crate::builder::Builder;
 use crate::graph::{Part, Value};
 use crate::models::emo::Act;
 use crate::op::{Binary, Unary};
-use crate::profile::Gelu;
+use crate::profile::{Gelu, Silu};
 
 /// Element by element, in any shape.
 ///
 /// # Errors
 /// As every layer: a shape does not fit.
 pub fn activation(b: &mut Builder, x: Value, act: Act, form: Form) -> Result<Value> {
-    b.within("act", |b| match (act, form.forms().gelu) {
-        (Act::Silu, _) => {
+    b.within("act", |b| match act {
+        Act::Silu => silu(b, x, form.forms().silu),
+        Act::Gelu => match form.forms().gelu {
+            Gelu::Operator if form.opset.gelu => b.unary("gelu", Unary::Gelu, x),
+            Gelu::Operator | Gelu::Erf => erf_chain(b, x),
+            Gelu::Spelled => b.part(Part::Gelu, |b| spelled(b, x)),
+        },
+    })
+}
+
+/// Large negative values end as x/∞, which is the right zero.
+fn silu(b: &mut Builder, x: Value, silu: Silu) -> Result<Value> {
+    match silu {
+        Silu::Sigmoid => {
             let gate = b.unary("sigmoid", Unary::Sigmoid, x)?;
             b.binary("mul", Binary::Mul, x, gate)
         }
-        (Act::Gelu, Gelu::Operator) if form.opset.gelu => b.unary("gelu", Unary::Gelu, x),
-        (Act::Gelu, Gelu::Operator | Gelu::Erf) => erf_chain(b, x),
-        (Act::Gelu, Gelu::Spelled) => b.part(Part::Gelu, |b| spelled(b, x)),
-    })
+        Silu::Quotient => {
+            let [zero, one] = [0.0, 1.0].map(|number| b.scalar(number));
+            let negative = b.binary("negative", Binary::Sub, zero, x)?;
+            let exp = b.unary("exp", Unary::Exp, negative)?;
+            let divisor = b.binary("add", Binary::Add, exp, one)?;
+            b.binary("div", Binary::Div, x, divisor)
+        }
+    }
 }
 
 /// The order of these five is the one that runtimes fuse.

@@ -5,7 +5,7 @@ use emo_proto::Result;
 use super::Form;
 use crate::builder::Builder;
 use crate::fold::{Kind, Rewrite};
-use crate::graph::{Affine, Dim, Part, Source, Value};
+use crate::graph::{Affine, Dim, Part, Shape, Source, Value};
 use crate::models::emo::{NORM_EPSILON, Norm};
 use crate::op::{Binary, Unary};
 use crate::profile::LayerNorm;
@@ -58,7 +58,8 @@ pub fn norm(b: &mut Builder, x: Value, norm: Norm, folds: bool, form: Form) -> R
     b.within("norm", |b| match (norm, form.forms().layer_norm) {
         (Norm::Batch, _) => Ok(Normed { x: batch_norm(b, x)?, last: false, affine: None }),
         (Norm::Layer, LayerNorm::Operator) => Ok(Normed { x: operator(b, x)?, last: true, affine: None }),
-        (Norm::Layer, LayerNorm::ChannelFirst) => channel_first(b, x, folds),
+        (Norm::Layer, LayerNorm::ChannelFirst) => spelled(b, x, folds),
+        (Norm::Layer, LayerNorm::Rows) => rows(b, x, folds),
     })
 }
 
@@ -72,9 +73,20 @@ fn operator(b: &mut Builder, x: Value) -> Result<Value> {
     })
 }
 
-/// The same, spelled out where the channels are: `[N, C, H, W]` throughout.
-fn channel_first(b: &mut Builder, x: Value, folds: bool) -> Result<Normed> {
-    let (_, channels, ..) = b.feature_map(x)?;
+/// The same, spelled out over rows of channels, `[N·H·W, C]`: no runtime moves the transpose
+/// before it to behind it.
+fn rows(b: &mut Builder, x: Value, folds: bool) -> Result<Normed> {
+    let (n, channels, height, width) = b.feature_map(x)?;
+    let last = b.transpose("channels_last", x, &[0, 2, 3, 1])?;
+    let rows = b.reshape("rows", last, [n.by(height * width), channels.into()])?;
+    let normed = spelled(b, rows, folds)?;
+    let x = b.reshape("map", normed.x, [n, height.into(), width.into(), channels.into()])?;
+    Ok(Normed { x, last: true, ..normed })
+}
+
+/// The same, spelled out where the channels are: on the second of `x`'s axes.
+fn spelled(b: &mut Builder, x: Value, folds: bool) -> Result<Normed> {
+    let channels = b.shape(x).0[1].at_batch_one();
     b.within("norm", |b| {
         let normed = b.part(Part::LayerNorm, |b| {
             let mean = b.reduce_mean("mean", x, &[1], true)?;
@@ -95,8 +107,9 @@ fn channel_first(b: &mut Builder, x: Value, folds: bool) -> Result<Normed> {
             let affine = Some(Affine::LayerNorm { name: path });
             return Ok(Normed { x: normed, last: false, affine });
         }
-        let [scale, shift] =
-            ["weight", "bias"].map(|name| b.constant(name, [channels, 1, 1], Source::Parameter));
+        let extents = &[channels, 1, 1][..b.shape(x).rank() - 1];
+        let shape = || Shape(extents.iter().map(|&n| n.into()).collect());
+        let [scale, shift] = ["weight", "bias"].map(|name| b.constant(name, shape(), Source::Parameter));
         let scaled = b.binary("scaled", Binary::Mul, normed, scale)?;
         let x = b.binary("shifted", Binary::Add, scaled, shift)?;
         Ok(Normed { x, last: false, affine: None })

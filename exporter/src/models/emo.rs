@@ -13,7 +13,7 @@ use crate::half;
 use crate::layer::{self, Conv, Form};
 use crate::models::image;
 use crate::models::mmb::{Attention, Block, MetaMobileBlock};
-use crate::profile::{Opset, PROFILES, Pool, Profile};
+use crate::profile::{Expansion, Opset, PROFILES, Pool, Profile};
 use crate::weights::Parameter;
 
 /// Which normalisation stands before a block's expansion.
@@ -255,6 +255,9 @@ pub fn build(request: &Request) -> Result<Graph> {
     }
     if form.forms().merge {
         fold::merge_neighbours(&mut graph);
+    }
+    if form.forms().expansion == Expansion::Rows {
+        fold::expansions_as_rows(&mut graph);
     }
     graph.rewrites.sort_by(|a, b| a.what.cmp(&b.what));
     if request.dtype == DataType::Float16 {

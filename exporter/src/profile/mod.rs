@@ -60,11 +60,24 @@ pub struct Forms {
     /// Windows are put back and their padding cut off before the value convolution, which
     /// is pointwise, rather than after it: fewer channels move, padded tokens cost nothing.
     pub unpartition_first: bool,
+    pub expansion: Expansion,
     pub attention: Attention,
     pub layer_norm: LayerNorm,
+    pub silu: Silu,
     pub gelu: Gelu,
     pub pool: Pool,
     pub padding: Padding,
+}
+
+/// How a block's expansion is spelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expansion {
+    /// A 1×1 convolution.
+    Conv,
+    /// A product over rows of channels between transposes, where the depthwise convolution behind it
+    /// strides or its map is narrow: a runtime that moves transposes to where they vanish then has
+    /// the channels last in that convolution.
+    Rows,
 }
 
 /// How the tokens of each window attend to one another.
@@ -114,6 +127,16 @@ pub enum LayerNorm {
     /// Means over the channel axis, spelled out. Scale and shift go into the convolutions that
     /// read them where that is exact: not where padded tokens take part.
     ChannelFirst,
+    /// The same over rows of channels, one a pixel.
+    Rows,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silu {
+    /// x·sigmoid(x), which runtimes fuse.
+    Sigmoid,
+    /// x/(1 + e^(0−x)), for a runtime whose fused one is slower than these four together.
+    Quotient,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

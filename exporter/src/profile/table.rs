@@ -6,7 +6,9 @@
 use super::accept::{Allow, Opsets};
 use super::condition::Operators;
 use super::lists;
-use super::{Attention, Forms, Gelu, HighestRank, LayerNorm, Mix, Padding, Pool, Profile, Qk, Windows};
+use super::{
+    Attention, Expansion, Forms, Gelu, HighestRank, LayerNorm, Mix, Padding, Pool, Profile, Qk, Silu, Windows,
+};
 use crate::graph::Part;
 
 const FIELD: &str = "LayerNormalization is opset 17's, Gelu opset 20's; nothing newer is widely taken";
@@ -38,12 +40,14 @@ const PUBLISHED: Forms = Forms {
     fold: false,
     merge: false,
     unpartition_first: false,
+    expansion: Expansion::Conv,
     attention: Attention::Channels {
         windows: Windows::Strips,
         qk: Qk::OfWindows,
         mix: Mix::TransposedValues,
     },
     layer_norm: LayerNorm::Operator,
+    silu: Silu::Sigmoid,
     gelu: Gelu::Operator,
     pool: Pool::ReduceMean,
     padding: Padding::Pad,
@@ -286,7 +290,7 @@ pub const PROFILES: [Profile; 12] = [
             source: "openvino src/frontends/onnx/docs/supported_ops.md",
         },
         notes: &[],
-        forms: TOKENS,
+        forms: Forms { layer_norm: LayerNorm::ChannelFirst, silu: Silu::Quotient, ..TOKENS },
     },
     Profile {
         name: "web",
@@ -355,6 +359,6 @@ pub const PROFILES: [Profile; 12] = [
             source: "tract onnx/src/ops, but for Loop and Upsample-9",
         },
         notes: &["make the batch concrete before optimising: a symbolic one is 3.3x slower"],
-        forms: TOKENS,
+        forms: Forms { expansion: Expansion::Rows, layer_norm: LayerNorm::Rows, ..TOKENS },
     },
 ];

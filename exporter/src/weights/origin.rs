@@ -71,6 +71,12 @@ const OFFICIAL: [(&str, &str); 4] = [
 ];
 
 impl Origin {
+    /// The published checkpoint of that git blob id, as its repository's path.
+    #[must_use]
+    pub fn official(git_blob: &str) -> Option<&'static str> {
+        OFFICIAL.iter().find(|(blob, _)| *blob == git_blob).map(|(_, name)| *name)
+    }
+
     /// Of a file's content and the entry that was read from it.
     pub fn of_file(content: &[u8], entry: Option<String>) -> Self {
         /// Both digests take a piece while it is in the cache.
@@ -86,7 +92,7 @@ impl Origin {
         Self::File {
             sha256: format!("{:x}", sha256.finalize()),
             bytes: content.len() as u64,
-            official: OFFICIAL.iter().find(|(blob, _)| *blob == git_blob).map(|(_, name)| *name),
+            official: Self::official(&git_blob),
             git_blob,
             entry,
         }

@@ -1,14 +1,18 @@
-"""Races our profiles against other people's EMO-1M in ONNX Runtime and OpenVINO.
+"""Races our profiles against other toolchains' EMO-1M in the runtimes that pip brings.
 
-    python tests/bench/race/race.py EMO THIRD_PARTY_FOLDER [ROUNDS]
+    python3 tests/bench/race/race.py EMO [--others FOLDER] [--runtime NAME]... [--variant NAME]... [--rounds N]
+                                         [--forms PROGRAM --try "PROFILE LAYER=SPELLING ..."]...
 
-The first run makes a virtual environment of the pinned requirements beside the build (`target/race`) and goes on in
-it. One thread, float32, batch 1, formula:0 on all sides. In a race every file runs once in turn, so that a busy
-machine slows all alike. A race's time of a file is its median, its ratio that of the fastest of the others' files;
-printed are the median, lowest and highest of five races, and the time to create a session beside the TorchScript
-file's.
+EMO is the command; FOLDER holds the others' files and is ../shared/third_party unless given. The first run makes a
+virtual environment of the pinned requirements in target/race and goes on in it. One thread on one core, float32,
+batch 1, untrained weights on all sides, outputs compared before anything is timed. In a race every file runs once in
+turn, so that a busy machine slows all alike; sessions are created in turn in the same way. Ratios are to the fastest
+of the others' files, to `reference` where a variant has none: the median over five races of the ratio of medians, its
+lowest and highest, and the ratio of the shortest runs of all. --try adds a file as PROGRAM (the example `forms`)
+spells it.
 """
 
+import argparse
 import os
 import pathlib
 import statistics
@@ -19,31 +23,47 @@ import time
 import venv
 
 HERE = pathlib.Path(__file__).resolve().parent
-HOME = HERE.parents[2] / "target" / "race"
+ROOT = HERE.parents[2]
+HOME = ROOT / "target" / "race"
 RACES = 5
-TOLERANCE = 2e-6
+CREATIONS = 7
+SIDE = 224
 OTHERS = (
     "emo_1m_torchscript_op13", "emo_1m_torchscript_op17_dynamic", "emo_1m_dynamo_op18",
     "emo_1m_dynamo_op20_onnxslim", "emo_1m_einops_torchscript_op17",
 )
-PROFILES = {
-    "ONNX Runtime": ("reference", "portable", "ort-cpu"),
-    "OpenVINO": ("reference", "portable", "openvino"),
-}
+TORCHSCRIPT, ONNXSLIM = OTHERS[1], OTHERS[3]
 
 
-def inside() -> bool:
-    """Whether this is the environment of the pinned requirements; makes it where it is missing."""
+def environment() -> None:
+    """Goes on in the environment of the pinned requirements; makes it where it is missing."""
     python = HOME / "bin" / "python"
-    pins = HERE / "requirements.txt"
-    stamp = HOME / "requirements.txt"
-    if not stamp.exists() or stamp.read_text() != pins.read_text():
+    # pnnx's Python half wants PyTorch, its program does not.
+    pins = (("requirements.txt", ()), ("programs.txt", ("--no-deps",)))
+    wanted = "".join((HERE / name).read_text() for name, _ in pins)
+    stamp = HOME / "pins.txt"
+    if not stamp.exists() or stamp.read_text() != wanted:
         venv.create(HOME, clear=True, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--requirement", pins], check=True)
-        stamp.write_text(pins.read_text())
-    if pathlib.Path(sys.prefix) == HOME:
-        return True
-    os.execv(python, [str(python), *sys.argv])
+        for name, options in pins:
+            pip = [python, "-m", "pip", "install", "--quiet", *options, "--requirement", HERE / name]
+            subprocess.run(pip, check=True)
+        stamp.write_text(wanted)
+    if pathlib.Path(sys.prefix) != HOME:
+        os.execv(python, [str(python), *sys.argv])
+
+
+def program(*command) -> None:
+    """Runs a converter; its own account is the error where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError((done.stderr or done.stdout).strip().splitlines()[-1])
+
+
+# How each runtime makes a file ready (untimed), and a session of it: a function from image to logits.
+
+
+def as_it_is(path: pathlib.Path, _folder: pathlib.Path) -> pathlib.Path:
+    return path
 
 
 def onnxruntime_session(path: pathlib.Path):
@@ -61,64 +81,186 @@ def openvino_session(path: pathlib.Path):
     options = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     core = openvino.Core()
     model = core.read_model(path)
-    model.reshape([1, 3, 224, 224])
+    model.reshape([1, 3, SIDE, SIDE])
     request = core.compile_model(model, "CPU", options).create_infer_request()
     return lambda image: request.infer({0: image})[0]
 
 
-SESSIONS = {"ONNX Runtime": onnxruntime_session, "OpenVINO": openvino_session}
+def mnn_file(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    made = folder / f"{path.stem}.mnn"
+    convert = HOME / "bin" / "mnnconvert"
+    program(convert, "-f", "ONNX", "--modelFile", path, "--MNNModel", made, "--bizCode", "emo")
+    return made
 
 
-def race(runtime: str, files: dict, image, rounds: int) -> None:
+def mnn_session(path: pathlib.Path):
+    import MNN
     import numpy as np
 
-    created, runs = {}, {}
-    for name, path in files.items():
-        times = []
-        for _ in range(3):
+    network = MNN.Interpreter(str(path))
+    session = network.createSession({"numThread": 1, "precision": "high", "backend": "CPU"})
+    shape, planes, floats = (1, 3, SIDE, SIDE), MNN.Tensor_DimensionType_Caffe, MNN.Halide_Type_Float
+    entry = network.getSessionInput(session)
+    network.resizeTensor(entry, shape)
+    network.resizeSession(session)
+    exit_ = network.getSessionOutput(session)
+    host = MNN.Tensor(exit_.getShape(), floats, np.zeros(exit_.getShape(), np.float32), planes)
+
+    def run(image):
+        entry.copyFrom(MNN.Tensor(shape, floats, image, planes))
+        network.runSession(session)
+        exit_.copyToHostTensor(host)
+        return host.getNumpyData().reshape(1, -1)
+
+    return run
+
+
+def ncnn_file(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    # Beside a copy, which it names as a Python module.
+    copy = folder / f"{path.stem.replace('-', '_')}.onnx"
+    copy.write_bytes(path.read_bytes())
+    pnnx = next(HOME.glob("lib/python*/site-packages/pnnx/pnnx"))
+    program(pnnx, copy, f"inputshape=[1,3,{SIDE},{SIDE}]", "fp16=0")
+    return copy.with_suffix(".ncnn.param")
+
+
+def ncnn_session(path: pathlib.Path):
+    import ncnn
+    import numpy as np
+
+    network = ncnn.Net()
+    network.opt.num_threads = 1
+    for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
+        setattr(network.opt, f"use_{option}", False)
+    if network.load_param(str(path)) or network.load_model(str(path.with_suffix(".bin"))):
+        raise RuntimeError("ncnn lacks a layer that pnnx wrote")
+
+    def run(image):
+        extractor = network.create_extractor()
+        extractor.input(network.input_names()[0], ncnn.Mat(image[0]))
+        return np.array(extractor.extract(network.output_names()[0])[1]).reshape(1, -1)
+
+    return run
+
+
+# Prepare, open, our profiles beside `reference`, and how far logits may be off, of the largest. MNN computes a GELU
+# that it has recognised by a formula of its own.
+RUNTIMES = {
+    "onnxruntime": (as_it_is, onnxruntime_session, ("portable", "ort-cpu"), 2e-6),
+    "openvino": (as_it_is, openvino_session, ("portable", "openvino"), 2e-6),
+    "mnn": (mnn_file, mnn_session, ("portable", "ort-cpu"), 1e-3),
+    "ncnn": (ncnn_file, ncnn_session, ("portable", "ncnn"), 2e-6),
+}
+
+
+def difference(logits, truth) -> float:
+    import numpy as np
+
+    return float(np.abs(logits - truth).max() / np.abs(truth).max())
+
+
+def quiet(run, *arguments):
+    """Calls with what C libraries print thrown away."""
+    kept = [os.dup(1), os.dup(2)]
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
+        try:
+            return run(*arguments)
+        finally:
+            for descriptor, copy in zip((1, 2), kept):
+                os.dup2(copy, descriptor)
+                os.close(copy)
+
+
+def in_turn(rounds: int, calls: dict) -> dict:
+    """Seconds of each call, round by round; every round begins one further."""
+    times, names = {name: [] for name in calls}, list(calls)
+    for i in range(rounds):
+        for name in names[i % len(names):] + names[:i % len(names)]:
             start = time.perf_counter()
-            runs[name] = SESSIONS[runtime](path)
-            times.append(time.perf_counter() - start)
-        created[name] = min(times)
-    truth = runs[OTHERS[0]](image).copy()
-    for name, run in runs.items():
-        error = np.abs(run(image) - truth).max() / np.abs(truth).max()
-        assert error <= TOLERANCE, f"{name} in {runtime}: off by {error:.1e} of the largest logit"
-    medians = {name: [] for name in files}
-    for _ in range(RACES):
-        times = {name: [] for name in files}
-        for _ in range(rounds):
-            for name, run in runs.items():
-                start = time.perf_counter()
-                run(image)
-                times[name].append(time.perf_counter() - start)
-        for name, values in times.items():
-            medians[name].append(statistics.median(values))
-    fastest = [min(medians[name][i] for name in files if name in OTHERS) for i in range(RACES)]
-    print(f"\n{runtime}, EMO-1M, one thread, {RACES} races of {rounds} rounds")
-    print(f"{'file':34}{'ms':>8}{'× fastest other':>18}{'spread':>16}{'session ms':>12}{'× TorchScript':>15}")
-    for name in files:
+            calls[name]()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def race(runtime: str, variant: str, files: dict, truth, image, rounds: int, folder: pathlib.Path) -> None:
+    prepare, open_, _, tolerance = RUNTIMES[runtime]
+    made, runs, errors = {}, {}, {}
+    print(f"\n{runtime}, {variant}, {RACES} races of {rounds} rounds", flush=True)
+    for name, path in files.items():
+        try:
+            made[name] = prepare(path, folder)
+            runs[name] = quiet(open_, made[name])
+            errors[name] = difference(quiet(runs[name], image), truth)
+        except (RuntimeError, StopIteration) as error:
+            print(f"{name}: no session: {error}")
+            continue
+        if not errors[name] <= tolerance:
+            sys.exit(f"{name} in {runtime}: off by {errors[name]:.1e} of the largest logit")
+    created = quiet(in_turn, CREATIONS, {name: lambda p=made[name]: open_(p) for name in runs})
+    races = [in_turn(rounds, {name: lambda r=run: r(image) for name, run in runs.items()}) for _ in range(RACES)]
+
+    field = [name for name in runs if name in OTHERS] or ["reference"]
+    medians = {name: [statistics.median(times[name]) for times in races] for name in runs}
+    shortest = {name: min(min(times[name]) for times in races) for name in runs}
+    fastest = [min(medians[name][i] for name in field) for i in range(RACES)]
+    least = min(shortest[name] for name in field)
+    others = "fastest other" if field[0] in OTHERS else "reference"
+    print(f"ratios to {others}; error: of the largest logit; creation: ms, and × {TORCHSCRIPT}, × {ONNXSLIM}")
+    print(f"{'file':34}{'ms':>8}{'ratio':>8}{'spread':>13}{'by min':>8}{'error':>10}{'creation':>22}")
+    for name in runs:
         ratios = [best / median for best, median in zip(fastest, medians[name])]
         spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
+        creation = min(created[name])
+        beside = "".join(f"{min(created[n]) / creation:7.2f}" for n in (TORCHSCRIPT, ONNXSLIM) if n in created)
         print(
-            f"{name:34}{statistics.median(medians[name]) * 1e3:8.2f}{statistics.median(ratios):18.2f}{spread:>16}"
-            f"{created[name] * 1e3:12.1f}{created['emo_1m_torchscript_op17_dynamic'] / created[name]:15.2f}"
+            f"{name:34}{statistics.median(medians[name]) * 1e3:8.2f}{statistics.median(ratios):8.2f}{spread:>13}"
+            f"{least / shortest[name]:8.2f}{errors[name]:10.1e}{creation * 1e3:8.0f}{beside}",
+            flush=True,
         )
 
 
-def main(emo: str, others: str, rounds: str = "60") -> None:
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("emo", type=pathlib.Path)
+    parser.add_argument("--others", type=pathlib.Path, default=ROOT.parent / "shared" / "third_party")
+    parser.add_argument("--runtime", action="append", choices=RUNTIMES)
+    parser.add_argument("--variant", action="append")
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--forms", type=pathlib.Path, default=ROOT / "target" / "release" / "examples" / "forms")
+    parser.add_argument("--try", action="append", default=[], dest="tries", metavar="PROFILE LAYER=SPELLING")
+    return parser.parse_args()
+
+
+def main(options: argparse.Namespace) -> None:
     import numpy as np
 
-    image = np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32)
-    with tempfile.TemporaryDirectory() as folder:
-        for runtime, profiles in PROFILES.items():
-            files = {name: pathlib.Path(others) / f"{name}.onnx" for name in OTHERS}
-            for profile in profiles:
-                files[profile] = pathlib.Path(folder) / f"{profile}.onnx"
-                command = [emo, "export", "emo-1m", "--profile", profile, "--no-verify", "-o", files[profile]]
-                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            race(runtime, files, image, int(rounds))
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    image = np.random.default_rng(0).standard_normal((1, 3, SIDE, SIDE), dtype=np.float32)
+    for variant in options.variant or ["emo-1m"]:
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+
+            def export(profile: str) -> pathlib.Path:
+                path = folder / f"{profile}.onnx"
+                command = [options.emo, "export", variant, "--profile", profile, "--no-verify", "-o", path]
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                return path
+
+            others = {name: options.others / f"{name}.onnx" for name in OTHERS if variant == "emo-1m"}
+            truth = onnxruntime_session(others[OTHERS[0]] if others else export("reference"))(image)
+            for runtime in options.runtime or RUNTIMES:
+                files = others | {p: export(p) for p in ("reference", *RUNTIMES[runtime][2])}
+                for number, spelling in enumerate(options.tries):
+                    files[spelling] = folder / f"try{number}.onnx"
+                    profile, *forms = spelling.split()
+                    subprocess.run([options.forms, variant, profile, files[spelling], *forms], check=True)
+                race(runtime, variant, files, truth, image, options.rounds, folder)
 
 
-if __name__ == "__main__" and inside():
-    main(*sys.argv[1:])
+if __name__ == "__main__":
+    chosen = arguments()
+    environment()
+    main(chosen)

@@ -7,10 +7,8 @@ use emo_proto::{Error, Result};
 use ndarray::{Array4, ArrayD};
 
 use super::bicubic::{Picture, resized};
+use crate::image::{DEVIATION, MEAN};
 
-/// ImageNet's, of red, green and blue.
-const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 /// A picture of 224 is the middle of one of 256.
 const CROP: usize = 224;
 const WHOLE: usize = 256;
@@ -54,7 +52,7 @@ fn input(picture: &Picture, (height, width): (usize, usize)) -> Result<Array4<f3
     let (top, left) = (middle(tall, height), middle(wide, width));
     Ok(Array4::from_shape_fn((1, 3, height, width), |(_, channel, y, x)| {
         let value = picture.pixels[((top + y) * wide + left + x) * 3 + channel];
-        (f32::from(value) / 255.0 - MEAN[channel]) / DEVIATION[channel]
+        (f32::from(value) / 255.0 - MEAN[channel] as f32) / DEVIATION[channel] as f32
     }))
 }
 
@@ -112,7 +110,7 @@ mod tests {
         let input = input(&picture, (32, 48)).unwrap();
         assert_eq!(input.shape(), [1, 3, 32, 48]);
         for (channel, level) in [1.0, 0.0, 0.2_f32].into_iter().enumerate() {
-            let expected = (level - MEAN[channel]) / DEVIATION[channel];
+            let expected = (level - MEAN[channel] as f32) / DEVIATION[channel] as f32;
             let plane = input.index_axis(ndarray::Axis(1), channel);
             assert!(plane.iter().all(|&x| x == expected), "{channel}");
         }

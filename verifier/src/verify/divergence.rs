@@ -1,7 +1,8 @@
 //! The block from which on a file leaves the reference, and why.
 //!
 //! Blocks are compared twice: along the file's own path, where an error is passed on, and each alone from the
-//! reference's input, where it is not.
+//! reference's input, where it is not. Where a block's end is no value of the graph, because a layer of it is one
+//! with the next block's, the two are compared as one.
 
 use ndarray::{Array4, ArrayD};
 use serde::Serialize;
@@ -52,37 +53,38 @@ struct Step<'a> {
 }
 
 impl Divergence<'_> {
-    /// Every block beside the reference's, for an input [N, 3, H, W].
+    /// Every block beside the reference's, for the input `fed` of the graph, which is `input` [N, 3, H, W] of the
+    /// reference.
     ///
     /// # Errors
     /// The engine does not take the graph with the blocks' outputs.
-    pub fn blocks(&self, input: &Array4<f64>) -> Result<Vec<BlockVerdict>, Failure> {
+    pub fn blocks(&self, fed: &ArrayD<f32>, input: &Array4<f64>) -> Result<Vec<BlockVerdict>, Failure> {
         let boundaries = boundaries(self.inference, self.recognition);
         let steps = self.steps(input);
         let names: Vec<String> =
             boundaries.iter().map(|b| b.value.clone()).chain([self.ports.1.to_owned()]).collect();
         let mut session = self.runtime.ready(self.model, &[self.ports.0.to_owned()], &names)?;
-        let values = session.run(&[input.mapv(|x| x as f32).into_dyn()])?;
+        let values = session.run(std::slice::from_ref(fed))?;
         drop(session);
 
         let mut verdicts = Vec::new();
         // Whether every block so far is right along the path.
         let mut unbroken = true;
-        let mut from: Option<&Boundary> = None;
-        for step in &steps {
-            let Some(at) = boundaries.iter().position(|b| b.block == step.block.name()) else {
-                from = None;
+        let mut start = Start::Input(fed);
+        // Where the run of blocks begins that ends with the next boundary.
+        let mut first = 0;
+        for last in 0..steps.len() {
+            let Some(at) = boundaries.iter().position(|b| b.block == steps[last].block.name()) else {
                 continue;
             };
-            let boundary = &boundaries[at];
-            let start = match from {
-                Some(before) => Start::At(before),
-                None if step.block.name() == steps[0].block.name() => Start::Input,
-                None => Start::Unknown,
-            };
-            verdicts.extend(self.block(&steps, step, boundary, start, &values[at], &mut unbroken));
-            from = Some(boundary);
+            let run = Run { steps: &steps[first..=last], next: steps.get(last + 1).map(|step| step.block) };
+            verdicts.extend(self.block(run, &boundaries[at], start, &values[at], &mut unbroken));
+            (start, first) = (Start::At(&boundaries[at]), last + 1);
         }
+        let from = match start {
+            Start::At(boundary) if first == steps.len() => Some(boundary),
+            Start::At(_) | Start::Input(_) => None,
+        };
         verdicts.extend(self.head(&steps, from, values.last(), unbroken));
         Ok(verdicts)
     }
@@ -99,18 +101,17 @@ impl Divergence<'_> {
 
     fn block(
         &self,
-        steps: &[Step],
-        step: &Step,
+        run: Run,
         boundary: &Boundary,
         start: Start,
         value: &ArrayD<f32>,
         unbroken: &mut bool,
     ) -> Option<BlockVerdict> {
-        let index = steps.iter().position(|s| s.block.name() == step.block.name()).unwrap_or(0);
+        let (begin, end) = (run.steps.first()?, run.steps.last()?);
         // Behind a norm that was folded backwards, the reference's output goes through it too.
-        let next = steps.get(index + 1).map(|s| s.block).filter(|_| boundary.normed);
+        let next = run.next.filter(|_| boundary.normed);
         let finish = |map: Array4<f64>| next.map_or_else(|| map.clone(), |next| next.normed(&map));
-        let truth = finish(step.output.clone());
+        let truth = finish(end.output.clone());
         let shape: [usize; 4] = truth.dim().into();
         let layout = Layout::of(self.model, &boundary.value, shape)?;
         let passed_on =
@@ -118,31 +119,34 @@ impl Divergence<'_> {
 
         let fed = match start {
             _ if *unbroken && passed_on <= self.tolerance.bound => None,
-            Start::Input => Some((self.ports.0.to_owned(), step.input.mapv(|x| x as f32).into_dyn())),
+            Start::Input(fed) => Some((self.ports.0.to_owned(), fed.clone())),
             Start::At(before) => {
-                let map = if before.normed { step.block.normed(&step.input) } else { step.input.clone() };
+                let map = if before.normed { begin.block.normed(&begin.input) } else { begin.input.clone() };
                 let layout = Layout::of(self.model, &before.value, map.dim().into());
                 layout.map(|layout| (before.value.clone(), layout.write(&map)))
             }
-            Start::Unknown => None,
         };
         *unbroken &= passed_on <= self.tolerance.bound;
         let alone = fed.and_then(|(name, map)| self.run(&name, map, &boundary.value));
         let alone = alone.and_then(|value| layout.read(&value, shape));
-        let (own, cause) = match &alone {
-            Some(found) => {
-                let difference = distance(found, slice(&truth));
-                let outcome = |mistake: Mistake| {
-                    let made = step.block.can_make(mistake);
-                    made.then(|| {
-                        finish(step.block.forward_with(&step.input, Some(mistake))).into_iter().collect()
-                    })
+        let own = alone.as_ref().map(|found| distance(found, slice(&truth)));
+        let mut verdict = self.verdict(boundary.block.clone(), boundary.value.clone(), passed_on, own, None);
+        if !verdict.holds {
+            // Of a run the first block, if no mistake in one of them explains it.
+            let unknown = alone.is_some().then_some(cause::UNKNOWN);
+            let explained = alone.zip(own).and_then(|(found, difference)| {
+                let of = |at: usize| {
+                    let outcome =
+                        |mistake| run.forward_with(at, mistake).map(|map| finish(map).into_iter().collect());
+                    explain(&found, difference, self.tolerance, outcome).map(|explained| (at, explained))
                 };
-                (Some(difference), self.cause(found, difference, outcome))
-            }
-            None => (None, None),
-        };
-        Some(self.verdict(boundary.block.clone(), boundary.value.clone(), passed_on, own, cause))
+                let all = (0..run.steps.len()).filter_map(of);
+                all.min_by(|(_, a), (_, b)| a.remains.total_cmp(&b.remains))
+            });
+            verdict.block = run.steps[explained.map_or(0, |(at, _)| at)].block.name().to_owned();
+            verdict.cause = explained.map(|(_, Explained { cause, .. })| cause).or(unknown);
+        }
+        Some(verdict)
     }
 
     fn head(
@@ -217,10 +221,26 @@ impl Divergence<'_> {
 #[derive(Debug, Clone, Copy)]
 enum Start<'a> {
     /// The graph's input.
-    Input,
+    Input(&'a ArrayD<f32>),
     /// The end of the block before.
     At(&'a Boundary),
-    Unknown,
+}
+
+/// Blocks that are compared as one, and what follows.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    steps: &'a [Step<'a>],
+    next: Option<&'a Block>,
+}
+
+impl Run<'_> {
+    /// The output of the last with a mistake in the block `at`, if it can be made there.
+    fn forward_with(self, at: usize, mistake: Mistake) -> Option<Array4<f64>> {
+        let step = &self.steps[at];
+        let made =
+            step.block.can_make(mistake).then(|| step.block.forward_with(&step.input, Some(mistake)))?;
+        Some(self.steps[at + 1..].iter().fold(made, |map, step| step.block.forward(&map)))
+    }
 }
 
 fn elements(value: &ArrayD<f32>) -> Vec<f32> {

@@ -5,7 +5,6 @@ use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
 
 use super::divergence::{BlockVerdict, Divergence};
-use super::port::Port;
 use super::probes::{self, Bench, Probe};
 use super::structure::Seen;
 use super::weights::TensorDifference;
@@ -20,7 +19,6 @@ use crate::runtime::{Concrete, Failure};
 /// What is needed to tell why a file's numbers are wrong.
 pub struct Judge<'a> {
     pub file: &'a OnnxFile,
-    pub port: &'a Port,
     pub inference: &'a Inference<'a>,
     pub recognition: &'a Recognition,
     /// Holds the file to the tolerance that was asked for.
@@ -102,7 +100,8 @@ impl Judge<'_> {
 
     fn blocks(&self, reference: &Reference, probe: &Probe) -> Result<Vec<BlockVerdict>, Failure> {
         let shape = probe.input.shape().to_vec();
-        let model = Concrete::new(self.file, &[(self.port.name.clone(), shape)])?;
+        let port = self.bench.port;
+        let model = Concrete::new(self.file, &[(port.name.clone(), shape)])?;
         let divergence = Divergence {
             inference: self.inference,
             recognition: self.recognition,
@@ -110,10 +109,10 @@ impl Judge<'_> {
             model: &model,
             runtime: self.bench.runtime,
             tolerance: self.fair,
-            ports: (self.bench.input, self.bench.output),
+            ports: (&port.name, self.bench.output),
         };
-        let input = probes::map(&probe.input).ok_or_else(|| Error::new("expected an input [N, 3, H, W]"))?;
-        divergence.blocks(&input)
+        let input = port.map(&probe.input).ok_or_else(|| Error::new("expected an input [N, 3, H, W]"))?;
+        divergence.blocks(&probe.input, &input)
     }
 
     /// Names the block and the cause of what does not hold.

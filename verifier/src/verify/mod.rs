@@ -106,6 +106,8 @@ pub struct WeightsVerdict {
     pub folded: Vec<String>,
     /// Layers whose attention scale is part of q, or missing.
     pub scales_in_q: Vec<String>,
+    /// Layers that are one with the next.
+    pub merged: Vec<String>,
     /// What remains open, a sentence each.
     pub open: Vec<String>,
 }
@@ -136,6 +138,8 @@ pub struct Verdict {
     pub dtype: Option<&'static str>,
     /// Height and width of the input, in pixels.
     pub size: Option<(usize, usize)>,
+    /// Whether it takes images of bytes, and normalises them.
+    pub bytes: bool,
     /// `None` where it is free.
     pub batch: Option<usize>,
     pub classes: Option<usize>,
@@ -166,6 +170,7 @@ impl Verdict {
             opset: None,
             dtype: None,
             size: None,
+            bytes: false,
             batch: None,
             classes: None,
             runtime,
@@ -254,6 +259,7 @@ pub fn verify(
         .map(emo_proto::OperatorSetIdProto::version);
     verdict.dtype = Some(own.name);
     (verdict.size, verdict.batch, verdict.classes) = (Some(port.size), port.batch, Some(recognition.classes));
+    verdict.bytes = port.image.bytes;
     (verdict.tolerance, verdict.bound) = (Some(tolerance.name), Some(tolerance.bound));
     verdict.claim = Some(claim::check(&file.model, &inference, recognition.variant.name));
 
@@ -268,18 +274,16 @@ pub fn verify(
     verdict.findings.splice(0..0, seen.iter().map(|seen| seen.finding.clone()));
     let expected = request.weights.as_ref().map(|spec| load(spec, &recognition)).transpose()?;
     let differing = match &expected {
-        Some(expected) => {
-            weights::compare(recognition.variant, recognition.classes, &recovered.weights, expected, fair)?
-        }
+        Some(expected) => weights::compare(&recognition, &recovered, expected, fair)?,
         None => Vec::new(),
     };
     verdict.weights = Some(describe_weights(&recovered, expected.as_ref(), differing));
 
     let probes = probes_of(request, &port)?;
-    let bench =
-        Bench { file, input: &port.name, output: &output, classes: recognition.classes, runtime, tolerance };
+    let classes = recognition.classes;
+    let bench = Bench { file, port: &port, output: &output, classes, runtime, tolerance };
     let (inference, recognition) = (&inference, &recognition);
-    let judge = Judge { file, port: &port, inference, recognition, bench, fair, own, seen: &seen };
+    let judge = Judge { file, inference, recognition, bench, fair, own, seen: &seen };
     judge.judge(verdict, &recovered, expected.as_ref(), &probes)
 }
 
@@ -329,7 +333,9 @@ fn not_image(verdict: Verdict, file: &OnnxFile, dims: &Bindings) -> Verdict {
     let inference = infer_file(file, dims);
     match recognise(&inference) {
         Err(departure) => departed(verdict, departure),
-        Ok(_) => verdict.undecided("expected one input [N, 3, H, W], found another interface".to_owned()),
+        Ok(_) => verdict.undecided(
+            "expected one input, images [N, 3, H, W] or [N, H, W, 3], found another interface".to_owned(),
+        ),
     }
 }
 
@@ -362,12 +368,18 @@ fn describe_weights(
                 recovered.scales_in_q.len()
             ));
         }
+        for (first, second) in &recovered.merged {
+            open.push(format!(
+                "{first} and {second} are one layer: their product is there, and what each of them is cannot be told"
+            ));
+        }
     }
     WeightsVerdict {
         against: expected.map(|weights| weights.origin().to_string()),
         differing,
         folded: recovered.folded.clone(),
         scales_in_q: recovered.scales_in_q.clone(),
+        merged: recovered.merged.iter().map(|(first, _)| first.clone()).collect(),
         open,
     }
 }

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, ModelProto, Result};
-use ndarray::IxDyn;
+use ndarray::{Array4, ArrayD, IxDyn};
 
 use super::Request;
 use super::probes::{Probe, probes};
 use crate::audit::inputs;
 use crate::data::image;
+use crate::image::{DEVIATION, Image, MEAN};
 use crate::infer::{Bindings, Inference, declared};
 use crate::sym::Expr;
 
@@ -19,6 +20,7 @@ const SIDE: usize = 224;
 /// The image input of a file.
 pub struct Port {
     pub name: String,
+    pub image: Image,
     /// `None` where it is free.
     pub batch: Option<usize>,
     pub size: (usize, usize),
@@ -27,26 +29,51 @@ pub struct Port {
 }
 
 impl Port {
-    /// The only input, [N, 3, H, W].
+    /// The only input, images `[N, 3, H, W]` or `[N, H, W, 3]`.
     #[must_use]
     pub fn of(model: &ModelProto, dims: &Bindings) -> Option<Self> {
         let graph = model.graph.as_ref()?;
         let mut ports = inputs(graph);
         let (input, None) = (ports.next()?, ports.next()) else { return None };
         let fact = declared(input, dims);
+        let image = Image::of(&fact)?;
         let free = |axis: usize, extent: &Expr, default: usize| match extent.count() {
             Some(n) => (Some(n as usize), n as usize, None),
-            None => (None, default, Some((format!("{}.{axis}", input.name()), default as i64))),
+            None => (None, default, Some((format!("{}.{}", input.name(), image.axes[axis]), default as i64))),
         };
-        let [n, three, h, w] = fact.dims.as_deref().ok()? else { return None };
-        if three.number().is_some_and(|n| n != 3) {
-            return None;
-        }
+        let [n, three, h, w] = image.extents(fact.dims.as_deref().ok()?)?;
         let axes = [free(0, n, 1), free(1, three, 3), free(2, h, SIDE), free(3, w, SIDE)];
         let size = (axes[2].1, axes[3].1);
         let mut bindings = dims.clone();
         bindings.extend(axes.iter().filter_map(|(.., bound)| bound.clone()));
-        Some(Self { name: input.name().to_owned(), batch: axes[0].0, size, bindings })
+        Some(Self { name: input.name().to_owned(), image, batch: axes[0].0, size, bindings })
+    }
+
+    /// The normalised images `map`, `[N, 3, H, W]`, as the file takes them: of bytes the nearest ones.
+    #[must_use]
+    pub fn feed(&self, map: ArrayD<f32>) -> ArrayD<f32> {
+        let mut map = map;
+        if self.image.bytes {
+            map.indexed_iter_mut().for_each(|(index, x)| {
+                let white = f64::from(*x) * DEVIATION[index[1]] + MEAN[index[1]];
+                *x = (white * 255.0).round().clamp(0.0, 255.0) as f32;
+            });
+        }
+        let axes = self.image.axes;
+        let from: Vec<usize> = (0..4).filter_map(|axis| axes.iter().position(|&a| a == axis)).collect();
+        map.permuted_axes(from).as_standard_layout().into_owned()
+    }
+
+    /// What the file takes as the reference takes it: normalised, `[N, 3, H, W]`.
+    #[must_use]
+    pub fn map(&self, input: &ArrayD<f32>) -> Option<Array4<f64>> {
+        let channels = *self.image.extents(input.shape())?[1];
+        let view = input.view().permuted_axes(self.image.axes.to_vec()).into_dimensionality().ok()?;
+        let mut map: Array4<f64> = view.mapv(f64::from).as_standard_layout().into_owned();
+        if self.image.bytes && channels == 3 {
+            map.indexed_iter_mut().for_each(|((_, c, ..), x)| *x = (*x / 255.0 - MEAN[c]) / DEVIATION[c]);
+        }
+        Some(map)
     }
 }
 
@@ -69,15 +96,21 @@ pub fn logits(file: &OnnxFile, inference: &Inference, port: &Port, classes: usiz
 pub fn probes_of(request: &Request, port: &Port) -> Result<Vec<Probe>> {
     for probe in &request.own {
         let shape = probe.input.shape();
-        let fits =
-            matches!(shape, [n, 3, h, w] if (*h, *w) == port.size && port.batch.is_none_or(|b| b == *n));
+        let fits = port.image.extents(shape).is_some_and(|[n, c, h, w]| {
+            (*c, (*h, *w)) == (3, port.size) && port.batch.is_none_or(|batch| batch == *n)
+        });
         if !fits {
             let (height, width) = port.size;
+            let mut expected = [const { String::new() }; 4];
             let batch = port.batch.map_or("N".to_owned(), |n| n.to_string());
-            return Err(Error::new(format!(
-                "expected an input [{batch}, 3, {height}, {width}], found {shape:?}"
-            ))
-            .at(&probe.name));
+            let extents = [batch, "3".to_owned(), height.to_string(), width.to_string()];
+            for (axis, extent) in port.image.axes.into_iter().zip(extents) {
+                expected[axis] = extent;
+            }
+            let expected = expected.join(", ");
+            return Err(
+                Error::new(format!("expected an input [{expected}], found {shape:?}")).at(&probe.name)
+            );
         }
     }
     let picture = |path: &PathBuf| {
@@ -87,9 +120,10 @@ pub fn probes_of(request: &Request, port: &Port) -> Result<Vec<Probe>> {
             std::iter::once(port.batch.unwrap_or(1)).chain(one.shape()[1..].iter().copied()).collect();
         let input = one.broadcast(IxDyn(&shape)).map(|view| view.to_owned());
         let input = input.ok_or_else(|| Error::new("expected a picture").at(path.display()))?;
-        Ok(Probe { name: path.display().to_string(), input, recorded: None })
+        Ok(Probe { name: path.display().to_string(), input: port.feed(input), recorded: None })
     };
     let pictures = request.pictures.iter().map(picture).collect::<Result<Vec<_>>>()?;
     let table = probes(request.probes, port.batch, port.size);
+    let table = table.into_iter().map(|probe| Probe { input: port.feed(probe.input), ..probe });
     Ok(request.own.iter().cloned().chain(pictures).chain(table).collect())
 }

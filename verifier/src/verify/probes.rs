@@ -5,9 +5,10 @@ use std::thread;
 
 use emo_exporter::weights::formula;
 use emo_proto::file::OnnxFile;
-use ndarray::{Array4, ArrayD, Axis, IxDyn};
+use ndarray::{ArrayD, Axis, IxDyn};
 use serde::Serialize;
 
+use super::port::Port;
 use crate::compare::{Difference, Tolerance, compare, top, top1};
 use crate::probe::probes as table;
 use crate::reference::Reference;
@@ -18,7 +19,7 @@ use crate::runtime::{Concrete, Failure, Runtime};
 pub struct Probe {
     /// As reports name it: `formula 0`, `ramp`.
     pub name: String,
-    /// [N, 3, H, W]
+    /// As the file takes it: [N, 3, H, W], or the bytes of images.
     pub input: ArrayD<f32>,
     /// The logits that somebody recorded for it, which the file is held to as well.
     pub recorded: Option<ArrayD<f32>>,
@@ -28,7 +29,7 @@ pub struct Probe {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Probed {
     pub name: String,
-    /// Of the input, `[N, 3, H, W]`.
+    /// Of the input, `[N, 3, H, W]` or `[N, H, W, 3]`.
     pub shape: Vec<usize>,
     /// `None` where the engine's answer has no measure: it is of another size, or not finite.
     #[serde(flatten)]
@@ -54,7 +55,7 @@ pub struct Probed {
 #[derive(Clone, Copy)]
 pub struct Bench<'a> {
     pub file: &'a OnnxFile,
-    pub input: &'a str,
+    pub port: &'a Port,
     pub output: &'a str,
     pub classes: usize,
     pub runtime: &'a dyn Runtime,
@@ -68,11 +69,12 @@ impl Bench<'_> {
     /// # Errors
     /// The engine does not take the file.
     pub fn run(&self, reference: &Reference, probes: &[Probe]) -> Result<Vec<Probed>, Failure> {
+        let port = self.port;
         thread::scope(|scope| {
             let (send, truths) = mpsc::sync_channel::<Vec<f64>>(probes.len());
             scope.spawn(move || {
                 for probe in probes {
-                    let Some(input) = map(&probe.input) else { return };
+                    let Some(input) = port.map(&probe.input) else { return };
                     // Image by image: none depends on another, and the maps of one are large enough.
                     let images = input.axis_chunks_iter(Axis(0), 1);
                     let truth = images.flat_map(|image| reference.forward(image.to_owned())).collect();
@@ -85,9 +87,10 @@ impl Bench<'_> {
             let mut answers = Vec::with_capacity(probes.len());
             for run in probes.chunk_by(|a, b| a.input.shape() == b.input.shape()) {
                 let shape = run[0].input.shape().to_vec();
-                let concrete = Concrete::new(self.file, &[(self.input.to_owned(), shape)])?;
+                let input = &port.name;
+                let concrete = Concrete::new(self.file, &[(input.clone(), shape)])?;
                 let mut session =
-                    self.runtime.ready(&concrete, &[self.input.to_owned()], &[self.output.to_owned()])?;
+                    self.runtime.ready(&concrete, std::slice::from_ref(input), &[self.output.to_owned()])?;
                 drop(concrete);
                 for probe in run {
                     let outputs = session.run(std::slice::from_ref(&probe.input))?;
@@ -127,14 +130,7 @@ impl Bench<'_> {
     }
 }
 
-/// An input as the reference takes it.
-#[must_use]
-pub fn map(input: &ArrayD<f32>) -> Option<Array4<f64>> {
-    let shape: [usize; 4] = input.shape().try_into().ok()?;
-    Array4::from_shape_vec(shape, input.iter().map(|&x| f64::from(x)).collect()).ok()
-}
-
-/// `count` probes for images of `size`: the table's, then more noise. `batch` is how many images a run takes;
+/// `count` probes, `[N, 3, H, W]`, for images of `size`: the table's, then more noise. `batch` is how many images a run takes;
 /// where it is free, the table's own.
 #[must_use]
 pub fn probes(count: usize, batch: Option<usize>, size: (usize, usize)) -> Vec<Probe> {

@@ -4,7 +4,7 @@
 //! rows of a convolution times the batch norm behind it, the columns times the norm before it. Rounding alone
 //! may part them: a change too small for any output to show is found all the same.
 
-use emo_exporter::models::emo::{NORM_EPSILON, Norm, Variant};
+use emo_exporter::models::emo::{NORM_EPSILON, Norm};
 use emo_exporter::weights::Weights;
 use emo_proto::Result;
 use serde::Serialize;
@@ -12,7 +12,8 @@ use serde::Serialize;
 use super::cause;
 use super::structure::block_of;
 use crate::compare::{BFLOAT16, FLOAT16, INT8, Tolerance};
-use crate::recognise::{Layer, layers};
+use crate::recognise::{Layer, Recognition, layers};
+use crate::recover::Recovered;
 
 /// A tensor that is not the checkpoint's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -34,43 +35,75 @@ pub struct TensorDifference {
 /// # Errors
 /// A tensor is missing or has another shape than the variant's.
 pub fn compare(
-    variant: &Variant,
-    classes: usize,
-    found: &Weights,
+    recognition: &Recognition,
+    recovered: &Recovered,
     expected: &Weights,
     stored: &Tolerance,
 ) -> Result<Vec<TensorDifference>> {
-    let layers = layers(variant, classes);
-    let pair = linear_pair(&layers);
+    let layers = layers(recognition.variant, recognition.classes);
+    let file = Side { weights: &recovered.weights, recovered: Some(recovered) };
+    let truth = Side { weights: expected, recovered: None };
     let mut differences = Vec::new();
     for (index, layer) in layers.iter().enumerate() {
-        let map = |weights: &Weights, epsilon| Map::of(&layers, index, weights, epsilon);
-        let (f, e) = (map(found, NORM_EPSILON)?, map(expected, NORM_EPSILON)?);
+        // Two layers between which stands a batch norm and nothing else: it may be folded into either, and
+        // where they are one, all that there is of them is their product.
+        let first = layer.merges.then_some(index).or_else(|| index.checked_sub(1));
+        let pair = first.filter(|&first| layers[first].merges).map(|first| (first, first + 1));
+        let is_merged = |index: usize| recognition.layers.get(index).is_some_and(|(_, f)| f.is_merged());
+        if is_merged(index) {
+            continue;
+        }
+        let map = |side, epsilon| match pair.filter(|&(first, _)| is_merged(first)) {
+            Some(pair) => product(&layers, pair, side, epsilon),
+            None => Map::of(&layers, index, side, epsilon),
+        };
+        let (f, e) = (map(file, NORM_EPSILON)?, map(truth, NORM_EPSILON)?);
         let innocent = match pair {
-            Some((first, second)) if index == first || index == second => {
-                product(&layers, first, second, found)?
-                    .equals(&product(&layers, first, second, expected)?, stored)
-                    || backwards(&layers, (first, second), index, found, expected, stored)?
+            Some(pair) => {
+                let both = |side| product(&layers, pair, side, NORM_EPSILON);
+                both(file)?.equals(&both(truth)?, stored)
+                    || backwards(&layers, pair, index, file, truth, stored)?
             }
-            _ => false,
+            None => false,
         };
         if innocent || f.equals(&e, stored) {
             continue;
         }
         // The checkpoint under another ε, folded, is a norm's mistake and no weight's.
         let folded_epsilon = [1e-5, 1e-3, 1e-2].into_iter().find_map(|epsilon| {
-            let other = map(expected, epsilon).ok()?;
+            let other = map(truth, epsilon).ok()?;
             f.equals(&other, stored).then_some(epsilon)
         });
-        differences.push(f.difference(layer, &e, stored, folded_epsilon));
+        let mut difference = f.difference(layer, &e, stored, folded_epsilon);
+        if let Some((first, _)) = pair.filter(|&(first, _)| is_merged(first)) {
+            difference.what = format!("as one with {}, {}", layers[first].name, difference.what);
+        }
+        differences.push(difference);
     }
     Ok(differences)
 }
 
-/// Two layers between which stands a batch norm and nothing else: it may be folded into either.
-fn linear_pair(layers: &[Layer]) -> Option<(usize, usize)> {
-    let second = layers.iter().position(|layer| layer.name == "stage1.0.v.conv")?;
-    Some((second.checked_sub(1)?, second))
+/// Weights by name, and for those of a file how they were read.
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    weights: &'a Weights,
+    recovered: Option<&'a Recovered>,
+}
+
+impl Side<'_> {
+    /// By what recovery multiplied the stored elements of a layer's row, and with them their rounding.
+    fn enlarged(self, layer: &Layer, row: usize) -> f64 {
+        let Some(recovered) = self.recovered else { return 1.0 };
+        let is_of = |names: &[String]| names.contains(&layer.name);
+        match layer.attention {
+            _ if recovered.merged.iter().any(|(first, _)| *first == layer.name) => 0.0,
+            _ if is_of(&recovered.halves_in_weights) => 2.0,
+            Some(head_dim) if row < layer.shape.outputs / 2 && is_of(&recovered.scales_in_q) => {
+                (head_dim as f64).sqrt()
+            }
+            _ => 1.0,
+        }
+    }
 }
 
 /// Whether one of the pair's layers is the checkpoint's if the norm between them went into the first.
@@ -78,14 +111,14 @@ fn backwards(
     layers: &[Layer],
     (first, second): (usize, usize),
     index: usize,
-    found: &Weights,
-    expected: &Weights,
+    found: Side,
+    expected: Side,
     stored: &Tolerance,
 ) -> Result<bool> {
-    let with_norm = |weights: &Weights| -> Result<Map> {
-        let mut map = Map::bare(&layers[first], weights)?;
+    let with_norm = |side: Side| -> Result<Map> {
+        let mut map = Map::bare(&layers[first], side)?;
         if let Some(site) = norm_before(layers, second) {
-            map.precede(&Affine::of(weights, &site.name, site.kind, NORM_EPSILON)?);
+            map.precede(&Affine::of(side.weights, &site.name, site.kind, NORM_EPSILON)?);
         }
         Ok(map)
     };
@@ -109,6 +142,9 @@ struct Map {
     bias_magnitude: Vec<f64>,
     /// The same of the weights, where these are products of matrices.
     weight_magnitude: Vec<f64>,
+    /// How often an element holds the rounding of a stored one that is too small to keep its digits.
+    bias_rounding: Vec<f64>,
+    weight_rounding: Vec<f64>,
 }
 
 /// Scale and shift of a norm for each channel, with the magnitude of the shift's terms.
@@ -142,9 +178,10 @@ impl Affine {
 }
 
 impl Map {
-    fn of(layers: &[Layer], index: usize, weights: &Weights, epsilon: f64) -> Result<Self> {
+    fn of(layers: &[Layer], index: usize, side: Side, epsilon: f64) -> Result<Self> {
         let layer = &layers[index];
-        let mut map = Self::bare(layer, weights)?;
+        let weights = side.weights;
+        let mut map = Self::bare(layer, side)?;
         if let Some(site) = norm_before(layers, index) {
             map.follow(&Affine::of(weights, &site.name, site.kind, epsilon)?);
         }
@@ -155,8 +192,8 @@ impl Map {
     }
 
     /// Without any norm.
-    fn bare(layer: &Layer, weights: &Weights) -> Result<Self> {
-        let shape = layer.shape;
+    fn bare(layer: &Layer, side: Side) -> Result<Self> {
+        let (shape, weights) = (layer.shape, side.weights);
         let (rows, columns, taps) = (shape.outputs, shape.inputs, shape.kernel * shape.kernel);
         let weight = weights.require(&format!("{}.weight", layer.name))?.f64s()?;
         let bias = match layer.bias {
@@ -165,7 +202,20 @@ impl Map {
         };
         let bias_magnitude = bias.iter().map(|x| x.abs()).collect();
         let weight_magnitude = weight.iter().map(|x| x.abs()).collect();
-        Ok(Self { rows, columns, taps, weight, bias, bias_magnitude, weight_magnitude })
+        let bias_rounding: Vec<f64> = (0..rows).map(|row| side.enlarged(layer, row)).collect();
+        let row = |&rounding: &f64| std::iter::repeat_n(rounding, columns * taps);
+        let weight_rounding = bias_rounding.iter().flat_map(row).collect();
+        Ok(Self {
+            rows,
+            columns,
+            taps,
+            weight,
+            bias,
+            bias_magnitude,
+            weight_magnitude,
+            bias_rounding,
+            weight_rounding,
+        })
     }
 
     /// Behind a norm: W·(s·x + t) + b.
@@ -173,9 +223,12 @@ impl Map {
         for row in 0..self.rows {
             for column in 0..self.columns {
                 let w = &mut self.weight[row * self.columns + column];
+                let rounding = &mut self.weight_rounding[row * self.columns + column];
                 self.bias[row] += *w * norm.shift[column];
                 self.bias_magnitude[row] += w.abs() * norm.magnitude[column];
+                self.bias_rounding[row] += *rounding * norm.magnitude[column];
                 *w *= norm.scale[column];
+                *rounding *= norm.scale[column].abs();
                 self.weight_magnitude[row * self.columns + column] = w.abs();
             }
         }
@@ -189,9 +242,11 @@ impl Map {
             for i in row * length..(row + 1) * length {
                 self.weight[i] *= scale;
                 self.weight_magnitude[i] *= scale.abs();
+                self.weight_rounding[i] *= scale.abs();
             }
             self.bias[row] = self.bias[row] * scale + norm.shift[row];
             self.bias_magnitude[row] = self.bias_magnitude[row] * scale.abs() + norm.magnitude[row];
+            self.bias_rounding[row] *= scale.abs();
         }
     }
 
@@ -201,18 +256,19 @@ impl Map {
     }
 
     fn first_difference(&self, other: &Self, stored: &Tolerance) -> Option<Part> {
-        let weights = Slack::of(stored, &other.weight);
-        let biases = Slack::of(stored, &other.bias);
-        let part = |a: &[f64], b: &[f64], m: &[f64], n: &[f64], slack: Slack| {
-            let mut elements = a.iter().zip(b).zip(m.iter().zip(n));
-            elements.any(|((a, b), (m, n))| (a - b).abs() > slack.admits(m.max(*n)))
-        };
-        if part(&self.weight, &other.weight, &self.weight_magnitude, &other.weight_magnitude, weights) {
-            Some(Part::Weight)
-        } else if part(&self.bias, &other.bias, &self.bias_magnitude, &other.bias_magnitude, biases) {
-            Some(Part::Bias)
-        } else {
-            None
+        [Part::Weight, Part::Bias].into_iter().find(|&part| {
+            let ((a, m, rounding), (b, n, _)) = (self.part(part), other.part(part));
+            let slack = Slack::of(stored, b);
+            let mut elements = a.iter().zip(b).zip(m.iter().zip(n)).zip(rounding);
+            elements.any(|(((a, b), (m, n)), r)| (a - b).abs() > slack.admits(m.max(*n), *r))
+        })
+    }
+
+    /// Elements, their magnitudes, their roundings.
+    fn part(&self, part: Part) -> (&[f64], &[f64], &[f64]) {
+        match part {
+            Part::Weight => (&self.weight, &self.weight_magnitude, &self.weight_rounding),
+            Part::Bias => (&self.bias, &self.bias_magnitude, &self.bias_rounding),
         }
     }
 
@@ -267,7 +323,8 @@ impl Map {
         if let Some(ratio) = ratio(found, truth) {
             return format!("all elements are {ratio:.6} times the checkpoint's");
         }
-        if near(&self.transposed(), &expected.weight) {
+        // Small kernels alone can be transposed, and then they are not what they were.
+        if !near(&self.weight, &expected.weight) && near(&self.transposed(), &expected.weight) {
             return "its kernels are transposed".to_owned();
         }
         let differing =
@@ -294,6 +351,8 @@ enum Part {
 struct Slack {
     relative: f64,
     absolute: f64,
+    /// For each stored element in it that is too small to keep its digits.
+    rounding: f64,
 }
 
 impl Slack {
@@ -302,18 +361,20 @@ impl Slack {
     fn of(stored: &Tolerance, values: &[f64]) -> Self {
         const FOLDED: f64 = 16.0 / (1 << 24) as f64;
         let peak = values.iter().fold(0.0, |peak: f64, x| peak.max(x.abs()));
-        let (relative, absolute) = match stored.name {
-            name if name == FLOAT16.name => (3.0 / (1 << 11) as f64, 1.0 / (1 << 24) as f64),
-            name if name == BFLOAT16.name => (3.0 / (1 << 8) as f64, 0.0),
+        let (relative, absolute, rounding) = match stored.name {
+            name if name == FLOAT16.name => (3.0 / (1 << 11) as f64, 0.0, 1.0 / (1 << 24) as f64),
+            name if name == BFLOAT16.name => (3.0 / (1 << 8) as f64, 0.0, 0.0),
             // A step is a share of the range.
-            name if name == INT8.name => (FOLDED, 2.0 * peak / 255.0),
-            _ => (FOLDED, 0.0),
+            name if name == INT8.name => (FOLDED, 2.0 * peak / 255.0, 0.0),
+            _ => (FOLDED, 0.0, 0.0),
         };
-        Self { relative: relative.max(FOLDED), absolute }
+        Self { relative: relative.max(FOLDED), absolute, rounding }
     }
 
-    fn admits(self, magnitude: f64) -> f64 {
-        self.relative * magnitude + self.absolute
+    /// Of a sum of terms that have this magnitude together, and `roundings` of stored elements in it. What a norm
+    /// scales down may be a norm's own entry that is rounded, so that one rounding is always admitted.
+    fn admits(self, magnitude: f64, roundings: f64) -> f64 {
+        self.relative * magnitude + self.absolute + self.rounding * roundings.max(1.0)
     }
 }
 
@@ -351,20 +412,23 @@ fn is_own(layer: &Layer, norm: &str) -> bool {
 }
 
 /// Two layers with a norm between them as one.
-fn product(layers: &[Layer], first: usize, second: usize, weights: &Weights) -> Result<Map> {
-    let (second, first) =
-        (Map::of(layers, second, weights, NORM_EPSILON)?, Map::of(layers, first, weights, NORM_EPSILON)?);
+fn product(layers: &[Layer], (first, second): (usize, usize), side: Side, epsilon: f64) -> Result<Map> {
+    let (second, first) = (Map::of(layers, second, side, epsilon)?, Map::of(layers, first, side, epsilon)?);
     let (rows, inner, columns) = (second.rows, second.columns, first.columns);
-    let (mut weight, mut magnitude) = (vec![0.0; rows * columns], vec![0.0; rows * columns]);
+    let zeros = || vec![0.0; rows * columns];
+    let (mut weight, mut magnitude, mut rounding) = (zeros(), zeros(), zeros());
     for row in 0..rows {
         for i in 0..inner {
-            let w = second.weight[row * inner + i];
+            let (w, r) = (second.weight[row * inner + i], second.weight_rounding[row * inner + i]);
             for column in 0..columns {
-                let term = w * first.weight[i * columns + column];
-                weight[row * columns + column] += term;
-                magnitude[row * columns + column] += term.abs();
+                let (from, to) = (i * columns + column, row * columns + column);
+                let term = w * first.weight[from];
+                weight[to] += term;
+                magnitude[to] += term.abs();
+                rounding[to] += r * first.weight[from].abs() + w.abs() * first.weight_rounding[from];
             }
         }
     }
-    Ok(Map { rows, columns, taps: 1, weight, weight_magnitude: magnitude, ..second })
+    let (weight_magnitude, weight_rounding) = (magnitude, rounding);
+    Ok(Map { rows, columns, taps: 1, weight, weight_magnitude, weight_rounding, ..second })
 }

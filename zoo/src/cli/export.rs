@@ -6,13 +6,15 @@ use anyhow::{anyhow, bail};
 use emo_exporter::models::emo::{Batch, CLASSES, Request, VARIANTS};
 use emo_exporter::profile::{Opset, PROFILES, Profile};
 use emo_exporter::weights::{self, Spec};
+use emo_exporter::{Export, half};
 use emo_proto::file::{OnnxFile, write_atomic};
 use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
 use emo_verifier::identity::Identity;
+use emo_verifier::range::{Range, ranges};
 use emo_verifier::recover::recover_as;
 use emo_verifier::runtime::Tract;
-use emo_verifier::written::{count, findings, numerics};
+use emo_verifier::written::{Probe, count, findings, numerics};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -118,11 +120,8 @@ pub fn run(args: &Args) -> Outcome {
     if out.is_dir() {
         bail!("{}: expected a file to write, found a folder", out.display());
     }
-    if !args.no_verify && (request.dtype == DataType::Float16 || request.image_input) {
-        bail!("files of float16 or with image input are written unverified; --no-verify says so");
-    }
     progress.step("exporting");
-    let export = match onnx(&args.weights) {
+    let mut export = match onnx(&args.weights) {
         Some((path, file)) => recover_as(&file, request.variant, request.classes)
             .map_err(|error| error.at(path.display()))
             .and_then(|weights| emo_exporter::export_with(&request, weights))?,
@@ -130,7 +129,7 @@ pub fn run(args: &Args) -> Outcome {
             .map_err(|error| with_hint(error.into(), &args.weights, &request))?,
     };
     let origin = export.weights.origin().clone();
-    let file = OnnxFile::from_bytes(export.bytes.into(), External::none())?;
+    let file = OnnxFile::from_bytes(std::mem::take(&mut export.bytes).into(), External::none())?;
 
     progress.step("counting");
     let identity = Identity::read(&file.model)?;
@@ -139,11 +138,14 @@ pub fn run(args: &Args) -> Outcome {
     progress.step("running in tract and in the reference");
     let run = || numerics(&file.bytes, &identity, &export.weights, &Tract);
     let numerics = (!args.no_verify).then(run).transpose()?;
+    let half = request.dtype == DataType::Float16 && !args.no_verify;
+    let ranges = half.then(|| float16_ranges(&request, &export, &identity)).transpose()?;
     let report = Report {
         identity: &identity,
         audit: &audit,
         claim: &claim,
         numerics: numerics.as_ref(),
+        ranges: ranges.as_deref(),
         findings: &findings,
     };
     let verdict = report.verdict();
@@ -173,6 +175,15 @@ pub fn run(args: &Args) -> Outcome {
         }
     };
     Ok((data, verdict))
+}
+
+/// What the tensors that are float16 in the file hold, taken from the same model in float32.
+fn float16_ranges(request: &Request, export: &Export, identity: &Identity) -> anyhow::Result<Vec<Range>> {
+    let whole = Request { dtype: DataType::Float, ..*request };
+    let whole = emo_exporter::export_with(&whole, export.weights.clone())?;
+    let names = half::tensors(&export.graph).map(|value| value.name.as_str()).collect();
+    let file = OnnxFile::from_bytes(whole.bytes.into(), External::none())?;
+    Ok(ranges(&file, &names, Probe::of(identity)?.input, &Tract)?)
 }
 
 /// The weights as an ONNX file, if they are one.

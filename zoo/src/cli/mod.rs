@@ -3,6 +3,7 @@
 //! stdout is data, stderr is talk; a subcommand writes its data whole, at its end.
 
 mod audit;
+mod bench;
 mod check;
 mod diff;
 mod dump;
@@ -18,6 +19,7 @@ mod show;
 mod sizes;
 mod table;
 mod verify;
+mod zoo;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -54,6 +56,10 @@ enum Command {
     Diff(diff::Args),
     /// A graph as text, types and shapes inferred
     Dump(dump::Args),
+    /// How fast an engine runs files, beside the first of them
+    Bench(bench::Args),
+    /// Releases with their evidence: build, check, list, show, diff, add, card
+    Zoo(zoo::Args),
 }
 
 /// How a request ended; the number is the exit code. What cannot be served at all is an error.
@@ -86,6 +92,8 @@ pub fn main() -> ExitCode {
         Command::Profiles(args) => profiles::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Zoo(args) => zoo::run(&args),
     };
     let printed = outcome.and_then(|(data, verdict)| {
         print(&data)?;

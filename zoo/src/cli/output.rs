@@ -8,6 +8,7 @@ use emo_exporter::models::emo::{VARIANTS, Variant};
 use emo_exporter::weights::Origin;
 use emo_verifier::audit::{Audit, Counts};
 use emo_verifier::identity::Identity;
+use emo_verifier::range::{LARGEST, Range, SMALLEST_NORMAL};
 use emo_verifier::report::thousands;
 use emo_verifier::sym::Expr;
 use emo_verifier::written::{Claim, Finding, Numerics, Reconciled};
@@ -43,14 +44,17 @@ pub struct Report<'a> {
     pub audit: &'a Audit,
     pub claim: &'a Claim,
     pub numerics: Option<&'a Numerics>,
+    /// Of the tensors that are float16.
+    pub ranges: Option<&'a [Range]>,
     pub findings: &'a [Finding],
 }
 
 impl Report<'_> {
     pub fn verdict(&self) -> Verdict {
         let numerics = self.numerics.is_none_or(|n| n.holds);
+        let fit = self.ranges.is_none_or(|ranges| ranges.iter().all(Range::fits));
         let counted = self.audit.uncounted.is_empty();
-        match numerics && self.findings.iter().all(|f| f.code == "uncounted") {
+        match numerics && fit && self.findings.iter().all(|f| f.code == "uncounted") {
             true if counted => Verdict::Holds,
             true => Verdict::Undecidable,
             false => Verdict::Fails,
@@ -70,7 +74,11 @@ impl Report<'_> {
     fn interface(&self) -> String {
         let batch = self.identity.batch.map_or("batch".to_owned(), |n| n.to_string());
         let (height, width) = self.identity.size;
-        format!("input [{batch}, 3, {height}, {width}] → logits [{batch}, {}]", self.identity.classes)
+        let classes = self.identity.classes;
+        match self.identity.image {
+            true => format!("image [{batch}, {height}, {width}, 3] of bytes → logits [{batch}, {classes}]"),
+            false => format!("input [{batch}, 3, {height}, {width}] → logits [{batch}, {classes}]"),
+        }
     }
 
     /// The counts of the file, stage by stage, beside the published ones.
@@ -86,6 +94,7 @@ impl Report<'_> {
         text += &self.counts();
         let _ = writeln!(text);
         text += &self.verification();
+        text += &self.ranges();
         for finding in self.findings {
             let _ = writeln!(text, "{}: {}", finding.code, finding.message);
         }
@@ -144,9 +153,16 @@ impl Report<'_> {
         let Some(n) = self.numerics else { return "numerics not checked\n".to_owned() };
         let (agree, images) = n.top1;
         let relation = if n.holds { "within" } else { "beyond" };
+        // The engine computes in float32 what is stored in float16.
+        let (stored, noise) = match self.identity.half {
+            true => {
+                (" (float16 weights, float32 arithmetic)", format!(", SQNR {:.0} dB", n.difference.sqnr_db))
+            }
+            false => ("", String::new()),
+        };
         format!(
-            "{} against the f64 reference on {} image{}: max error {:.1e}, {:.1e} of the largest logit, {relation} \
-             {:.0e} ({}); top-1 agrees on {agree} of {images}\n",
+            "{}{stored} against the f64 reference on {} image{}: max error {:.1e}, {:.1e} of the largest logit, \
+             {relation} {:.0e} ({}){noise}; top-1 agrees on {agree} of {images}\n",
             n.runtime,
             images,
             if images == 1 { "" } else { "s" },
@@ -157,10 +173,52 @@ impl Report<'_> {
         )
     }
 
+    /// How far the float16 tensors are from the ends of float16.
+    fn ranges(&self) -> String {
+        let Some(ranges) = self.ranges else { return String::new() };
+        let mut text = String::new();
+        for range in ranges.iter().filter(|range| !range.fits()) {
+            let Range { name, largest, .. } = range;
+            let _ = writeln!(
+                text,
+                "half-overflow: {name} reaches {largest:.3e}, beyond float16's {LARGEST}; --dtype f32 holds it"
+            );
+        }
+        if let Some(widest) = ranges.iter().max_by(|a, b| a.largest.total_cmp(&b.largest)) {
+            let (n, Range { name, largest, .. }) = (ranges.len(), widest);
+            let _ = writeln!(
+                text,
+                "float16 range: {n} tensors, the largest value {largest:.3e} ({name}) of {LARGEST}"
+            );
+        }
+        if let Some(smallest) = ranges.iter().max_by(|a, b| a.below_normal.total_cmp(&b.below_normal)) {
+            let (Range { name, below_normal, .. }, n) =
+                (smallest, ranges.iter().filter(|r| r.below_normal > 0.01).count());
+            let share = 100.0 * below_normal;
+            let _ = writeln!(
+                text,
+                "float16 range: more than 1 % of {n} tensors lies below {SMALLEST_NORMAL:.1e}, where digits are lost, \
+                 most of {name}: {share:.1} %"
+            );
+        }
+        text
+    }
+
     /// The same as fields.
     pub fn fields(&self) -> Value {
-        let Identity { variant, profile, opset, ir_version, batch, size, classes, weights, rewrites } =
-            self.identity;
+        let Identity {
+            variant,
+            profile,
+            opset,
+            ir_version,
+            batch,
+            size,
+            classes,
+            image,
+            half,
+            weights,
+            rewrites,
+        } = self.identity;
         let folds: Vec<Value> = rewrites
             .iter()
             .map(|r| {
@@ -182,6 +240,8 @@ impl Report<'_> {
             "batch": batch,
             "size": [size.0, size.1],
             "classes": classes,
+            "dtype": if *half { "f16" } else { "f32" },
+            "image_input": image,
             "weights": weights,
             "nodes": self.audit.nodes,
             "highest_rank": self.audit.highest_rank,
@@ -193,6 +253,7 @@ impl Report<'_> {
             "folds": folds,
             "claim": self.claim,
             "numerics": self.numerics,
+            "ranges": self.ranges,
             "findings": self.findings,
         })
     }

@@ -21,6 +21,12 @@ impl SizeArgs {
         self.dim.iter().try_for_each(|text| sizes.dim(text))?;
         Ok(sizes)
     }
+
+    /// As they were given.
+    pub fn arguments(&self) -> impl Iterator<Item = &str> {
+        let inputs = self.input.iter().flat_map(|input| ["--input", input]);
+        inputs.chain(self.dim.iter().flat_map(|dim| ["--dim", dim]))
+    }
 }
 
 /// The sizes that mean nothing to a file.

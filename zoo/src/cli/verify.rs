@@ -59,7 +59,7 @@ pub struct Args {
     format: Format,
 }
 
-fn engine(name: &str) -> Result<&'static Engine, String> {
+pub fn engine(name: &str) -> Result<&'static Engine, String> {
     let names: Vec<_> = ENGINES.iter().map(|engine| engine.name).collect();
     Engine::named(name).ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
@@ -234,11 +234,17 @@ fn facts(found: &Found) -> Vec<(&'static str, String)> {
         facts.push(("reason", reason.clone()));
     }
     if let (Some(form), Some(dtype), Some(opset)) = (found.form, found.dtype, found.opset) {
-        facts.push(("form", format!("{}, {dtype}, opset {opset}", form.describe())));
+        let is_merged = found.weights.as_ref().is_some_and(|weights| !weights.merged.is_empty());
+        let merged = if is_merged { ", merged" } else { "" };
+        facts.push(("form", format!("{}{merged}, {dtype}, opset {opset}", form.describe())));
     }
     if let (Some((h, w)), Some(classes)) = (found.size, found.classes) {
         let batch = found.batch.map_or("batch".to_owned(), |n| n.to_string());
-        facts.push(("interface", format!("[{batch}, 3, {h}, {w}] → [{batch}, {classes}]")));
+        let input = match found.bytes {
+            true => format!("bytes of images of {h} × {w}, batch of {batch}"),
+            false => format!("[{batch}, 3, {h}, {w}]"),
+        };
+        facts.push(("interface", format!("{input} → [{batch}, {classes}]")));
     }
     if let Some(claim) = &found.claim {
         let figure = |n: Option<i64>| n.map_or("?".to_owned(), |n| n.to_string());

@@ -146,29 +146,25 @@ impl View {
 
 /// What the file lacks of the claimed model, and that with it the counts are the published ones.
 fn account(claim: &Claim) -> Table {
-    let row = |name: &str, into: &str, params: Option<i64>, fvcore: Option<i64>| {
+    let row = |name: &str, into: &str, counts: [Option<i64>; 3]| {
         let cell = |count: Option<i64>| count.map_or(Cell::from("-"), |n| Cell::Count(n.into()));
-        vec![Cell::from(name), Cell::from(into), cell(params), cell(fvcore)]
+        [Cell::from(name), Cell::from(into)].into_iter().chain(counts.map(cell)).collect::<Vec<_>>()
     };
     let mut rows: Vec<Vec<Cell>> = claim
         .account
         .iter()
-        .map(|entry| row(&entry.norm, &entry.into, Some(entry.params), Some(entry.fvcore)))
+        .map(|entry| row(&entry.norm, &entry.into, [entry.params, entry.macs, entry.fvcore].map(Some)))
         .collect();
-    rows.push(row("file and account", "", claim.params, claim.fvcore));
+    rows.push(row("file and account", "", [claim.params, claim.macs, claim.fvcore]));
     if let Some(published) = &claim.published {
-        let exact = [published.exact_params, published.exact_fvcore].map(|n| i64::try_from(n).ok());
-        rows.push(row(
-            "published",
-            &format!("as {} and {}", published.params, published.flops),
-            exact[0],
-            exact[1],
-        ));
+        let exact = [published.exact_params, published.exact_macs, published.exact_fvcore];
+        let printed = format!("as {} and {}", published.params, published.flops);
+        rows.push(row("published", &printed, exact.map(|n| i64::try_from(n).ok())));
     }
     let verdict = if claim.holds { "holds" } else { "does not hold" };
     Table {
         title: format!("claim {}", claim.model),
-        header: vec!["missing", "done by", "params", "fvcore"],
+        header: vec!["missing", "done by", "params", "macs", "fvcore"],
         rows,
         note: format!("the claim {} {verdict}", claim.model),
     }

@@ -1,0 +1,71 @@
+//! `emo zoo add DIR FILE`: takes in a file that others wrote, with what the judge found.
+
+use std::path::PathBuf;
+
+use emo_exporter::weights::Spec;
+use serde_json::json;
+
+use super::super::output::{Format, json as to_json, model};
+use super::super::progress::Progress;
+use super::super::{Outcome, Verdict};
+use crate::manifest::Store;
+use crate::manifest::add::{Added, Statement, add};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The folder of the releases
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// An ONNX file, weights inside
+    file: PathBuf,
+    /// The published model that it is said to be: emo-1m, emo-2m, emo-5m or emo-6m [default: what it is]
+    #[arg(long, value_name = "MODEL")]
+    claim: Option<String>,
+    /// The weights that it is said to hold; without, its function alone is judged
+    #[arg(long, value_name = "PATH|formula:SEED")]
+    weights: Option<Spec>,
+    /// Its licence, as its authors state it
+    #[arg(long, value_name = "TEXT")]
+    license: Option<String>,
+    /// Where it came from
+    #[arg(long, value_name = "URL")]
+    source: Option<String>,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub fn run(args: &Args) -> Outcome {
+    if let Some(claim) = &args.claim {
+        model(claim)?;
+    }
+    let store = Store::new(&args.folder);
+    let _lock = store.lock()?;
+    let statement = Statement {
+        claim: args.claim.clone(),
+        weights: args.weights.clone(),
+        license: args.license.clone(),
+        source: args.source.clone(),
+    };
+    let progress = Progress::new();
+    progress.step("judging");
+    let added = add(&store, &args.file, &statement)?;
+    drop(progress);
+    let (word, path, reason, verdict) = match added {
+        Added::Taken(entry) => ("added", entry.model_path, None, Verdict::Holds),
+        Added::Known(path) => ("unchanged", path, None, Verdict::Holds),
+        Added::Refused(reason) => ("refused", args.file.display().to_string(), Some(reason), Verdict::Fails),
+        Added::Undecided(reason) => {
+            ("undecided", args.file.display().to_string(), Some(reason), Verdict::Undecidable)
+        }
+    };
+    let data = match args.format {
+        Format::Json => to_json(
+            &json!({ "schema": "emo.zoo.add/1", "outcome": word, "model_path": path, "reason": reason }),
+        )?,
+        Format::Text => match reason {
+            Some(reason) => format!("{word}  {path}\n{reason}\n"),
+            None => format!("{word}  {path}\n"),
+        },
+    };
+    Ok((data, verdict))
+}

@@ -1,0 +1,137 @@
+//! `emo zoo build`: releases models with their evidence.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, anyhow};
+use emo_exporter::models::emo::{VARIANTS, Variant};
+use emo_exporter::profile::{OPSETS, Opset, PROFILES, Profile};
+use serde_json::json;
+
+use super::super::output::{Format, json as to_json, model};
+use super::super::progress::{Bars, Progress};
+use super::super::{Outcome, Verdict};
+use crate::manifest::Store;
+use crate::manifest::build::{Built, Plan, recipes};
+use crate::manifest::checkpoints::Checkpoints;
+use crate::manifest::entry::Provenance;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Models to build [default: all, or those that --weights-dir has checkpoints of]
+    #[arg(long, value_delimiter = ',', value_name = "A,B", value_parser = variant)]
+    models: Vec<&'static Variant>,
+    /// Profiles to build them for [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "P,Q", value_parser = profile)]
+    profiles: Vec<&'static Profile>,
+    /// Operator sets to build them in [default: all that each profile takes]
+    #[arg(long, value_delimiter = ',', value_name = "17,20", value_parser = opset)]
+    opsets: Vec<&'static Opset>,
+    /// A folder with checkpoints, matched to models by what they hold; without it the weights are
+    /// formula:0, untrained
+    #[arg(long, value_name = "DIR")]
+    weights_dir: Option<PathBuf>,
+    /// The folder of the releases
+    #[arg(long, value_name = "DIR", default_value = "zoo-out")]
+    out: PathBuf,
+    /// Files made side by side [default: the number of processors]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<std::num::NonZero<usize>>,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+fn variant(name: &str) -> Result<&'static Variant, String> {
+    model(name).map_err(|error| error.to_string())
+}
+
+fn profile(name: &str) -> Result<&'static Profile, String> {
+    let names: Vec<_> = PROFILES.iter().map(|profile| profile.name).collect();
+    Profile::named(name).ok_or_else(|| format!("expected one of {}, found {name}", names.join(", ")))
+}
+
+fn opset(text: &str) -> Result<&'static Opset, String> {
+    let versions: Vec<_> = OPSETS.iter().map(|opset| opset.version.to_string()).collect();
+    let found = text.parse().ok().and_then(Opset::version);
+    found.ok_or_else(|| format!("expected one of {}, found {text}", versions.join(", ")))
+}
+
+pub fn run(args: &Args) -> Outcome {
+    let jobs = args.jobs.map_or(0, std::num::NonZero::get);
+    let pool =
+        rayon::ThreadPoolBuilder::new().num_threads(jobs).build().context("no threads to build with")?;
+    pool.install(|| build(args))
+}
+
+fn build(args: &Args) -> Outcome {
+    let progress = Progress::new();
+    let store = Store::new(&args.out);
+    let _lock = store.lock()?;
+    progress.step("reading weights");
+    let (checkpoints, models) = models(args)?;
+    let profiles: Vec<&Profile> =
+        if args.profiles.is_empty() { PROFILES.iter().collect() } else { args.profiles.clone() };
+    let opsets = (!args.opsets.is_empty()).then_some(args.opsets.as_slice());
+    progress.step("looking at what is there");
+    let plan = Plan::new(&store, recipes(&models, &profiles, opsets)?)?;
+    drop(progress);
+    let bars = Bars::new(plan.work());
+    let built = plan.run(&checkpoints, &bars);
+    drop(bars);
+    report(args, &built?)
+}
+
+/// The models to build with where their weights come from, and their checkpoints.
+fn models(args: &Args) -> anyhow::Result<(Checkpoints, Vec<(&'static Variant, Provenance)>)> {
+    let asked: Vec<&'static Variant> =
+        if args.models.is_empty() { VARIANTS.iter().collect() } else { args.models.clone() };
+    let Some(folder) = &args.weights_dir else {
+        let formula = Provenance::Named { source: "formula:0".to_owned() };
+        return Ok((
+            Checkpoints::default(),
+            asked.into_iter().map(|model| (model, formula.clone())).collect(),
+        ));
+    };
+    let checkpoints = Checkpoints::find(folder, &asked)?;
+    let names: Vec<_> = checkpoints.models().collect();
+    if names.is_empty() && args.models.is_empty() {
+        let (folder, others) = (folder.display(), checkpoints.others);
+        return Err(anyhow!("{folder}: expected checkpoints of EMO, found none among {others} files"));
+    }
+    let with = asked.into_iter().filter(|model| !args.models.is_empty() || names.contains(&model.name));
+    let models = with.map(|model| Ok((model, Provenance::from(checkpoints.of(model.name)?.origin()))));
+    let models = models.collect::<emo_proto::Result<_>>().with_context(|| folder.display().to_string())?;
+    Ok((checkpoints, models))
+}
+
+fn report(args: &Args, built: &Built) -> Outcome {
+    let Built { written, kept, refused } = built;
+    let verdict = if refused.is_empty() { Verdict::Holds } else { Verdict::Fails };
+    let data = match args.format {
+        Format::Json => {
+            let refused: Vec<_> = refused
+                .iter()
+                .map(|(path, reasons)| json!({ "model_path": path, "reasons": reasons }))
+                .collect();
+            to_json(
+                &json!({ "schema": "emo.zoo.build/1", "written": written, "kept": kept, "refused": refused }),
+            )?
+        }
+        Format::Text => {
+            let mut text = String::new();
+            for path in written {
+                let _ = writeln!(text, "written  {path}");
+            }
+            for (path, reasons) in refused {
+                let _ = writeln!(text, "refused  {path}");
+                for reason in reasons {
+                    let _ = writeln!(text, "         {reason}");
+                }
+            }
+            let (w, k, r) = (written.len(), kept.len(), refused.len());
+            let folder = args.out.display();
+            text + &format!("{folder}: {w} written and verified, {k} unchanged, {r} refused\n")
+        }
+    };
+    Ok((data, verdict))
+}

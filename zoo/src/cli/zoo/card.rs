@@ -1,0 +1,43 @@
+//! `emo zoo card DIR MODEL`: a model's README, as Hugging Face shows it.
+
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+
+use super::super::{Outcome, Verdict};
+use crate::manifest::Store;
+use crate::manifest::card::card;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The folder of the releases; a card is written as DIR/MODEL/README.md
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// A model of the manifest
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    model: Option<String>,
+    /// Every model of the manifest
+    #[arg(long)]
+    all: bool,
+}
+
+pub fn run(args: &Args) -> Outcome {
+    let store = Store::new(&args.folder);
+    // Before the lock, which would make a folder that is not there.
+    let manifest = store.manifest()?;
+    let models = match &args.model {
+        Some(model) => vec![model.as_str()],
+        None => manifest.models(),
+    };
+    let _lock = store.lock()?;
+    let mut text = String::new();
+    for model in models {
+        let entries = manifest.of(model)?;
+        if entries.iter().any(|entry| entry.model != model) {
+            return Err(anyhow!("expected a model of the manifest, found the path of a file: {model}"));
+        }
+        let path = store.write_card(model, &card(model, &entries))?;
+        text += &format!("{}\n", path.display());
+    }
+    Ok((text, Verdict::Holds))
+}

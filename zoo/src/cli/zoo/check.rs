@@ -1,0 +1,95 @@
+//! `emo zoo check DIR`: holds every file to what the manifest says of it.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use emo_exporter::models::emo::VARIANTS;
+use emo_verifier::finding::Severity;
+use emo_verifier::report::{Report, Subject};
+use serde_json::json;
+
+use super::super::formats::Format;
+use super::super::progress::Bars;
+use super::super::{Outcome, Verdict};
+use crate::manifest::Store;
+use crate::manifest::check::{check, work};
+use crate::manifest::checkpoints::Checkpoints;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The folder of the releases
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// Write every file again, compare the bytes and run it; a folder without files holds the manifest alone
+    #[arg(long)]
+    rebuild: bool,
+    /// The checkpoints of trained weights, for --rebuild
+    #[arg(long, value_name = "DIR", requires = "rebuild")]
+    weights_dir: Option<PathBuf>,
+    /// Files judged side by side [default: the number of processors]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<std::num::NonZero<usize>>,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub fn run(args: &Args) -> Outcome {
+    let jobs = args.jobs.map_or(0, std::num::NonZero::get);
+    let pool =
+        rayon::ThreadPoolBuilder::new().num_threads(jobs).build().context("no threads to check with")?;
+    pool.install(|| judge(args))
+}
+
+fn judge(args: &Args) -> Outcome {
+    let store = Store::new(&args.folder);
+    let manifest = store.manifest()?;
+    let checkpoints = match &args.weights_dir {
+        Some(folder) => Checkpoints::find(folder, &VARIANTS.iter().collect::<Vec<_>>())?,
+        None => Checkpoints::default(),
+    };
+    let bars = Bars::new(work(&manifest, args.rebuild));
+    let findings = check(&store, &manifest, args.rebuild.then_some(&checkpoints), &bars);
+    drop(bars);
+    let findings = findings?;
+
+    let entries = manifest.len();
+    let failing = |severity| {
+        let mut files: Vec<_> =
+            findings.iter().filter(|f| f.severity == severity).filter_map(|f| f.file.as_deref()).collect();
+        files.dedup();
+        files.len()
+    };
+    let (failed, open) = (failing(Severity::Error), failing(Severity::Warning));
+    let (verdict, word) = match (failed, open) {
+        (0, 0) => (Verdict::Holds, "pass"),
+        (0, _) => (Verdict::Undecidable, "undecided"),
+        _ => (Verdict::Fails, "fail"),
+    };
+    let again = if args.rebuild { ", written again" } else { "" };
+    let headline = match (failed, open) {
+        (0, 0) => format!("{word}: {entries} entries hold{again}"),
+        (0, open) => format!("{word}: {open} of {entries} entries cannot be written again"),
+        (failed, _) => format!("{word}: {failed} files of {entries} entries differ from the manifest"),
+    };
+    let name = args.folder.display().to_string();
+    let mut subjects = vec![Subject { name, headline, ..Subject::default() }];
+    // A subject a file, so that no file hides behind another one's finding.
+    for of_file in findings.chunk_by(|a, b| a.file == b.file) {
+        let mut codes: Vec<_> = of_file.iter().map(|finding| finding.code).collect();
+        codes.dedup();
+        let name = of_file[0].file.clone().unwrap_or_default();
+        let findings = of_file.to_vec();
+        subjects.push(Subject { name, headline: codes.join(", "), findings, ..Subject::default() });
+    }
+    let report = Report { command: "zoo check", subjects };
+    let document = || {
+        let finding = |f: &emo_verifier::finding::Finding| {
+            json!({ "model_path": f.file, "code": f.code, "field": f.place, "severity": f.severity,
+                    "message": f.message })
+        };
+        let findings: Vec<_> = findings.iter().map(finding).collect();
+        json!({ "schema": "emo.zoo.check/1", "verdict": word, "entries": entries, "rebuilt": args.rebuild,
+                "findings": findings })
+    };
+    Ok((args.format.write(&report, document)?, verdict))
+}

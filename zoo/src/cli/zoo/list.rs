@@ -1,0 +1,58 @@
+//! `emo zoo list DIR`: what is released.
+
+use std::path::PathBuf;
+
+use emo_verifier::report::thousands;
+use serde_json::json;
+
+use super::super::output::{Format, json as to_json};
+use super::super::table::table;
+use super::super::{Outcome, Verdict};
+use super::{claim, error, manifest, weights};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The folder of the releases, or a manifest
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub fn run(args: &Args) -> Outcome {
+    let manifest = manifest(&args.folder)?;
+    let data = match args.format {
+        Format::Json => {
+            let entries: Vec<_> = manifest
+                .entries()
+                .map(|e| {
+                    json!({ "model": e.model, "model_path": e.model_path, "profile": e.profile,
+                            "opset_version": e.opset_version, "dtype": e.dtype, "weights": e.weights,
+                            "parameters": e.parameters, "fvcore": e.costs.fvcore,
+                            "claim": e.claim.as_ref().map(|c| c.holds),
+                            "of_largest": e.numerics.as_ref().map(|n| n.of_largest),
+                            "model_bytes": e.metadata.model_bytes, "model_sha": e.metadata.model_sha })
+                })
+                .collect();
+            to_json(&json!({ "schema": "emo.zoo.list/1", "entries": entries }))?
+        }
+        Format::Text => {
+            let header = ["file", "params", "FLOPs (fvcore)", "claim", "error", "weights", "bytes", "sha256"];
+            let figure = |n: Option<u64>| n.map_or("-".to_owned(), thousands);
+            let rows = manifest.entries().map(|entry| {
+                vec![
+                    entry.model_path.clone(),
+                    figure(entry.parameters),
+                    figure(entry.costs.fvcore),
+                    claim(entry).to_owned(),
+                    error(entry),
+                    weights(entry),
+                    thousands(entry.metadata.model_bytes),
+                    entry.metadata.model_sha.chars().take(12).collect(),
+                ]
+            });
+            table(&header, rows)
+        }
+    };
+    Ok((data, Verdict::Holds))
+}

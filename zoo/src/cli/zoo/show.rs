@@ -1,0 +1,115 @@
+//! `emo zoo show DIR MODEL`: everything that is recorded of a model's files.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use emo_verifier::report::thousands;
+use serde_json::json;
+
+use super::super::output::{Format, json as to_json};
+use super::super::{Outcome, Verdict};
+use super::manifest;
+use crate::manifest::Entry;
+use crate::manifest::entry::{Account, Extent, Port, Provenance};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The folder of the releases, or a manifest
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// A model, or the path of one of its files
+    model: String,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub fn run(args: &Args) -> Outcome {
+    let manifest = manifest(&args.folder)?;
+    let entries = manifest.of(&args.model)?;
+    let data = match args.format {
+        Format::Json => to_json(&json!({ "schema": "emo.zoo.show/1", "entries": entries }))?,
+        Format::Text => entries.into_iter().map(text).collect::<Vec<_>>().join("\n"),
+    };
+    Ok((data, Verdict::Holds))
+}
+
+fn text(entry: &Entry) -> String {
+    let mut text = format!("{}\n", entry.model_path);
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<10} {value}");
+    };
+    let ports = |ports: &[Port]| ports.iter().map(port).collect::<Vec<_>>().join(", ");
+    let metadata = &entry.metadata;
+    line("sha256", metadata.model_sha.clone());
+    line("bytes", thousands(metadata.model_bytes));
+    let (profile, opset) = (entry.profile.as_deref().unwrap_or("-"), entry.opset_version);
+    line("form", format!("profile {profile}, opset {opset}, {}", entry.dtype));
+    line(
+        "interface",
+        format!("{} → {}", ports(&metadata.io_ports.inputs), ports(&metadata.io_ports.outputs)),
+    );
+    let figure = |n: Option<u64>| n.map_or("not countable".to_owned(), thousands);
+    line("parameters", figure(entry.parameters));
+    let costs = &entry.costs;
+    for (name, cost) in
+        [("macs", costs.macs), ("flops", costs.flops), ("fvcore", costs.fvcore), ("mmcv", costs.mmcv)]
+    {
+        line(name, figure(cost));
+    }
+    if let Some(claim) = &entry.claim {
+        let word = if claim.holds { "holds" } else { "fails" };
+        line("claim", format!("{}: {word}", claim.model));
+        line("", format!("parameters {}", account(&claim.parameters)));
+        line("", format!("fvcore {}", account(&claim.fvcore)));
+    }
+    if let Some(n) = &entry.numerics {
+        let word = if n.holds { "holds" } else { "fails" };
+        let (of_largest, bound) = (n.of_largest, n.bound);
+        line(
+            "numerics",
+            format!(
+                "{word}: {}, error below {of_largest:.1e} of the largest logit, bound {bound:.0e} ({})",
+                n.runtime, n.tolerance
+            ),
+        );
+        line("probes", n.probes.join(", "));
+    }
+    for (profile, lint) in &entry.lint {
+        let pieces = if lint.partitions == 1 { "piece" } else { "pieces" };
+        let what = format!("{profile}: {} violations, {} {pieces}", lint.violations, lint.partitions);
+        line("lint", what);
+    }
+    line("weights", weights(&entry.weights));
+    line("licence", entry.license.clone());
+    for (name, link) in [("paper", &entry.paper), ("source", &entry.source), ("command", &entry.command)] {
+        if let Some(link) = link {
+            line(name, link.clone());
+        }
+    }
+    line("tool", entry.tool.clone());
+    text
+}
+
+fn port(port: &Port) -> String {
+    let extent = |extent: &Extent| match extent {
+        Extent::Size(n) => n.to_string(),
+        Extent::Name(name) => name.clone(),
+    };
+    let shape = port.shape.as_ref().map(|shape| shape.iter().map(extent).collect::<Vec<_>>().join(", "));
+    format!("{} {} [{}]", port.name, port.r#type, shape.unwrap_or("?".to_owned()))
+}
+
+fn account(account: &Account) -> String {
+    let [file, folded, model] =
+        [i128::from(account.file), account.folded.into(), account.model.into()].map(thousands);
+    let published = account.published.as_ref().map_or(String::new(), |p| format!(", published as {p}"));
+    format!("{file} in the file, {folded} folded, {model} together{published}")
+}
+
+fn weights(weights: &Provenance) -> String {
+    match (weights, weights.origin()) {
+        (_, Some(origin)) => origin.to_string(),
+        (Provenance::Named { source }, None) => format!("{source}: its own"),
+        (Provenance::Checkpoint(checkpoint), None) => checkpoint.sha256.clone(),
+    }
+}

@@ -1,0 +1,145 @@
+//! Files that others wrote, taken in with what the judge found.
+
+use std::path::Path;
+
+use emo_exporter::models::emo::Variant;
+use emo_exporter::weights::{Spec, Weights};
+use emo_proto::file::OnnxFile;
+use emo_proto::{Error, Result};
+use emo_verifier::runtime::Tract;
+use emo_verifier::verify::cause::NOT_EMO;
+use emo_verifier::verify::{Outcome, Request, Verdict, verify};
+
+use super::build::{Made, record};
+use super::entry::{Entry, NOT_STATED, Numerics, Provenance, upper_bound};
+use super::facts::stranger;
+use super::{Store, decode};
+
+/// What is said of a file that no byte of it tells.
+#[derive(Debug, Clone, Default)]
+pub struct Statement {
+    /// The published model that it is said to be.
+    pub claim: Option<String>,
+    /// The weights that it is said to hold; without, any weights in the model's function pass.
+    pub weights: Option<Spec>,
+    pub license: Option<String>,
+    /// Where it came from.
+    pub source: Option<String>,
+}
+
+/// How a file fared.
+#[derive(Debug)]
+pub enum Added {
+    /// Its entry, recorded.
+    Taken(Box<Entry>),
+    /// It is there already, byte for byte.
+    Known(String),
+    /// Its claim does not hold, in the verifier's words.
+    Refused(String),
+    /// Neither its claim nor the opposite can be shown.
+    Undecided(String),
+}
+
+/// Judges the file at `path` and records it in the store, which is locked.
+///
+/// # Errors
+/// The file cannot be read or has a name that no manifest takes, another file has its place, or the statement's
+/// weights cannot be read.
+pub fn add(store: &Store, path: &Path, statement: &Statement) -> Result<Added> {
+    let mut manifest = store.manifest_or_new()?;
+    // By its bytes alone: the store takes single files.
+    let file = decode(emo_proto::file::map(path)?).map_err(|error| error.at(path.display()))?;
+    let request = Request { weights: statement.weights.clone(), ..Request::default() };
+    let verdict = verify(&file, None, &request, &Tract).map_err(|error| error.at(path.display()))?;
+    let model = match judged(path, &verdict, statement) {
+        Ok(model) => model,
+        Err(refusal) => return Ok(refusal),
+    };
+    let (entry, against) = describe(path, &file, &verdict, model, statement)?;
+    if let Some(reason) = against.into_iter().next() {
+        return Ok(Added::Refused(reason));
+    }
+    if let Some(before) = manifest.get(&entry.model_path) {
+        if before.metadata.model_sha == entry.metadata.model_sha && *before == entry {
+            return Ok(Added::Known(entry.model_path));
+        }
+        if before.metadata.model_sha != entry.metadata.model_sha {
+            let why =
+                "expected a new file, found another one of this name in the manifest; give it another name";
+            return Err(Error::new(why).at(entry.model_path));
+        }
+    }
+    record(store, &mut manifest, Made { entry: entry.clone(), bytes: file.bytes, against: Vec::new() })?;
+    Ok(Added::Taken(Box::new(entry)))
+}
+
+/// The published model that the file is, or `None` where it neither is nor claims to be one.
+fn judged(path: &Path, verdict: &Verdict, statement: &Statement) -> Result<Option<&'static str>, Added> {
+    let reason = verdict.reason.clone().unwrap_or_default();
+    let words = match verdict.cause {
+        Some(cause) => format!("{} {cause}: {reason}", verdict.verdict.name()),
+        None => format!("{}: {reason}", verdict.verdict.name()),
+    };
+    let other = |claim: &&String| verdict.model.is_none_or(|model| model != claim.as_str());
+    match (verdict.verdict, statement.claim.as_ref()) {
+        (Outcome::Pass, claim) => match claim.filter(other) {
+            Some(claim) => Err(Added::Refused(format!(
+                "expected {claim}, found {}",
+                verdict.model.unwrap_or("another model")
+            ))),
+            None => Ok(verdict.model),
+        },
+        (Outcome::Fail, None) if verdict.cause == Some(NOT_EMO) && !says_otherwise(path) => Ok(None),
+        (Outcome::Fail, _) => Err(Added::Refused(words)),
+        (Outcome::Undecided, _) => Err(Added::Undecided(words)),
+    }
+}
+
+/// Whether the file's name is a published model's: a manifest would list it as one.
+fn says_otherwise(path: &Path) -> bool {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    stem.is_some_and(|stem| emo_verifier::paper::published(&stem).is_some())
+}
+
+fn describe(
+    path: &Path,
+    file: &OnnxFile,
+    verdict: &Verdict,
+    model: Option<&'static str>,
+    statement: &Statement,
+) -> Result<(Entry, Vec<String>)> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let stem = name.strip_suffix(".onnx").unwrap_or(&name);
+    let folder = model.unwrap_or(stem);
+    let place = format!("{folder}/{stem}.onnx");
+    super::guard::path(&place, folder).map_err(|error| error.at(path.display()))?;
+    let (mut entry, against) = stranger(file, folder, &place, model.is_some())?;
+    if model.is_some() {
+        let figure = |figure: Option<f64>| upper_bound(figure.unwrap_or(f64::INFINITY));
+        entry.numerics = Some(Numerics {
+            runtime: verdict.runtime.to_owned(),
+            probes: verdict.probes.iter().map(|probe| probe.name.clone()).collect(),
+            tolerance: verdict.tolerance.unwrap_or_default().to_owned(),
+            bound: verdict.bound.unwrap_or_default(),
+            max_abs: figure(verdict.max_abs),
+            of_largest: figure(verdict.max_relative),
+            holds: verdict.verdict == Outcome::Pass,
+        });
+    }
+    if let Some(spec) = &statement.weights {
+        entry.weights = provenance(spec, model, verdict.classes)?;
+    }
+    entry.license = statement.license.clone().unwrap_or_else(|| NOT_STATED.to_owned());
+    entry.source.clone_from(&statement.source);
+    Ok((entry, against))
+}
+
+/// Where the weights came from that the file was held to.
+fn provenance(spec: &Spec, model: Option<&str>, classes: Option<usize>) -> Result<Provenance> {
+    match model.and_then(Variant::named).zip(classes) {
+        Some((variant, classes)) => {
+            Ok(Provenance::from(Weights::load(spec, &variant.parameters(classes))?.origin()))
+        }
+        None => Ok(Provenance::own()),
+    }
+}

@@ -1,0 +1,212 @@
+//! A manifest held to the files beside it.
+
+use std::collections::BTreeSet;
+
+use emo_exporter::export_with;
+use emo_proto::{Bytes, Error, Result};
+use emo_verifier::finding::{Finding, Severity};
+use emo_verifier::paper::published;
+use rayon::prelude::*;
+
+use super::checkpoints::Checkpoints;
+use super::difference::differences;
+use super::entry::Entry;
+use super::evidence::{Evidence, Shelf, Watch, during, key, shelf};
+use super::facts::{sha256, stranger, written};
+use super::recipe::Recipe;
+use super::{Manifest, Store, decode};
+
+/// The code of an entry whose file is gone.
+pub const MISSING: &str = "missing";
+/// The code of a file that no entry names.
+pub const STRAY: &str = "stray";
+/// The code of a file that contradicts itself.
+pub const UNSOUND: &str = "unsound";
+/// The code of a file that is not written again byte for byte.
+pub const REBUILD: &str = "rebuild";
+/// The code of an entry that cannot be rebuilt for want of its checkpoint: it stays undecided.
+pub const NO_CHECKPOINT: &str = "no-checkpoint";
+
+/// Bytes of a side of a difference that are shown.
+const SHOWN: usize = 160;
+
+/// Everything that does not hold, entry by entry, then what nobody recorded.
+///
+/// With `checkpoints` every file is written again as well. A folder that has none of its files then holds the
+/// manifest alone, and is judged by what is written.
+///
+/// # Errors
+/// A file cannot be read, or is a link.
+pub fn check(
+    store: &Store,
+    manifest: &Manifest,
+    checkpoints: Option<&Checkpoints>,
+    watch: &dyn Watch,
+) -> Result<Vec<Finding>> {
+    let entries: Vec<&Entry> = manifest.entries().collect();
+    let alone = checkpoints.is_some() && !entries.iter().any(|entry| store.has(&entry.model_path));
+    let shelf = match checkpoints {
+        Some(checkpoints) => {
+            let recipes: Vec<Recipe> = entries.iter().filter_map(|entry| recipe(entry)?.ok()).collect();
+            Some(shelf(&recipes.iter().collect::<Vec<_>>(), checkpoints, watch)?)
+        }
+        None => None,
+    };
+    let found = entries.par_iter().map(|entry| {
+        during(watch, &entry.model_path, || {
+            let mut findings = Vec::new();
+            let rebuilt = match &shelf {
+                Some(shelf) => rebuild(entry, shelf, &mut findings),
+                None => None,
+            };
+            let bytes = store.bytes(&entry.model_path, &entry.model)?;
+            match bytes.or_else(|| rebuilt.filter(|_| alone)) {
+                Some(bytes) => judge(entry, bytes, &mut findings),
+                None => {
+                    let advice = if shelf.is_none() { "; --rebuild or emo zoo build makes it" } else { "" };
+                    findings.push(finding(
+                        entry,
+                        MISSING,
+                        "",
+                        format!("expected the file, found none{advice}"),
+                    ));
+                }
+            }
+            Ok(findings)
+        })
+    });
+    let mut findings: Vec<Finding> = found.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    if !alone {
+        let stray = |path: String| Finding {
+            code: STRAY,
+            severity: Severity::Error,
+            place: String::new(),
+            message: "expected what the manifest names alone, found another file".to_owned(),
+            file: Some(path),
+        };
+        findings.extend(store.strays(manifest)?.into_iter().map(stray));
+    }
+    Ok(findings)
+}
+
+/// Pieces of work that [`check`] shows: entries, and with `rebuild` the reference of each model.
+#[must_use]
+pub fn work(manifest: &Manifest, rebuild: bool) -> usize {
+    let recipes = manifest.entries().filter(|_| rebuild).filter_map(|entry| recipe(entry)?.ok());
+    manifest.len() + recipes.map(|recipe| key(&recipe)).collect::<BTreeSet<_>>().len()
+}
+
+fn finding(entry: &Entry, code: &'static str, place: &str, message: String) -> Finding {
+    let severity = if code == NO_CHECKPOINT { Severity::Warning } else { Severity::Error };
+    Finding { code, severity, place: place.to_owned(), message, file: Some(entry.model_path.clone()) }
+}
+
+/// How an entry's file is written again; `None` for a stranger's.
+fn recipe(entry: &Entry) -> Option<Result<Recipe>> {
+    entry.command.as_ref().map(|_| Recipe::read(entry))
+}
+
+/// Holds an entry to the bytes of its file.
+fn judge(entry: &Entry, bytes: Bytes, findings: &mut Vec<Finding>) {
+    let told = decode(bytes.clone()).and_then(|file| told(entry, &file));
+    let (told, against) = match told {
+        Ok(told) => told,
+        Err(error) => {
+            let digest = sha256(&bytes);
+            if digest != entry.metadata.model_sha {
+                let message = expected(&entry.metadata.model_sha, &digest);
+                findings.push(finding(entry, "file", "metadata.model_sha", message));
+            }
+            findings.push(finding(entry, UNSOUND, "", error.to_string()));
+            return;
+        }
+    };
+    for difference in differences(entry, &told) {
+        let message = expected(&shown(&difference.old), &shown(&difference.new));
+        findings.push(finding(entry, difference.kind, &difference.field, message));
+    }
+    findings.extend(against.into_iter().map(|message| finding(entry, UNSOUND, "", message)));
+    if told.claim.as_ref().is_some_and(|claim| !claim.holds) {
+        let message = "expected the published figures, found others".to_owned();
+        findings.push(finding(entry, "claim", "claim.holds", message));
+    }
+    match (&entry.numerics, &told.claim) {
+        (Some(numerics), _) => {
+            let contradiction = numerics.contradiction();
+            findings.extend(contradiction.map(|message| finding(entry, "numerics", "numerics", message)));
+        }
+        (None, Some(_)) => {
+            let message = "expected a run beside the reference, found none".to_owned();
+            findings.push(finding(entry, "numerics", "numerics", message));
+        }
+        (None, None) => {}
+    }
+}
+
+/// The entry as the file tells it; what no byte tells is as recorded.
+fn told(entry: &Entry, file: &emo_proto::file::OnnxFile) -> Result<(Entry, Vec<String>)> {
+    let ours = entry.command.is_some() || entry.profile.is_some();
+    let (mut told, against) = match ours {
+        true => written(file, entry.weights.clone())?,
+        false => {
+            let claims = published(&entry.model).is_some();
+            let (told, against) = stranger(file, &entry.model, &entry.model_path, claims)?;
+            let (license, source) = (entry.license.clone(), entry.source.clone());
+            let (weights, tool) = (entry.weights.clone(), entry.tool.clone());
+            (Entry { license, source, weights, tool, ..told }, against)
+        }
+    };
+    told.numerics.clone_from(&entry.numerics);
+    Ok((told, against))
+}
+
+/// Writes the file again, holds it to the recorded digest and runs it; the bytes, where they are the recorded.
+fn rebuild(entry: &Entry, shelf: &Shelf, findings: &mut Vec<Finding>) -> Option<Bytes> {
+    let recipe = match recipe(entry)? {
+        Ok(recipe) => recipe,
+        Err(error) => {
+            findings.push(finding(entry, REBUILD, "", error.to_string()));
+            return None;
+        }
+    };
+    let Some(evidence) = shelf.get(&key(&recipe)) else {
+        let message = "expected its checkpoint to write it again, found none; --weights-dir names its folder";
+        findings.push(finding(entry, NO_CHECKPOINT, "weights", message.to_owned()));
+        return None;
+    };
+    match again(entry, &recipe, evidence) {
+        Ok(bytes) => Some(bytes),
+        Err((code, error)) => {
+            findings.push(finding(entry, code, "", error.to_string()));
+            None
+        }
+    }
+}
+
+fn again(entry: &Entry, recipe: &Recipe, evidence: &Evidence) -> Result<Bytes, (&'static str, Error)> {
+    let export = export_with(&recipe.request, evidence.weights.clone()).map_err(|error| (REBUILD, error))?;
+    let bytes = Bytes::from(export.bytes);
+    let digest = sha256(&bytes);
+    if digest != entry.metadata.model_sha {
+        let message = format!("{}, written by this version", expected(&entry.metadata.model_sha, &digest));
+        return Err((REBUILD, Error::new(message)));
+    }
+    let file = decode(bytes.clone()).map_err(|error| (REBUILD, error))?;
+    let numerics = evidence.numerics(&file).map_err(|error| ("numerics", error))?;
+    match numerics.contradiction() {
+        None => Ok(bytes),
+        Some(contradiction) => Err(("numerics", Error::new(contradiction))),
+    }
+}
+
+fn expected(recorded: &str, found: &str) -> String {
+    format!("expected {recorded}, as recorded, found {found}")
+}
+
+fn shown(value: &serde_json::Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

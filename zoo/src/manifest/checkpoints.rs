@@ -1,0 +1,98 @@
+//! Checkpoints in a folder, matched to models by what they hold.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use emo_exporter::models::emo::{CLASSES, VARIANTS, Variant};
+use emo_exporter::weights::{Spec, Weights, fits};
+use emo_proto::{Error, Result};
+
+use super::entry::Provenance;
+use super::recipe::Recipe;
+
+/// Folders below the one that is searched.
+const DEPTH: usize = 8;
+
+/// A model's checkpoints, by the model's name, in the order of their paths.
+#[derive(Debug, Default)]
+pub struct Checkpoints {
+    by_model: BTreeMap<&'static str, Vec<(PathBuf, Weights)>>,
+    /// How many files are no model's.
+    pub others: usize,
+}
+
+impl Checkpoints {
+    /// Reads every checkpoint in `folder` and below that one of `models` takes.
+    ///
+    /// # Errors
+    /// The folder or a checkpoint cannot be read.
+    pub fn find(folder: &Path, models: &[&'static Variant]) -> Result<Self> {
+        let mut files = Vec::new();
+        walk(folder, DEPTH, &mut files).map_err(|error| Error::new(error).at(folder.display()))?;
+        files.sort_unstable();
+        let mut found = Self::default();
+        for path in files {
+            let fitting = VARIANTS.iter().find(|variant| fits(&path, &variant.parameters(CLASSES)));
+            match fitting.and_then(|variant| models.iter().find(|model| model.name == variant.name)) {
+                Some(variant) => {
+                    let weights = Weights::load(&Spec::File(path.clone()), &variant.parameters(CLASSES))?;
+                    found.by_model.entry(variant.name).or_default().push((path, weights));
+                }
+                None if fitting.is_none() => found.others += 1,
+                None => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// The models that there are checkpoints of.
+    pub fn models(&self) -> impl Iterator<Item = &'static str> {
+        self.by_model.keys().copied()
+    }
+
+    /// The model's one checkpoint; copies of it count as one.
+    ///
+    /// # Errors
+    /// There is none, or there are different ones.
+    pub fn of(&self, model: &str) -> Result<&Weights> {
+        let all = self.by_model.get(model).map_or(&[][..], Vec::as_slice);
+        let [(first, weights), rest @ ..] = all else {
+            return Err(Error::new("expected a checkpoint of the model, found none").at(model));
+        };
+        match rest.iter().find(|(_, other)| other.origin() != weights.origin()) {
+            None => Ok(weights),
+            Some((second, _)) => {
+                let (first, second) = (first.display(), second.display());
+                Err(Error::new(format!("expected one checkpoint, found {first} and {second}")).at(model))
+            }
+        }
+    }
+
+    /// The weights that a recipe asks for: a formula's, or those of the checkpoint with its digest.
+    #[must_use]
+    pub fn supply(&self, recipe: &Recipe) -> Option<Weights> {
+        recipe.formula().or_else(|| {
+            let of_model = self.by_model.get(recipe.request.variant.name)?;
+            let wanted =
+                |(_, weights): &&(PathBuf, Weights)| Provenance::from(weights.origin()) == recipe.weights;
+            of_model.iter().find(wanted).map(|(_, weights)| weights.clone())
+        })
+    }
+}
+
+/// Files, through links; folders not through links, which may lead in a circle.
+fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            if depth > 0 {
+                walk(&path, depth - 1, files)?;
+            }
+        } else if path.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! What a run of a file shows, beside a reference that all files of a model share.
+
+use std::collections::BTreeMap;
+
+use emo_exporter::weights::Weights;
+use emo_proto::file::OnnxFile;
+use emo_proto::{Error, Result};
+use emo_verifier::compare::{FLOAT32, Tolerance};
+use emo_verifier::probe;
+use emo_verifier::reference::Reference;
+use emo_verifier::runtime::{Runtime as _, Tract};
+use emo_verifier::truth::{Row, Truth};
+use emo_verifier::verify::PROBES;
+use emo_verifier::verify::probes::probes;
+use rayon::prelude::*;
+
+use super::checkpoints::Checkpoints;
+use super::entry::{Numerics, upper_bound};
+use super::recipe::Recipe;
+
+/// Shows what is being done while it is.
+pub trait Watch: Sync {
+    fn during(&self, what: &str, work: &mut dyn FnMut());
+}
+
+/// Does `work` while `watch` shows `what`.
+pub fn during<T>(watch: &dyn Watch, what: &str, work: impl FnOnce() -> T) -> T {
+    let (mut work, mut result) = (Some(work), None);
+    watch.during(what, &mut || result = work.take().map(|work| work()));
+    result.expect("who watches lets the work be done")
+}
+
+/// A model's weights, and the logits of the f64 reference with them.
+#[derive(Debug)]
+pub struct Evidence {
+    pub weights: Weights,
+    truth: Truth,
+}
+
+/// By model and weights.
+pub type Shelf = BTreeMap<String, Evidence>;
+
+/// The name under which a recipe's evidence is shelved.
+#[must_use]
+pub fn key(recipe: &Recipe) -> String {
+    let origin = recipe.weights.origin().map_or(String::new(), |origin| origin.to_string());
+    format!("{} with {origin}", recipe.request.variant.name)
+}
+
+/// The reference's run for each model and weights that `recipes` name, side by side; weights that `checkpoints`
+/// lack are left out.
+///
+/// # Errors
+/// The weights are not those of the model.
+pub fn shelf(recipes: &[&Recipe], checkpoints: &Checkpoints, watch: &dyn Watch) -> Result<Shelf> {
+    let wanted: BTreeMap<String, &Recipe> = recipes.iter().map(|recipe| (key(recipe), *recipe)).collect();
+    let found = wanted.into_par_iter().map(|(key, recipe)| {
+        let variant = recipe.request.variant;
+        during(watch, &format!("{}, the reference", variant.name), || {
+            let Some(weights) = checkpoints.supply(recipe) else { return Ok(None) };
+            let reference = Reference::new(variant, &weights)?;
+            let probes = probes(PROBES, Some(1), recipe.request.size);
+            let rows = probes.into_par_iter().map(|probe| Row::new(&reference, probe));
+            let truth = Truth::new(rows.collect::<Result<_>>()?);
+            Ok(Some((key, Evidence { weights, truth })))
+        })
+    });
+    Ok(found.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+impl Evidence {
+    /// Runs a file of the weights on the probes.
+    ///
+    /// # Errors
+    /// The engine does not take the file, or its logits have no measure.
+    pub fn numerics(&self, file: &OnnxFile) -> Result<Numerics> {
+        let runtime = Tract;
+        let measured =
+            self.truth.measure(file, "input", &runtime).map_err(|failure| Error::new(failure.to_string()))?;
+        Ok(Numerics {
+            runtime: runtime.name().to_owned(),
+            tolerance: FLOAT32.name.to_owned(),
+            bound: FLOAT32.bound,
+            max_abs: upper_bound(measured.max_abs),
+            of_largest: upper_bound(measured.of_largest),
+            holds: measured.within(&FLOAT32),
+            probes: measured.probes,
+        })
+    }
+}
+
+impl Numerics {
+    /// What contradicts itself in a record of a run: no byte of a file tells it.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<String> {
+        let Some(tolerance) = Tolerance::named(&self.tolerance) else {
+            return Some(format!("expected a tolerance of emo's, found {:?}", self.tolerance));
+        };
+        let known =
+            |probe: &String| probe.starts_with("noise-") || probe::PROBES.iter().any(|row| row.name == probe);
+        let figure = |x: f64| x.is_finite() && x >= 0.0 && upper_bound(x) == x;
+        if self.bound != tolerance.bound {
+            Some(format!(
+                "expected {:e}, which {} is, found {:e}",
+                tolerance.bound, tolerance.name, self.bound
+            ))
+        } else if self.probes.is_empty() || !self.probes.iter().all(known) {
+            Some(format!("expected inputs that emo knows, found {:?}", self.probes))
+        } else if !figure(self.max_abs) || !figure(self.of_largest) {
+            Some(format!("expected errors of two digits, found {:e} and {:e}", self.max_abs, self.of_largest))
+        } else if !self.holds || upper_bound(tolerance.bound) < self.of_largest {
+            Some(format!("expected an error within {:e}, found {:e}", tolerance.bound, self.of_largest))
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What a file's bytes tell: every field of an entry that needs no run and nobody's word.
+
+use emo_proto::file::OnnxFile;
+use emo_proto::{Error, ModelProto, Result};
+use emo_verifier::audit::{self, Audit, tally};
+use emo_verifier::claim;
+use emo_verifier::identity::Identity;
+use emo_verifier::infer::{Bindings, infer};
+use emo_verifier::paper::{Published, published};
+use emo_verifier::sym::Expr;
+use emo_verifier::written::{Reconciled, count, findings};
+use sha2::{Digest as _, Sha256};
+
+use super::entry::{
+    Account, Claim, Costs, Entry, Extent, Input, Metadata, NOT_STATED, Port, Ports, Provenance, SCHEMA,
+};
+use super::lint::lint;
+use super::recipe::Recipe;
+
+/// The paper that published the models.
+pub const PAPER: &str = "https://arxiv.org/abs/2301.01146";
+/// The repository that published their code and checkpoints.
+pub const SOURCE: &str = "https://github.com/zhangzjn/EMO";
+/// What wrote a file of this version, or takes one in.
+pub const TOOL: &str = concat!("emo ", env!("CARGO_PKG_VERSION"));
+
+/// The first release of ONNX that knows an opset: `onnx.helper.VERSION_TABLE`.
+const RELEASES: [(i64, &str); 25] = [
+    (1, "1.0"),
+    (5, "1.1"),
+    (6, "1.1.2"),
+    (7, "1.2"),
+    (8, "1.3"),
+    (9, "1.4.1"),
+    (10, "1.5.0"),
+    (11, "1.6.0"),
+    (12, "1.7.0"),
+    (13, "1.8.0"),
+    (14, "1.9.0"),
+    (15, "1.10.0"),
+    (16, "1.11.0"),
+    (17, "1.12.0"),
+    (18, "1.13.0"),
+    (19, "1.14.0"),
+    (20, "1.15.0"),
+    (21, "1.16.0"),
+    (22, "1.17.0"),
+    (23, "1.18.0"),
+    (24, "1.19.0"),
+    (25, "1.20.0"),
+    (26, "1.21.0"),
+    (27, "1.22.0"),
+    (28, "1.23.0"),
+];
+
+/// Small letters, two a byte.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
+}
+
+/// The entry of a file that this project wrote, but for what a run shows; and what contradicts it in the file.
+///
+/// # Errors
+/// It is no file of this project's.
+pub fn written(file: &OnnxFile, weights: Provenance) -> Result<(Entry, Vec<String>)> {
+    let identity = Identity::read(&file.model)?;
+    let (audit, claim) = count(&file.model, &identity);
+    let mut against: Vec<String> = findings(&file.model, &identity, &audit, &claim)
+        .into_iter()
+        .map(|f| format!("{}: {}", f.code, f.message))
+        .collect();
+    match weights.origin() {
+        Some(origin) if origin.to_string() == identity.weights => {}
+        _ => against
+            .push(format!("expected other weights: the file says that its own are {}", identity.weights)),
+    }
+    let recipe = Recipe::of(&identity, weights.clone())?;
+    let account = |reconciled: &Reconciled, print: fn(&Published) -> &'static str| Account {
+        file: reconciled.file,
+        folded: reconciled.removed,
+        model: reconciled.total(),
+        published: claim.published.map(|p| print(p).to_owned()),
+    };
+    let mut entry = plain(file, identity.variant.name, &recipe.path(), &audit)?;
+    entry.profile = Some(identity.profile.name.to_owned());
+    entry.claim = Some(Claim {
+        model: identity.variant.name.to_owned(),
+        parameters: account(&claim.params, |p| p.params),
+        fvcore: account(&claim.fvcore, |p| p.flops),
+        holds: claim.holds,
+    });
+    let own = identity.profile.name;
+    if let Some(broken) = entry.lint.get(own).filter(|lint| lint.violations > 0) {
+        against.push(format!("{} nodes break the rules of the profile {own}", broken.violations));
+    }
+    if weights.seed().is_some() {
+        entry.metadata.tags.push("untrained".to_owned());
+        entry.metadata.tags.sort_unstable();
+    }
+    entry.weights = weights;
+    (entry.paper, entry.source) = (Some(PAPER.to_owned()), Some(SOURCE.to_owned()));
+    entry.tool = format!("{} {}", file.model.producer_name(), file.model.producer_version());
+    entry.command = Some(recipe.command());
+    Ok((entry, against))
+}
+
+/// The entry of anybody's file that claims to be the published `model`, or nothing; but for what a run shows.
+///
+/// # Errors
+/// The file has no name that a manifest takes, or no opset.
+pub fn stranger(file: &OnnxFile, model: &str, path: &str, claims: bool) -> Result<(Entry, Vec<String>)> {
+    let bindings = one_image(&file.model);
+    let audit = tally(&file.model, &infer(&file.model, &bindings));
+    let mut entry = plain(file, model, path, &audit)?;
+    let mut against = Vec::new();
+    if claims {
+        let found = claim::check(&file.model, &infer(&file.model, &Bindings::new()), model);
+        if let Some(reason) = found.reason.filter(|_| !found.holds) {
+            against.push(reason);
+        }
+        let account = |file: Option<u64>, total: Option<i64>, print: fn(&Published) -> &'static str| {
+            let (file, model) = (file.unwrap_or(0), total.and_then(|t| u64::try_from(t).ok()).unwrap_or(0));
+            let printed = found.published.as_ref().map(|p| print(p).to_owned());
+            Account {
+                file,
+                folded: model.cast_signed().saturating_sub(file.cast_signed()),
+                model,
+                published: printed,
+            }
+        };
+        entry.claim = Some(Claim {
+            model: model.to_owned(),
+            parameters: account(entry.parameters, found.params, |p| p.params),
+            fvcore: account(entry.costs.fvcore, found.fvcore, |p| p.flops),
+            holds: found.holds,
+        });
+        entry.paper = Some(PAPER.to_owned());
+    }
+    Ok((entry, against))
+}
+
+/// The fields that need no claim.
+fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit) -> Result<Entry> {
+    let opset = audit
+        .opsets
+        .get("ai.onnx")
+        .copied()
+        .ok_or_else(|| Error::new("expected an opset of ONNX's, found none"))?;
+    let newest = RELEASES[RELEASES.len() - 1];
+    let (_, release) = RELEASES.into_iter().find(|(version, _)| *version >= opset).unwrap_or(newest);
+    // With every free extent free: an entry tells the interface as the file has it.
+    let inference = infer(&file.model, &Bindings::new());
+    let free = tally(&file.model, &inference);
+    let inputs: Vec<Port> = free.inputs.iter().map(port).collect();
+    let figure = |count: &Expr| count.count().filter(|_| !audit.is_lower_bound());
+    let cost = &audit.totals.cost;
+    let known = published(model).is_some();
+    let tags = if known { vec!["emo", "image-classification", "vision"] } else { Vec::new() };
+    Ok(Entry {
+        schema: SCHEMA.to_owned(),
+        model: model.to_owned(),
+        model_path: path.to_owned(),
+        onnx_version: release.to_owned(),
+        opset_version: opset,
+        metadata: Metadata {
+            model_sha: sha256(&file.bytes),
+            model_bytes: file.bytes.len() as u64,
+            tags: tags.into_iter().map(str::to_owned).collect(),
+            io_ports: Ports { outputs: free.outputs.iter().map(port).collect(), inputs: inputs.clone() },
+        },
+        profile: None,
+        dtype: dtype(audit),
+        input: image(&inputs),
+        parameters: figure(&audit.totals.params),
+        costs: Costs {
+            macs: figure(&cost.macs),
+            flops: figure(&cost.flops),
+            fvcore: figure(&cost.fvcore),
+            mmcv: figure(&cost.mmcv),
+        },
+        claim: None,
+        numerics: None,
+        lint: lint(&file.model, &inference),
+        weights: Provenance::own(),
+        license: NOT_STATED.to_owned(),
+        paper: None,
+        source: None,
+        tool: TOOL.to_owned(),
+        command: None,
+    })
+}
+
+fn port(port: &audit::Port) -> Port {
+    let extent = |extent: &Expr| match extent.count() {
+        Some(n) => Extent::Size(n),
+        None => Extent::Name(extent.to_string()),
+    };
+    Port {
+        name: port.name.clone(),
+        shape: port.shape.as_ref().map(|shape| shape.iter().map(extent).collect()),
+        r#type: format!("tensor({})", port.dtype),
+    }
+}
+
+/// The image that a file takes: its one input of four axes, one of which has three channels.
+fn image(inputs: &[Port]) -> Option<Input> {
+    let [Port { shape: Some(shape), .. }] = inputs else { return None };
+    let size = |extent: &Extent| match extent {
+        Extent::Size(n) => Some(*n),
+        Extent::Name(_) => None,
+    };
+    let (layout, n, h, w) = match shape.as_slice() {
+        [n, Extent::Size(3), h, w] => ("NCHW", n, h, w),
+        [n, h, w, Extent::Size(3)] => ("NHWC", n, h, w),
+        _ => return None,
+    };
+    Some(Input { layout: layout.to_owned(), batch: size(n), height: size(h)?, width: size(w)? })
+}
+
+/// One for every free extent that stands first in an input: the batch.
+fn one_image(model: &ModelProto) -> Bindings {
+    let inference = infer(model, &Bindings::new());
+    let first = |port: &audit::Port| port.shape.as_ref().and_then(|shape| shape.first().cloned());
+    let firsts = tally(model, &inference).inputs.iter().filter_map(first).collect::<Vec<_>>();
+    firsts.iter().flat_map(Expr::symbols).map(|name| (name.to_string(), 1)).collect()
+}
+
+/// The element type that most of the file's elements have.
+fn dtype(audit: &Audit) -> String {
+    let by_type = audit.stored.by_type.iter();
+    let most = by_type.max_by_key(|stored| stored.elements.count().unwrap_or(0));
+    match most.map(|stored| stored.dtype.as_str()) {
+        Some("float") => "f32".to_owned(),
+        Some("float16") => "f16".to_owned(),
+        Some("bfloat16") => "bf16".to_owned(),
+        Some("double") => "f64".to_owned(),
+        Some(other) => other.to_owned(),
+        None => "none".to_owned(),
+    }
+}

@@ -1,0 +1,104 @@
+//! How a file is written again: its model, profile, opset and weights.
+
+use emo_exporter::models::emo::{CLASSES, Request, Variant};
+use emo_exporter::profile::{Opset, Profile};
+use emo_exporter::weights::Weights;
+use emo_proto::{Error, Result};
+use emo_verifier::identity::Identity;
+
+use super::entry::{Entry, Provenance};
+use super::facts::TOOL;
+
+/// A published classifier, as it is built: 224 × 224, one image, 1000 classes, float32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    pub request: Request,
+    pub weights: Provenance,
+}
+
+impl Recipe {
+    #[must_use]
+    pub fn new(
+        variant: &'static Variant,
+        profile: &'static Profile,
+        opset: &'static Opset,
+        weights: Provenance,
+    ) -> Self {
+        Self { request: Request { opset, ..Request::new(variant, profile) }, weights }
+    }
+
+    /// Of a file that says what it is.
+    ///
+    /// # Errors
+    /// No build writes such a file.
+    pub fn of(identity: &Identity, weights: Provenance) -> Result<Self> {
+        if (identity.size, identity.batch, identity.classes) != ((224, 224), Some(1), CLASSES) {
+            let (height, width) = identity.size;
+            let batch = identity.batch.map_or("N".to_owned(), |n| n.to_string());
+            return Err(Error::new(format!(
+                "expected [1, 3, 224, 224] → [1, {CLASSES}], as a build writes, found [{batch}, 3, {height}, {width}] → [{batch}, {}]",
+                identity.classes
+            )));
+        }
+        let opset = opset(identity.opset)?;
+        Ok(Self::new(identity.variant, identity.profile, opset, weights))
+    }
+
+    /// Of an entry that a build recorded.
+    ///
+    /// # Errors
+    /// It names a model, a profile or an opset that this version does not have.
+    pub fn read(entry: &Entry) -> Result<Self> {
+        let variant = Variant::named(&entry.model).ok_or_else(|| {
+            Error::new(format!("expected a model of emo's, found {:?}", entry.model)).at("model")
+        })?;
+        let profile = entry.profile.as_deref().unwrap_or_default();
+        let profile = Profile::named(profile).ok_or_else(|| {
+            Error::new(format!("expected a profile of emo's, found {profile:?}")).at("profile")
+        })?;
+        Ok(Self::new(variant, profile, opset(entry.opset_version)?, entry.weights.clone()))
+    }
+
+    /// Where the file goes, in the store's folder. What is untrained says so in its name.
+    #[must_use]
+    pub fn path(&self) -> String {
+        let Request { variant, profile, opset, .. } = self.request;
+        let (model, profile, opset) = (variant.name, profile.name, opset.version);
+        let untrained = self.weights.seed().map_or(String::new(), |seed| format!("_formula-{seed}"));
+        format!("{model}/{model}_{profile}_opset{opset}{untrained}.onnx")
+    }
+
+    /// The command that writes the file again. A checkpoint has no name here: its digest is in the entry.
+    #[must_use]
+    pub fn command(&self) -> String {
+        let Request { variant, profile, opset, .. } = self.request;
+        let weights = match self.weights.seed() {
+            Some(seed) => format!("formula:{seed}"),
+            None => "CHECKPOINT".to_owned(),
+        };
+        format!(
+            "emo export {} --profile {} --opset {} --weights {weights}",
+            variant.name, profile.name, opset.version
+        )
+    }
+
+    /// Whether an entry is what this recipe would record, so that an unchanged file needs no work.
+    #[must_use]
+    pub fn is_of(&self, entry: &Entry) -> bool {
+        entry.tool == TOOL
+            && Self::read(entry).is_ok_and(|recipe| recipe == *self)
+            && entry.numerics.is_some()
+    }
+
+    /// The weights of a formula; `None` where they are a checkpoint's.
+    #[must_use]
+    pub fn formula(&self) -> Option<Weights> {
+        let parameters = self.request.variant.parameters(self.request.classes);
+        self.weights.seed().map(|seed| Weights::formula(seed, &parameters))
+    }
+}
+
+fn opset(version: i64) -> Result<&'static Opset> {
+    Opset::version(version)
+        .ok_or_else(|| Error::new(format!("expected an opset of emo's, found {version}")).at("opset_version"))
+}
