@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use emo_exporter::models::emo::VARIANTS;
+use emo_exporter::models::emo::{Request, VARIANTS};
 use emo_exporter::profile::{PROFILES, Profile};
 use emo_exporter::weights::Spec;
 use emo_proto::tensor_proto::DataType;
@@ -10,7 +10,7 @@ use emo_proto::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdP
 use emo_tests::fixture;
 use emo_tests::onnx::{graph, graph_of, list, model, node, value};
 use emo_verifier::infer::{Bindings, infer};
-use emo_verifier::lint::{CODES, Code, Lint, lint};
+use emo_verifier::lint::{Breach, CODES, Code, Lint, lint};
 
 use crate::profiles::{SIZES, open, place, requests};
 
@@ -54,11 +54,9 @@ fn a_file_keeps_its_own_profile() {
 #[test]
 fn float16_and_images_keep_it_too() {
     for profile in &PROFILES {
-        let plain = emo_exporter::models::emo::Request::new(&VARIANTS[0], profile);
-        for request in [
-            emo_exporter::models::emo::Request { dtype: DataType::Float16, ..plain },
-            emo_exporter::models::emo::Request { image_input: true, ..plain },
-        ] {
+        let plain = Request::new(&VARIANTS[0], profile);
+        for request in [Request { dtype: DataType::Float16, ..plain }, Request { image_input: true, ..plain }]
+        {
             let Ok(export) = emo_exporter::export(&request, &Spec::Formula(0)) else { continue };
             let lint = linted(&open(&export.bytes).model, profile.name);
             assert!(lint.breaches.is_empty(), "{}: {:?}", place(&request), lint.breaches);
@@ -76,7 +74,7 @@ fn pytorch_files_break_the_mobile_profiles() {
         let nodes = &file.model.graph.as_ref().unwrap().node;
         let transposes = nodes.iter().filter(|n| n.op_type() == "Transpose");
         let rank_6 = transposes.filter(|n| n.attribute.iter().any(|a| a.ints.len() == 6));
-        let mut expected: Vec<&str> = rank_6.map(|n| n.name()).collect();
+        let mut expected: Vec<&str> = rank_6.map(NodeProto::name).collect();
         expected.sort_unstable();
         assert!(expected.len() >= 14, "{name}: {}", expected.len());
         for profile in MOBILE {
@@ -173,7 +171,7 @@ fn functions_are_written_out_and_bodies_entered() {
     called.ir_version = Some(8);
     let lint = linted(&called, "coreml");
     assert_eq!((lint.nodes, lint.pieces.as_slice()), (8, [2, 2, 2].as_slice()));
-    let places: Vec<String> = lint.breaches.iter().map(|breach| breach.place()).collect();
+    let places: Vec<String> = lint.breaches.iter().map(Breach::place).collect();
     assert_eq!(places, [r#"node "call_t/Sign(b)" (Sign)"#, r#"node "call_u/Sign(b)" (Sign)"#]);
 
     let branch = |nodes: Vec<NodeProto>, output: &str| graph_of(vec![], vec![], nodes, &[output]);

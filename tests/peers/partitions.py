@@ -71,6 +71,7 @@ def without_constants(graph):
     for node in graph.node:
         if all(name in known for name in node.input):
             known.update(node.output)
+            kept.initializer.extend(TensorProto(name=name) for name in node.output)
         else:
             kept.node.append(node)
     return kept, len(graph.node) - len(kept.node)

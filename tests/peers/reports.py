@@ -3,7 +3,7 @@
     python reports.py EMO
 
 Writes models with every kind of finding, names that break careless writers among them, runs
-`emo audit`, `emo check` and `emo diff` on them in every format, and checks
+`emo audit`, `emo check`, `emo lint` and `emo diff` on them in every format, and checks
 
 - JUnit against the XSD of Jenkins' xUnit plugin (junit-10.xsd, beside this file), its counts
   against its cases;
@@ -127,7 +127,8 @@ with tempfile.TemporaryDirectory() as folder:
     (folder / "budget.toml").write_text('params = 1\nmacs = 1\n[operators]\ndeny = ["Relu"]\n')
     cases = {}
     for command in (["audit"], ["audit", "--by", "node"], ["audit", "--budget", "budget.toml"],
-                    ["audit", "--budget", "budget.toml", "--dim", "batch=1", "--allow-unknown"], ["check"]):
+                    ["audit", "--budget", "budget.toml", "--dim", "batch=1", "--allow-unknown"], ["check"],
+                    ["lint", "--profile", "coreml,tract"]):
         for files in (["plain.onnx"], ["hostile.onnx"], [strange], ["plain.onnx", "hostile.onnx", strange]):
             cases[" ".join(command + files)] = command[:1] + files + command[1:]
     cases["diff"] = ["diff", "plain.onnx", "hostile.onnx", "--fail-on", "any"]

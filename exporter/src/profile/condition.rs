@@ -286,7 +286,7 @@ impl Condition {
     #[must_use]
     pub fn instead(&self) -> String {
         match self {
-            Condition::Types { .. } => "values of such a type throughout, or a Cast before it".to_owned(),
+            Condition::Types { .. } => "values of such a type throughout".to_owned(),
             Condition::Rank { .. } => "a Reshape before it and one after it".to_owned(),
             Condition::Constant { .. } => "an initializer".to_owned(),
             Condition::Fixed { .. } => "a fixed shape, from inputs of fixed shapes".to_owned(),

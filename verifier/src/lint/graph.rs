@@ -205,20 +205,15 @@ impl<'a> Reader<'a> {
     /// What a row may ask of a node.
     fn facts(&self, facts: &'a infer::NodeFacts<'a>) -> NodeFacts<'a> {
         let node = facts.node;
-        let operand = |name: &'a String| {
-            let fact = self.home(facts.scope, name).map(|(_, fact)| fact);
-            let known = fact.map_or_else(Operand::default, of_fact);
-            (!name.is_empty()).then(|| Operand { constant: self.is_known(facts.scope, name), ..known })
+        // What a function does not know is an optional parameter that its caller leaves out.
+        let outermost = self.around(facts.scope).last().and_then(|scope| self.bodies.get(&scope));
+        let unknown = if outermost.is_some() { None } else { Some(Operand::default()) };
+        let operand = |name: &'a String| match self.home(facts.scope, name) {
+            _ if name.is_empty() => None,
+            None => unknown.clone(),
+            Some((_, fact)) => Some(Operand { constant: self.is_known(facts.scope, name), ..of_fact(fact) }),
         };
         let mut operands: Vec<Option<Operand>> = node.input.iter().map(operand).collect();
-        // An optional parameter that the caller leaves out.
-        if let Some((function, _)) = self.bodies.get(&facts.scope).and_then(|body| body.call.as_ref()) {
-            for (operand, name) in operands.iter_mut().zip(&node.input) {
-                let left_out =
-                    function.input.contains(name) && !self.values(facts.scope).contains_key(name.as_str());
-                operand.take_if(|_| left_out);
-            }
-        }
         let attributes = node.attribute.iter().map(|a| (a.name(), self.argument(facts.scope, a)));
         let attributes: Vec<(&str, &AttributeProto)> =
             attributes.filter_map(|(name, a)| Some((name, a?))).collect();

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use emo_exporter::profile::{Allow, NodeFacts, Opset, Profile, Rule};
 use emo_proto::tensor_proto::DataType;
-use emo_proto::{GraphProto, ModelProto};
+use emo_proto::{GraphProto, ModelProto, TensorProto};
 
 use crate::fact::Fact;
 use crate::infer::Inference;
@@ -86,7 +86,7 @@ fn versions(model: &ModelProto, profile: &Profile, breaches: &mut Vec<Breach>) {
     let newest = profile.opsets.versions.iter().filter_map(|&version| Opset::version(version));
     let Some(newest) = newest.max_by_key(|opset| opset.version) else { return };
     let opsets = model.opset_import.iter().filter(|import| matches!(import.domain(), "" | "ai.onnx"));
-    let found = opsets.map(|import| import.version()).max();
+    let found = opsets.map(emo_proto::OperatorSetIdProto::version).max();
     if let Some(found) = found.filter(|&found| found > newest.version) {
         breaches.push(Breach {
             rule: format!("opset {} at most", newest.version),
@@ -107,7 +107,7 @@ fn versions(model: &ModelProto, profile: &Profile, breaches: &mut Vec<Breach>) {
 
 /// The inputs' shapes and types.
 fn inputs(graph: &GraphProto, inference: &Inference, profile: &Profile, breaches: &mut Vec<Breach>) {
-    let constants: BTreeSet<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
+    let constants: BTreeSet<&str> = graph.initializer.iter().map(TensorProto::name).collect();
     for input in graph.input.iter().filter(|input| !constants.contains(input.name())) {
         let Some(fact) = inference.values.get(input.name()) else { continue };
         let of = |code, source| Breach { name: input.name().to_owned(), ..Breach::of_file(code, source) };

@@ -103,6 +103,9 @@ struct View<'a> {
     lint: &'a Lint,
 }
 
+/// Kinds of violations beyond this many are for machines.
+const MOST_ROWS: usize = 50;
+
 /// `1 node`, `12 nodes`.
 fn counted(n: usize, what: &str) -> String {
     format!("{} {what}{}", thousands(n as i128), if n == 1 { "" } else { "s" })
@@ -167,7 +170,13 @@ impl View<'_> {
     /// What was broken, by rule and by what was found. In text, advice is given once.
     fn table(self, text: bool) -> Table {
         let mut last = None;
-        let rows = self.lint.groups().into_iter().map(|group| {
+        let groups = self.lint.groups();
+        let shown = if text { MOST_ROWS } else { groups.len() };
+        let note = match groups.len().saturating_sub(shown) {
+            0 => String::new(),
+            more => format!("… and {more} more kinds, all of them with --format json"),
+        };
+        let rows = groups.into_iter().take(shown).map(|group| {
             let breach = group.first;
             let found = match breach.code {
                 Code::Condition => format!("{}: {}", breach.operator, breach.found),
@@ -188,7 +197,7 @@ impl View<'_> {
             title: format!("{}: what breaks its rules", self.lint.profile.name),
             header: vec!["rule", "found", "count", "first at", "emit instead"],
             rows: rows.collect(),
-            note: String::new(),
+            note,
         }
     }
 
