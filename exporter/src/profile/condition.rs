@@ -345,7 +345,7 @@ const INSTEAD: &[(&str, &str)] = &[
     ("Expand", "the broadcasting of the operator that reads it"),
     ("Flatten", "Reshape"),
     ("Gather", "Split, or slices of the weights before it"),
-    ("Gelu", "x/√2, Erf, +1, ·x, ·½, which runtimes fuse"),
+    ("Gelu", "x/√2, Erf, +1, ·x, ·½, which runtimes fuse; without Erf, that in Abs, Exp, Mul, Add, Div"),
     ("GlobalAveragePool", "ReduceMean over the last two axes"),
     ("HardSwish", "HardSigmoid and Mul"),
     ("LayerNormalization", "ReduceMean, Sub, Mul, ReduceMean, Add, Sqrt, Div over the channel axis"),
