@@ -7,8 +7,8 @@ use emo_exporter::profile::{PROFILES, Profile};
 use emo_exporter::weights::Spec;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
-use emo_tests::fixture;
 use emo_tests::onnx::{graph, graph_of, list, model, node, value};
+use emo_tests::{RIGHT_STRANGERS, WRONG_STRANGERS, fixture};
 use emo_verifier::infer::{Bindings, infer};
 use emo_verifier::lint::{Breach, CODES, Code, Lint, lint};
 
@@ -16,18 +16,6 @@ use crate::profiles::{SIZES, open, place, requests};
 
 /// Profiles of runtimes that take parts of a graph, or none, where a rule is broken.
 const MOBILE: [&str; 5] = ["coreml", "nnapi", "qnn", "tflite", "ncnn"];
-
-/// The other toolchains' files, wrong ones among them.
-pub const STRANGERS: [&str; 8] = [
-    "emo_1m_torchscript_op13",
-    "emo_1m_torchscript_op17_dynamic",
-    "emo_1m_dynamo_op18",
-    "emo_1m_einops_torchscript_op17",
-    "emo_1m_dynamo_op20_onnxslim",
-    "emo_1m_fp16",
-    "wrong_tiles",
-    "wrong_bn_eps",
-];
 
 fn linted(model: &ModelProto, profile: &str) -> Lint {
     lint(model, &infer(model, &Bindings::new()), Profile::named(profile).unwrap())
@@ -67,7 +55,7 @@ fn float16_and_images_keep_it_too() {
 /// PyTorch's files break every mobile profile, and their transposes of rank 6 are named.
 #[test]
 fn pytorch_files_break_the_mobile_profiles() {
-    for name in STRANGERS {
+    for name in RIGHT_STRANGERS.into_iter().chain(WRONG_STRANGERS) {
         let Some(path) = fixture(&format!("third_party/{name}.onnx")) else { continue };
         let file = emo_proto::file::open(&path).unwrap();
         let inference = infer(&file.model, &Bindings::new());

@@ -41,6 +41,9 @@ pub const RIGHT_STRANGERS: [&str; 6] = [
     "emo_1m_fp16",
 ];
 
+/// Those that are wrong.
+pub const WRONG_STRANGERS: [&str; 2] = ["wrong_tiles", "wrong_bn_eps"];
+
 /// A table of `tests/data`, as JSON.
 ///
 /// # Panics
