@@ -5,8 +5,8 @@
 
 EMO is the command; FOLDER holds the others' files and is ../shared/third_party unless given. The first run makes a
 virtual environment of the pinned requirements in target/race and goes on in it. One thread on one core, float32,
-batch 1, untrained weights on all sides, outputs compared before anything is timed. In a race every file runs once in
-turn, so that a busy machine slows all alike; sessions are created in turn in the same way. Ratios are to the fastest
+batch 1, untrained weights on all sides, outputs compared before anything is timed. Processor time is taken; in a race
+every file runs once in turn, so that a busy machine slows all alike; sessions are created in turn in the same way. Ratios are to the fastest
 of the others' files, to `reference` where a variant has none: the median over five races of the ratio of medians, its
 lowest and highest, and the ratio of the shortest runs of all. --try adds a file as PROGRAM (the example `forms`)
 spells it.
@@ -174,13 +174,17 @@ def quiet(run, *arguments):
 
 
 def in_turn(rounds: int, calls: dict) -> dict:
-    """Seconds of each call, round by round; every round begins one further."""
+    """Seconds of processor time of each call, round by round; every round begins one further.
+
+    On a shared machine a run of a few milliseconds waits for a neighbour's turn as often as not; that wait is no
+    file's doing and would hide what is.
+    """
     times, names = {name: [] for name in calls}, list(calls)
     for i in range(rounds):
         for name in names[i % len(names):] + names[:i % len(names)]:
-            start = time.perf_counter()
+            start = time.process_time()
             calls[name]()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(time.process_time() - start)
     return times
 
 
@@ -206,14 +210,15 @@ def race(runtime: str, variant: str, files: dict, truth, image, rounds: int, fol
     shortest = {name: min(min(times[name]) for times in races) for name in runs}
     fastest = [min(medians[name][i] for name in field) for i in range(RACES)]
     least = min(shortest[name] for name in field)
-    others = "fastest other" if field[0] in OTHERS else "reference"
-    print(f"ratios to {others}; error: of the largest logit; creation: ms, and × {TORCHSCRIPT}, × {ONNXSLIM}")
-    print(f"{'file':34}{'ms':>8}{'ratio':>8}{'spread':>13}{'by min':>8}{'error':>10}{'creation':>22}")
+    bases = [name for name in (TORCHSCRIPT, ONNXSLIM) if name in runs]
+    print(f"ratios to {'the fastest other' if field[0] in OTHERS else field[0]}; error of the largest logit; "
+          f"creation in ms{''.join(f', × {base}' for base in bases)}")
+    print(f"{'file':34}{'ms':>8}{'ratio':>8}{'spread':>13}{'by min':>8}{'error':>10}{'creation':>{9 + 7 * len(bases)}}")
     for name in runs:
         ratios = [best / median for best, median in zip(fastest, medians[name])]
         spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
         creation = min(created[name])
-        beside = "".join(f"{min(created[n]) / creation:7.2f}" for n in (TORCHSCRIPT, ONNXSLIM) if n in created)
+        beside = "".join(f"{min(created[base]) / creation:7.2f}" for base in bases)
         print(
             f"{name:34}{statistics.median(medians[name]) * 1e3:8.2f}{statistics.median(ratios):8.2f}{spread:>13}"
             f"{least / shortest[name]:8.2f}{errors[name]:10.1e}{creation * 1e3:8.0f}{beside}",
