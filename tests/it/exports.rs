@@ -223,7 +223,7 @@ fn the_meta_mobile_block_has_four_values() {
         ("iRMB", MetaMobileBlock::irmb(4.0, k, 1, Some(attention)), m, vec![attend(49), local(m)]),
     ];
     for (name, mmb, m, operator) in rows {
-        let form = Form { profile: Profile::named("reference").unwrap(), opset: &OPSETS[0] };
+        let form = Form { profile: Profile::named("reference").unwrap(), opset: &OPSETS[0], half: false };
         let block = Block { mmb, dim_in: c, dim_out: c, norm: Norm::Layer, act: Act::Gelu };
         let mut b = Builder::new(name);
         let x = b.input("input", [1, c, side, side], DataType::Float);

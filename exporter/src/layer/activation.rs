@@ -17,6 +17,8 @@ use crate::profile::{Gelu, Silu};
 /// As every layer: a shape does not fit.
 pub fn activation(b: &mut Builder, x: Value, act: Act, form: Form) -> Result<Value> {
     b.within("act", |b| match act {
+        // e^(−x) leaves float16 from x = −11 on.
+        Act::Silu if form.half => silu(b, x, Silu::Sigmoid),
         Act::Silu => silu(b, x, form.forms().silu),
         Act::Gelu => match form.forms().gelu {
             Gelu::Operator if form.opset.gelu => b.unary("gelu", Unary::Gelu, x),

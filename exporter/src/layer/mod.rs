@@ -26,6 +26,8 @@ pub use window::Grid;
 pub struct Form {
     pub profile: &'static Profile,
     pub opset: &'static Opset,
+    /// Whether the graph is to be float16.
+    pub half: bool,
 }
 
 impl Form {

@@ -232,7 +232,8 @@ pub fn build(request: &Request) -> Result<Graph> {
         return Err(Error::new(format!("expected 1 to {LARGEST_BATCH} images, found {n}")).at("batch"));
     }
     request.profile.accept(request)?;
-    let form = Form { profile: request.profile, opset: request.opset };
+    let half = request.dtype == DataType::Float16;
+    let form = Form { profile: request.profile, opset: request.opset, half };
     let batch = match request.batch {
         Batch::Fixed(n) => Dim::Fixed(n),
         Batch::Dynamic => Dim::Batch(1),
