@@ -66,18 +66,19 @@ impl Kind {
         }
     }
 
-    /// What several of this kind are, in a report.
+    /// What `n` of this kind are, in a report.
     #[must_use]
-    pub fn describe(self) -> &'static str {
-        match self {
-            Kind::Norm => "batch norms folded into convolutions",
-            Kind::Scale => "attention scales folded into q",
-            Kind::Padding => "value convolutions that skip padded tokens",
-            Kind::LayerNorm => "layer norms spelled out or folded",
-            Kind::Merge => "pairs of convolutions made one",
-            Kind::Pool => "means written as pooling",
-            Kind::Image => "images normalised in the file",
-        }
+    pub fn describe(self, n: usize) -> String {
+        let (what, done) = match self {
+            Kind::Norm => ("batch norm", "folded into convolutions"),
+            Kind::Scale => ("attention scale", "folded into q"),
+            Kind::Padding => ("value convolution", "spared padded tokens"),
+            Kind::LayerNorm => ("layer norm", "spelled out or folded"),
+            Kind::Merge => ("pair", "of convolutions made one"),
+            Kind::Pool => ("mean", "written as pooling"),
+            Kind::Image => ("image", "normalised in the file"),
+        };
+        format!("{n} {what}{} {done}", if n == 1 { "" } else { "s" })
     }
 }
 

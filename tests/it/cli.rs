@@ -86,6 +86,21 @@ fn export_writes_a_verified_file_and_verify_agrees() {
     assert!(first.starts_with("emo-1m.onnx  fail"), "{first}");
 }
 
+/// The README opens with what its first command prints; the error's last digits are the processor's.
+#[test]
+fn the_readme_shows_what_is_printed() {
+    let folder = TempDir::new().unwrap();
+    let printed = emo(folder.path(), &["export", "emo-1m"]).stdout;
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let (_, shown) = readme.split_once("```text\n").unwrap();
+    let (shown, _) = shown.split_once("```").unwrap();
+    let settled = |text: &str| {
+        let lines = text.lines().filter(|line| !line.starts_with("tract against"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(settled(shown), settled(&printed));
+}
+
 #[test]
 fn a_published_checkpoint_becomes_a_proven_file() {
     let Some(checkpoint) = fixture("third_party/emo_1m_train.pth") else { return };

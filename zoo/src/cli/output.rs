@@ -137,13 +137,13 @@ impl Report<'_> {
         for kind in emo_exporter::fold::Kind::ALL {
             let rewrites = self.identity.rewrites.iter().filter(|r| r.kind == kind);
             let (n, params, macs, fvcore) =
-                rewrites.fold((0_u32, 0, 0, 0), |(n, params, macs, fvcore), r| {
+                rewrites.fold((0_usize, 0, 0, 0), |(n, params, macs, fvcore), r| {
                     (n + 1, params + r.parameters, macs + r.macs, fvcore + r.fvcore)
                 });
             if n > 0 {
                 let [params, macs, fvcore] = [params, macs, fvcore].map(|n: i64| thousands(n));
-                let what = kind.describe();
-                let _ = writeln!(text, "{n} {what}: {params} params, {macs} MACs, {fvcore} FLOPs (fvcore)");
+                let what = kind.describe(n);
+                let _ = writeln!(text, "{what}: {params} params, {macs} MACs, {fvcore} FLOPs (fvcore)");
             }
         }
         text
