@@ -481,20 +481,6 @@ fn a_plot_is_drawn() {
     }
 }
 
-/// Shapes that are numbers, formulas and unknown; strangers' files and ours.
-#[test]
-fn dumps_keep_their_schema() {
-    let folder = TempDir::new().unwrap();
-    export(&folder, &["emo-1m", "--batch", "dynamic"], "m.onnx");
-    write(&folder, "u.onnx", &with_unknown());
-    let both = json_of(&folder, 0, &["dump", "m.onnx", "u.onnx"]);
-    let shapes = both["files"][0]["values"].as_array().unwrap().iter().map(|value| &value["type"]["shape"]);
-    assert!(shapes.clone().any(|shape| shape[0] == "batch"));
-    if let Some(files) = fixture("third_party") {
-        json_of(&folder, 0, &["dump", &files.join("*.onnx").display().to_string()]);
-    }
-}
-
 #[test]
 fn checks_keep_their_schema() {
     let folder = TempDir::new().unwrap();

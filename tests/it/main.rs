@@ -9,6 +9,7 @@ mod claims;
 mod cli;
 mod corpus;
 mod cost;
+mod dump;
 mod exports;
 mod goldens;
 mod hostile;

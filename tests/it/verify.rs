@@ -13,6 +13,7 @@ use emo_tests::mutate::{self, Subject};
 use emo_tests::{fixture, onnx};
 use emo_verifier::compare::{FLOAT32, Tolerance};
 use emo_verifier::runtime::Tract;
+use emo_verifier::verify::probes::Probed;
 use emo_verifier::verify::{self, Form, Outcome, Verdict, cause};
 
 const FORMULA: Option<Spec> = Some(Spec::Formula(0));
@@ -71,6 +72,38 @@ fn right_strangers_pass_with_and_without_weights() {
             assert_eq!(verdict.weights.unwrap().open.is_empty(), weights.is_some(), "{name}");
         }
     }
+}
+
+/// On a flat picture the stem's mean over 12,544 pixels rounds one way all along, in every engine: files with these
+/// weights, and files that get a white picture, are right beyond the tolerance.
+#[test]
+fn flat_pictures_may_round_alike() {
+    let portable = Request::new(Variant::named("emo-1m").unwrap(), Profile::named("portable").unwrap());
+    let rows = [1, 7, 8].map(|seed| (portable, Spec::Formula(seed)));
+    for (request, weights) in
+        rows.into_iter().chain([(Request { image_input: true, ..portable }, Spec::Formula(0))])
+    {
+        let bytes = emo_exporter::export(&request, &weights).unwrap().bytes;
+        let verdict = judge(bytes, Some(weights.clone()), None, 8);
+        assert_eq!(verdict.verdict, Outcome::Pass, "{weights}: {:?}", verdict.reason);
+        let beyond = |p: &&Probed| p.difference.is_some_and(|d| d.relative() > FLOAT32.bound);
+        let beyond: Vec<&Probed> = verdict.probes.iter().filter(beyond).collect();
+        assert!(!beyond.is_empty() && beyond.iter().all(|p| p.allowance > 0.0), "{weights}: {beyond:?}");
+        // What is no flat picture has none.
+        let noise = verdict.probes.iter().filter(|p| p.name.starts_with("noise"));
+        assert!(noise.into_iter().all(|p| p.allowance == 0.0));
+    }
+}
+
+/// Sizes that nobody can run, of a stranger's file, end the verdict and not the process.
+#[test]
+fn what_is_too_large_is_undecided() {
+    let bytes = export("emo-1m", "portable", (16384, 16384), Batch::Fixed(65536), 0);
+    let verdict = judge(bytes, None, None, 1);
+    assert_eq!(verdict.verdict, Outcome::Undecided);
+    assert!(verdict.reason.unwrap().contains("too large"));
+    let bytes = export("emo-1m", "portable", (224, 224), Batch::Fixed(1), 0);
+    assert_eq!(judge(bytes, None, None, 0).verdict, Outcome::Undecided, "no input is no evidence");
 }
 
 #[test]

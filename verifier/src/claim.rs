@@ -138,7 +138,7 @@ fn judge(
         fvcore: Some(total.fvcore),
         holds,
         account,
-        published: Some(figures),
+        published: head.then_some(figures),
         reason,
     }
 }

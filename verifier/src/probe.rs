@@ -4,6 +4,7 @@
 //! where a pixel goes. Each row is there for an error that the others may miss.
 
 use emo_exporter::weights::formula;
+use emo_proto::{Error, Result};
 
 /// A row: an input, and the error that it brings to light.
 #[derive(Debug, Clone, Copy)]
@@ -64,10 +65,33 @@ pub const PROBES: &[Probe] = &[
     Probe {
         name: "batch",
         why: "two images that differ: what mixes them, or is right for one image only",
-        images: 2,
+        images: MOST_IMAGES,
         fill: |shape| formula::input(shape, 3),
     },
 ];
+
+/// Images of the largest row where the batch is free.
+pub const MOST_IMAGES: usize = 2;
+
+/// Most elements of an input: the f64 reference holds some 30 times as many bytes.
+const MOST_ELEMENTS: usize = 1 << 26;
+
+/// Whether an input of that shape can be run here.
+///
+/// # Errors
+/// It is empty, or too large.
+pub fn runnable(shape: &[usize]) -> Result<()> {
+    let elements = shape.iter().try_fold(1_usize, |product, &d| product.checked_mul(d));
+    match elements {
+        Some(0) => {
+            Err(Error::new(format!("expected an input of an element at least, found the shape {shape:?}")))
+        }
+        Some(n) if n <= MOST_ELEMENTS => Ok(()),
+        _ => Err(Error::new(format!(
+            "an input of the shape {shape:?} is too large to run here; {MOST_ELEMENTS} elements fit"
+        ))),
+    }
+}
 
 /// The formula's inputs lie within ±√3.
 const SQRT_3: f32 = 1.732_050_8;

@@ -17,13 +17,12 @@ use crate::identity::Identity;
 use crate::image::{DEVIATION, MEAN};
 use crate::infer::Bindings;
 use crate::paper::{Published, print_flops, print_params, published};
+use crate::probe::runnable;
 use crate::reference::Reference;
 use crate::runtime::Runtime;
 
 /// Images in the probe of a file whose batch is free.
 const FREE_BATCH: usize = 3;
-/// Most elements of a probe: the f64 reference holds some 30 times as many bytes.
-const MOST_ELEMENTS: usize = 1 << 26;
 /// Seed of the probe: the formula's input, as in the goldens.
 const PROBE_SEED: u64 = 0;
 
@@ -150,12 +149,7 @@ impl Probe {
         let batch = identity.batch.unwrap_or(FREE_BATCH);
         let (height, width) = identity.size;
         let shape = [batch, 3, height, width];
-        let elements = shape.iter().try_fold(1_usize, |product, &d| product.checked_mul(d));
-        if elements.is_none_or(|n| n > MOST_ELEMENTS) {
-            let why =
-                format!("a probe of {shape:?} is too large to run here; --no-verify writes such a file");
-            return Err(Error::new(why));
-        }
+        runnable(&shape).map_err(|error| Error::new(format!("{error}; --no-verify writes such a file")))?;
         let noise = Array4::from_shape_vec(shape, formula::input(&shape, PROBE_SEED)).map_err(Error::new)?;
         if !identity.image {
             return Ok(Self { normalised: noise.mapv(f64::from), input: noise.into_dyn() });

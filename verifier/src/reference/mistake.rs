@@ -34,6 +34,8 @@ pub enum Mistake {
     LatePadding,
     /// The block does not attend.
     NoAttention,
+    /// No mistake, but the most that an engine in f32 loses in a mean over a map: one pixel after the other.
+    SingleSums,
 }
 
 /// The ε of a norm under a mistake.

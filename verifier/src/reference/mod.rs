@@ -98,6 +98,27 @@ impl Reference {
         self.head(map)
     }
 
+    /// How much of an error means over the pixels of a map explain, as a share of the largest logit: what the
+    /// `logits` of `input` change by when these means are summed in f32. Where a map is flat, as that of a white
+    /// picture is, thousands of roundings go the same way, and one more operator rounds than a tolerance counts.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::forward`].
+    #[must_use]
+    pub fn single_sums(&self, input: &Array4<f64>, logits: &[f64]) -> f64 {
+        let single = Some(Mistake::SingleSums);
+        let images = input.axis_chunks_iter(Axis(0), 1);
+        let rounded = images.flat_map(|image| {
+            let map =
+                self.blocks.iter().fold(image.to_owned(), |map, block| block.forward_with(&map, single));
+            self.head_with(map, single)
+        });
+        let change = rounded.zip(logits).fold(0.0, |most: f64, (a, b)| most.max((a - b).abs()));
+        let peak = logits.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+        if peak > 0.0 { change / peak } else { 0.0 }
+    }
+
     /// Logits [N, classes] of the last block's `map` [N, C, H, W]: norm, mean over the pixels, classifier.
     #[must_use]
     pub fn head(&self, map: Array4<f64>) -> Array2<f64> {
@@ -108,7 +129,7 @@ impl Reference {
     #[must_use]
     pub fn head_with(&self, mut map: Array4<f64>, mistake: Option<Mistake>) -> Array2<f64> {
         self.norm.apply(&mut map, epsilon(mistake));
-        let logits = self.head.forward(&ops::mean_over_pixels(&map));
+        let logits = self.head.forward(&ops::mean_over_pixels(&map, mistake));
         logits.remove_axis(Axis(3)).remove_axis(Axis(2))
     }
 }
@@ -187,6 +208,7 @@ impl Block {
             BareLocal => true,
             NoGate => block.excite.is_some(),
             NoSkip | NoShortcut => block.skip,
+            SingleSums => false,
             Tiles | NoScale | ExchangedQueriesKeys | MaskedPadding | LatePadding | NoAttention => {
                 block.attention.is_some()
             }
@@ -330,7 +352,7 @@ impl MobileBlock {
             Activation::Silu.apply(&mut local);
         }
         if let Some(excite) = self.excite.as_ref().filter(|_| !lacks(Mistake::NoGate)) {
-            excite.apply(&mut local);
+            excite.apply(&mut local, mistake);
         }
         if self.skip && !lacks(Mistake::NoSkip) {
             local += &y;

@@ -246,8 +246,8 @@ impl SqueezeExcite {
         })
     }
 
-    pub fn apply(&self, map: &mut Array4<f64>) {
-        let mut gate = self.reduce.forward(&mean_over_pixels(map));
+    pub fn apply(&self, map: &mut Array4<f64>, mistake: Option<Mistake>) {
+        let mut gate = self.reduce.forward(&mean_over_pixels(map, mistake));
         Activation::Silu.apply(&mut gate);
         gate = self.expand.forward(&gate);
         gate.mapv_inplace(sigmoid);
@@ -343,9 +343,15 @@ fn softmax_rows(scores: &mut Array2<f64>) {
 }
 
 /// [N, C, 1, 1]
-pub fn mean_over_pixels(map: &Array4<f64>) -> Array4<f64> {
-    let (_, _, height, width) = map.dim();
-    let mean = map.sum_axis(Axis(3)).sum_axis(Axis(2)) / count(height * width);
+pub fn mean_over_pixels(map: &Array4<f64>, mistake: Option<Mistake>) -> Array4<f64> {
+    let (n, channels, height, width) = map.dim();
+    let sum = if mistake == Some(Mistake::SingleSums) {
+        let planes = map.to_shape((n, channels, height * width)).expect(STANDARD);
+        planes.fold_axis(Axis(2), 0.0, |sum, x| f64::from(*sum as f32 + *x as f32))
+    } else {
+        map.sum_axis(Axis(3)).sum_axis(Axis(2))
+    };
+    let mean = sum / count(height * width);
     mean.insert_axis(Axis(2)).insert_axis(Axis(3))
 }
 

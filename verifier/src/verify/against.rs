@@ -14,6 +14,7 @@ use crate::audit::inputs;
 use crate::compare::{Difference, FLOAT32, Tolerance, compare};
 use crate::finding::{Finding, Severity};
 use crate::infer::{Bindings, declared};
+use crate::probe::runnable;
 use crate::runtime::{Failure, Runtime};
 
 /// An output of one file beside the other's.
@@ -88,10 +89,14 @@ pub fn against(
     let other_outputs = outputs(truth);
     let outputs = paired(&own_outputs, &other_outputs, "outputs")?;
 
+    own.iter().try_for_each(|(name, shape)| runnable(shape).map_err(|error| error.at(name)))?;
     let runs: Vec<Run> = match runs {
         [] => (0..probes as u64).map(|seed| noise(seed, &own)).collect(),
         runs => runs.to_vec(),
     };
+    if runs.is_empty() {
+        return Err(Error::new("expected inputs to run the files on, found none"));
+    }
     let mut verdict = Against {
         verdict: Outcome::Pass,
         against: name.to_owned(),

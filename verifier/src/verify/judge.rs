@@ -49,10 +49,13 @@ impl Judge<'_> {
             Ok(probed) => probed,
             Err(failure) => return Ok(failed(verdict, failure)),
         };
+        if verdict.probes.is_empty() {
+            return Ok(verdict.undecided("expected inputs to run the file on, found none".to_owned()));
+        }
         let differences = || verdict.probes.iter().filter_map(|p| p.difference);
         verdict.max_abs = differences().map(|d| d.max_abs).reduce(f64::max);
         verdict.max_relative = differences().map(|d| d.relative()).reduce(f64::max);
-        let within = |p: &&probes::Probed| p.difference.is_some_and(|d| self.fair.admits(&d));
+        let within = |p: &&probes::Probed| p.within(self.fair);
         let wrong = verdict.probes.iter().find(|p| !within(p));
         let differing = verdict.weights.iter().flat_map(|w| &w.differing).next().cloned();
 
@@ -78,7 +81,9 @@ impl Judge<'_> {
             return Ok(verdict.fail(cause::OUTPUTS, None, reason));
         }
         // With its own weights, so that what follows is of the function alone.
-        let Some(probe) = probes.iter().find(|p| wrong.is_none_or(|w| w.name.starts_with(&p.name))) else {
+        let of =
+            |w: &probes::Probed, p: &Probe| w.name.strip_suffix(", recorded").unwrap_or(&w.name) == p.name;
+        let Some(probe) = probes.iter().find(|p| wrong.is_none_or(|w| of(w, p))) else {
             return Ok(verdict.undecided("expected inputs to run the file on, found none".to_owned()));
         };
         let function = reference(&recovered.weights)?;

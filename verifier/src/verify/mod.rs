@@ -30,6 +30,7 @@ use crate::compare::Tolerance;
 use crate::data::Set;
 use crate::finding::{Finding, Severity};
 use crate::infer::{Bindings, infer_file};
+use crate::probe::{MOST_IMAGES, runnable};
 use crate::recognise::{Departure, Recognition, recognise};
 use crate::recover::{Recovered, recover};
 use crate::runtime::Runtime;
@@ -279,6 +280,10 @@ pub fn verify(
     };
     verdict.weights = Some(describe_weights(&recovered, expected.as_ref(), differing));
 
+    let images = port.batch.unwrap_or(MOST_IMAGES);
+    if let Err(error) = runnable(&[images, 3, port.size.0, port.size.1]) {
+        return Ok(verdict.undecided(error.to_string()));
+    }
     let probes = probes_of(request, &port)?;
     let classes = recognition.classes;
     let bench = Bench { file, port: &port, output: &output, classes, runtime, tolerance };

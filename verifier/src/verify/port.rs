@@ -99,6 +99,9 @@ pub fn probes_of(request: &Request, port: &Port) -> Result<Vec<Probe>> {
         let fits = port.image.extents(shape).is_some_and(|[n, c, h, w]| {
             (*c, (*h, *w)) == (3, port.size) && port.batch.is_none_or(|batch| batch == *n)
         });
+        if let Some(bad) = probe.input.iter().find(|x| !x.is_finite()) {
+            return Err(Error::new(format!("expected finite numbers, found {bad}")).at(&probe.name));
+        }
         if !fits {
             let (height, width) = port.size;
             let mut expected = [const { String::new() }; 4];

@@ -5,7 +5,7 @@ use std::thread;
 
 use emo_exporter::weights::formula;
 use emo_proto::file::OnnxFile;
-use ndarray::{ArrayD, Axis, IxDyn};
+use ndarray::{Array4, ArrayD, Axis, IxDyn};
 use serde::Serialize;
 
 use super::port::Port;
@@ -39,6 +39,8 @@ pub struct Probed {
     /// The same of the five largest.
     pub top5: (usize, usize),
     pub holds: bool,
+    /// What may be added to the tolerance's bound, since means over a flat map explain it; 0 where nothing need be.
+    pub allowance: f64,
     /// Whether the truth is a recorded one and not the reference's.
     pub recorded: bool,
     /// Why there is no measure.
@@ -62,6 +64,24 @@ pub struct Bench<'a> {
     pub tolerance: &'a Tolerance,
 }
 
+/// Errors from here on are no rounding.
+const MOST_EXPLAINED: f64 = 1e-3;
+
+impl Probed {
+    /// Whether the error is within a tolerance and what is allowed beside it.
+    #[must_use]
+    pub fn within(&self, tolerance: &Tolerance) -> bool {
+        self.difference.is_some_and(|d| d.relative() <= tolerance.bound + self.allowance)
+    }
+
+    fn allow(&mut self, allowance: f64, tolerance: &Tolerance) {
+        if !self.within(tolerance) {
+            self.allowance = allowance;
+            self.holds = self.within(tolerance);
+        }
+    }
+}
+
 impl Bench<'_> {
     /// The file on every probe, beside the reference; the two run side by side, and inputs of one shape share
     /// a plan.
@@ -71,7 +91,7 @@ impl Bench<'_> {
     pub fn run(&self, reference: &Reference, probes: &[Probe]) -> Result<Vec<Probed>, Failure> {
         let port = self.port;
         thread::scope(|scope| {
-            let (send, truths) = mpsc::sync_channel::<Vec<f64>>(probes.len());
+            let (send, truths) = mpsc::sync_channel::<(Array4<f64>, Vec<f64>)>(probes.len());
             scope.spawn(move || {
                 for probe in probes {
                     let Some(input) = port.map(&probe.input) else { return };
@@ -79,7 +99,7 @@ impl Bench<'_> {
                     let images = input.axis_chunks_iter(Axis(0), 1);
                     let truth = images.flat_map(|image| reference.forward(image.to_owned())).collect();
                     // Nobody waits once the engine has failed.
-                    if send.send(truth).is_err() {
+                    if send.send((input, truth)).is_err() {
                         return;
                     }
                 }
@@ -98,15 +118,23 @@ impl Bench<'_> {
                 }
             }
             let judged = probes.iter().zip(answers).zip(truths);
-            let rows = judged.flat_map(|((probe, answer), truth)| {
+            let rows = judged.flat_map(|((probe, answer), (input, truth))| {
+                let mut own = self.judge(probe.name.clone(), probe, &answer, truth);
+                if own
+                    .difference
+                    .is_some_and(|d| (self.tolerance.bound..MOST_EXPLAINED).contains(&d.relative()))
+                {
+                    own.allow(reference.single_sums(&input, &own.truth), self.tolerance);
+                }
+                let allowance = own.allowance;
                 let recorded = probe.recorded.as_ref().map(|logits| {
                     let name = format!("{}, recorded", probe.name);
-                    Probed {
-                        recorded: true,
-                        ..self.judge(name, probe, &answer, logits.iter().map(|&x| f64::from(x)).collect())
-                    }
+                    let logits = logits.iter().map(|&x| f64::from(x)).collect();
+                    let mut row = Probed { recorded: true, ..self.judge(name, probe, &answer, logits) };
+                    row.allow(allowance, self.tolerance);
+                    row
                 });
-                std::iter::once(self.judge(probe.name.clone(), probe, &answer, truth)).chain(recorded)
+                std::iter::once(own).chain(recorded)
             });
             Ok(rows.collect())
         })
@@ -123,6 +151,7 @@ impl Bench<'_> {
             top5: top(5, answer, &truth, self.classes),
             holds: difference.is_some_and(|d| self.tolerance.admits(&d)),
             reason: measured.err().map(|e| e.to_string()),
+            allowance: 0.0,
             recorded: false,
             truth,
             input: probe.input.clone(),

@@ -13,7 +13,7 @@ use emo_verifier::report::{Cell, Report, Subject, Table};
 use emo_verifier::runtime::{ENGINES, Engine, Options, Runtime};
 use emo_verifier::verify::against::{Against, Run, against};
 use emo_verifier::verify::probes::{Probe, Probed};
-use emo_verifier::verify::{Outcome as Judged, PROBES, Request, Verdict as Found, verify};
+use emo_verifier::verify::{Outcome as Judged, PROBES, Request, Verdict as Found, cause, verify};
 use serde_json::{Value, json};
 
 use super::files::{each, expand};
@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, value_parser = tolerance)]
     tolerance: Option<&'static Tolerance>,
     /// Inputs to run on, from a table of noise, constants, an impulse, a ramp, a batch
-    #[arg(long, value_name = "N", default_value_t = PROBES)]
+    #[arg(long, value_name = "N", default_value_t = PROBES, value_parser = probes)]
     probes: usize,
     /// Recorded inputs and outputs: a folder of test_data_set_0, …, or a .npz or .npy file
     #[arg(long, value_name = "DIR|FILE")]
@@ -62,6 +62,12 @@ pub struct Args {
 pub fn engine(name: &str) -> Result<&'static Engine, String> {
     let names: Vec<_> = ENGINES.iter().map(|engine| engine.name).collect();
     Engine::named(name).ok_or_else(|| format!("expected one of {}", names.join(", ")))
+}
+
+/// All are kept in memory.
+fn probes(text: &str) -> Result<usize, String> {
+    const MOST: usize = 1000;
+    text.parse().ok().filter(|&n: &usize| n <= MOST).ok_or_else(|| format!("expected {MOST} at most"))
 }
 
 fn tolerance(name: &str) -> Result<&'static Tolerance, String> {
@@ -214,12 +220,18 @@ fn subject(name: String, found: &Found) -> Subject {
 /// The verdict, then what it is of.
 fn headline(found: &Found) -> String {
     let word = found.verdict.name();
-    let model = found.model.unwrap_or("not an EMO");
+    let model = match (found.model, found.cause) {
+        (Some(model), _) => model,
+        (None, Some(cause::UNRUNNABLE)) => "it cannot be run",
+        (None, _) => "not an EMO",
+    };
     let size = found.size.map_or(String::new(), |(h, w)| format!(" at {h} × {w}"));
     let accuracy = match (found.max_relative, found.tolerance, found.bound) {
         (Some(error), Some(name), Some(bound)) => {
-            let relation = if error <= bound { "within" } else { "beyond" };
-            format!(", largest error {error:.1e} of the largest logit, {relation} {bound:.0e} ({name})")
+            let explained = error > bound && found.probes.iter().all(|probe| probe.holds);
+            let relation = if error <= bound || explained { "within" } else { "beyond" };
+            let more = if explained { " and what means over a flat map explain" } else { "" };
+            format!(", largest error {error:.1e} of the largest logit, {relation} {bound:.0e} ({name}){more}")
         }
         _ => String::new(),
     };
@@ -248,7 +260,11 @@ fn facts(found: &Found) -> Vec<(&'static str, String)> {
     }
     if let Some(claim) = &found.claim {
         let figure = |n: Option<i64>| n.map_or("?".to_owned(), |n| n.to_string());
-        let word = if claim.holds { "hold" } else { "do not hold" };
+        let word = match (claim.holds, &claim.reason) {
+            (true, None) => "hold",
+            (true, Some(_)) => "are the model's own",
+            (false, _) => "do not hold",
+        };
         let counts = format!("{} parameters, {} FLOPs (fvcore)", figure(claim.params), figure(claim.fvcore));
         let folded = claim.account.len();
         let reason = claim.reason.as_ref().map_or(String::new(), |reason| format!("; {reason}"));
@@ -259,6 +275,13 @@ fn facts(found: &Found) -> Vec<(&'static str, String)> {
         facts.extend(weights.open.iter().map(|open| ("open", open.clone())));
     }
     facts.push(("runtime", found.runtime.to_owned()));
+    for probe in found.probes.iter().filter(|probe| probe.allowance > 0.0) {
+        let (name, allowance) = (&probe.name, probe.allowance);
+        facts.push((
+            "allowed",
+            format!("{name}: {allowance:.1e} more, since thousands of roundings go the same way"),
+        ));
+    }
     facts
 }
 

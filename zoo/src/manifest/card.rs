@@ -145,7 +145,7 @@ fn evidence(entries: &[&Entry]) -> String {
                 let mut row = vec![format!("`{}`", file_name(entry))];
                 row.extend(figures);
                 row.push(published.as_deref().map_or("-".to_owned(), plain));
-                row.push(word(claim.holds).to_owned());
+                row.push(published.as_ref().map_or("-", |_| word(claim.holds)).to_owned());
                 row
             };
             let header = [what, "in the file", "folded", "together", "published", ""];

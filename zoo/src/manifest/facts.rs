@@ -116,12 +116,14 @@ pub fn stranger(file: &OnnxFile, model: &str, path: &str, claims: bool) -> Resul
     let mut against = Vec::new();
     if claims {
         let found = claim::check(&file.model, &infer(&file.model, &Bindings::new()), model);
-        if let Some(reason) = found.reason.filter(|_| !found.holds) {
-            against.push(reason);
+        if let Some(reason) = found.reason.as_ref().filter(|_| !found.holds) {
+            against.push(reason.clone());
         }
         let account = |file: Option<u64>, total: Option<i64>, print: fn(&Published) -> &'static str| {
             let (file, model) = (file.unwrap_or(0), total.and_then(|t| u64::try_from(t).ok()).unwrap_or(0));
-            let printed = found.published.as_ref().map(|p| print(p).to_owned());
+            // Figures of another input or head say nothing of this file.
+            let published = found.published.as_ref().filter(|_| !found.holds || found.reason.is_none());
+            let printed = published.map(|p| print(p).to_owned());
             Account {
                 file,
                 folded: model.cast_signed().saturating_sub(file.cast_signed()),
