@@ -41,6 +41,8 @@ fn exit_codes_say_how_it_ended() {
     json_of(&folder, 0, &["lint", "open.onnx", "--profile", "tract", "--dim", "n=3"]);
     json_of(&folder, 0, &["lint", "open.onnx", "--profile", "tract", "--input", "target=4"]);
     // A violation outranks what is open, whatever the order.
+    json_of(&folder, 0, &["lint", "--allow", "lint-rank", "--profile", "coreml", "ours.onnx"]);
+    json_of(&folder, 0, &["check", "--allow", "attribute-unnamed", "ours.onnx"]);
     let several = ["lint", "open.onnx", "ours.onnx", "--profile", "tract,nnapi"];
     let documents = json_of(&folder, 1, &several);
     let pairs: Vec<_> = documents.as_array().unwrap().iter().map(|d| (&d["file"], &d["profile"])).collect();

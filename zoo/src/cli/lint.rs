@@ -23,12 +23,12 @@ pub struct Args {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Profiles to hold the files against; emo profiles has all
-    #[arg(long, required = true, value_name = "NAME", num_args = 1.., value_delimiter = ',', value_parser = profile)]
+    #[arg(long, required = true, value_name = "NAME", value_delimiter = ',', value_parser = profile)]
     profile: Vec<&'static Profile>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// Codes to leave out: lint-rank
-    #[arg(long, value_name = "CODE", num_args = 1.., value_delimiter = ',')]
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
     allow: Vec<String>,
     #[command(flatten)]
     sizes: SizeArgs,
