@@ -136,6 +136,22 @@ fn a_free_batch_is_closed_by_a_size() {
     assert!(free.is_empty() && taken * 3 > nodes * 2, "{taken} of {nodes}");
 }
 
+/// Where a runtime takes one image a run, a batch of three is a violation at the input.
+#[test]
+fn images_beyond_the_most_are_named() {
+    let folder = TempDir::new().unwrap();
+    let export = ["export", "emo-1m", "--batch", "3", "--no-verify", "--size", "64", "-o", "three.onnx"];
+    assert_eq!(emo(&folder, &export).0, 0);
+    for (profile, expected) in [("ncnn", vec!["input \"input\""]), ("tract", vec![])] {
+        let (_, text, _) = emo(&folder, &["lint", "three.onnx", "--profile", profile, "--format", "json"]);
+        let lint: Value = serde_json::from_str(&text).unwrap();
+        let findings = lint["findings"].as_array().unwrap();
+        let batch = findings.iter().filter(|f| f["code"] == "lint-batch");
+        let places: Vec<_> = batch.map(|f| f["place"].as_str().unwrap()).collect();
+        assert_eq!(places, expected, "{profile}");
+    }
+}
+
 #[test]
 fn profiles_shows_the_table() {
     let folder = TempDir::new().unwrap();
