@@ -48,6 +48,13 @@ fn exit_codes_say_how_it_ended() {
     let pairs: Vec<_> = documents.as_array().unwrap().iter().map(|d| (&d["file"], &d["profile"])).collect();
     assert_eq!(pairs.len(), 4);
     assert_eq!(pairs[1], (&Value::from("open.onnx"), &Value::from("nnapi")));
+    // One that cannot be read takes nothing from the others.
+    for command in [["lint", "--profile", "coreml"].as_slice(), &["audit"]] {
+        let documents = json_of(&folder, 2, &[command, &["broken.onnx", "ours.onnx"]].concat());
+        let verdicts: Vec<_> = documents.as_array().unwrap().iter().map(|d| &d["verdict"]).collect();
+        assert_eq!(verdicts, ["unreadable", "pass"], "{command:?}");
+        assert_eq!(documents[0]["findings"][0]["file"], "broken.onnx");
+    }
     for (arguments, word) in [
         (["lint", "ours.onnx", "--profile", "corel"].as_slice(), "coreml"),
         (&["lint", "ours.onnx"], "--profile"),
