@@ -102,3 +102,28 @@ impl Unreadable {
         json!({ "schema": schema, "file": self.name(), "verdict": "unreadable", "findings": [self.0] })
     }
 }
+
+/// What is read stays: no file of `written`, each behind the flag that names it, is one of `read` or another of
+/// `written`, whatever it is called by.
+///
+/// # Errors
+/// One is.
+pub fn apart(written: &[(&str, &Path)], read: &[&Path]) -> anyhow::Result<()> {
+    for (i, (flag, path)) in written.iter().enumerate() {
+        let place = place(path);
+        let others = written.iter().take(i).map(|(_, other)| (*other, "written too"));
+        let all = read.iter().map(|path| (*path, "read")).chain(others);
+        if let Some((_, what)) = all.into_iter().find(|(other, _)| self::place(other) == place) {
+            let path = path.display();
+            return Err(anyhow!("{flag} {path}: expected a file of its own, found one that is {what}"));
+        }
+    }
+    Ok(())
+}
+
+/// Where a file is or would be, links followed.
+fn place(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let would_be = || Some(folder.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(would_be).unwrap_or_else(|| path.to_owned())
+}

@@ -17,7 +17,7 @@ use emo_verifier::report::Report;
 use emo_verifier::sym::Expr;
 use serde_json::Value;
 
-use super::files::{Unreadable, each_read, expand};
+use super::files::{Unreadable, apart, each_read, expand};
 use super::formats::Format;
 use super::sizes::{SizeArgs, Unused};
 use super::{Outcome, Verdict};
@@ -91,11 +91,14 @@ pub fn run(args: &Args) -> Outcome {
     let sizes = args.sizes.sizes()?;
     let budget = args.budget.as_deref().map(Budget::open).transpose()?;
     let files = expand(&args.files)?;
-    for (flag, path) in [("--write-budget", &args.write_budget), ("--plot", &args.plot)] {
-        if path.is_some() && files.len() != 1 {
-            bail!("{flag} takes the figures of one file, found {}", files.len());
-        }
+    let written = [("--write-budget", &args.write_budget), ("--plot", &args.plot)];
+    let written: Vec<(&str, &Path)> =
+        written.into_iter().filter_map(|(flag, path)| Some((flag, path.as_deref()?))).collect();
+    if let Some((flag, _)) = written.first().filter(|_| files.len() != 1) {
+        bail!("{flag} takes the figures of one file, found {}", files.len());
     }
+    let read: Vec<&Path> = files.iter().chain(&args.budget).map(PathBuf::as_path).collect();
+    apart(&written, &read)?;
     let audited = each_read(&files, |path, file| judge(path, file, &sizes, budget.as_ref(), args))?;
     let readable = || audited.iter().flatten();
     Unused::check(readable().map(|file| &file.unused))?;
