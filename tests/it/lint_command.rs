@@ -115,6 +115,16 @@ fn every_format_has_the_findings() {
         assert_eq!(code, 1, "{format}");
         words.iter().for_each(|word| assert!(text.contains(word), "{format}: {word}: {text}"));
     }
+    // A table a header, and one of findings; where nothing was found its header alone.
+    let csv = |arguments: &[&str]| emo(&folder, &[arguments, &["--format", "csv"]].concat()).1;
+    let lint = csv(&["lint", "ours.onnx", "--profile", "nnapi"]);
+    assert!(lint.contains("\r\n\r\nfile,code,severity,place,message\r\nours.onnx,lint-"), "{lint}");
+    let check = csv(&["check", "broken.onnx"]);
+    assert!(
+        check.starts_with("file,code,severity,place,message\r\nbroken.onnx,unreadable,error,,"),
+        "{check}"
+    );
+    assert_eq!(csv(&["check", "ours.onnx"]), "file,code,severity,place,message\r\n");
     // What cannot be decided is an error in JUnit's words.
     let arguments = ["lint", "open.onnx", "--profile", "tract", "--format", "junit"];
     assert!(emo(&folder, &arguments).1.contains("<error type=\"lint-undecided\""));
