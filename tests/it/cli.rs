@@ -207,6 +207,30 @@ fn bad_weights_are_refused() {
     }
 }
 
+/// What is read stays, by whatever name it is to be written.
+#[test]
+fn no_input_is_overwritten() {
+    let rows: [&[&str]; 6] = [
+        &["export", "emo-1m", "--weights", "emo-1m.onnx"],
+        &["export", "emo-1m", "--weights", "a.pth", "-o", "./a.pth"],
+        &["audit", "emo-1m.onnx", "--plot", "./emo-1m.onnx"],
+        &["audit", "emo-1m.onnx", "--write-budget", "emo-1m.onnx"],
+        &["audit", "emo-1m.onnx", "--write-budget", "a.toml", "--plot", "./a.toml"],
+        &["audit", "emo-1m.onnx", "--budget", "b.toml", "--write-budget", "b.toml"],
+    ];
+    let folder = TempDir::new().unwrap();
+    let inputs = ["a.pth", "b.toml", "emo-1m.onnx"];
+    assert_eq!(emo(folder.path(), &["export", "emo-1m", "--no-verify", "--size", "32"]).code, 0);
+    fs::write(folder.path().join("a.pth"), checkpoint(&state_dict("emo-1m", str::to_owned)).zip()).unwrap();
+    fs::write(folder.path().join("b.toml"), "params = 1\n").unwrap();
+    let contents = || inputs.map(|name| fs::read(folder.path().join(name)).unwrap());
+    let before = contents();
+    for arguments in rows {
+        emo(folder.path(), arguments).refused(folder.path(), &inputs, &["expected a file of its own"]);
+        assert!(contents() == before, "{arguments:?}");
+    }
+}
+
 #[test]
 fn a_path_that_cannot_be_written_is_refused() {
     let folder = TempDir::new().unwrap();

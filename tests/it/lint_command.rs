@@ -41,11 +41,20 @@ fn exit_codes_say_how_it_ended() {
     json_of(&folder, 0, &["lint", "open.onnx", "--profile", "tract", "--dim", "n=3"]);
     json_of(&folder, 0, &["lint", "open.onnx", "--profile", "tract", "--input", "target=4"]);
     // A violation outranks what is open, whatever the order.
+    json_of(&folder, 0, &["lint", "--allow", "lint-rank", "--profile", "coreml", "ours.onnx"]);
+    json_of(&folder, 0, &["check", "--allow", "attribute-unnamed", "ours.onnx"]);
     let several = ["lint", "open.onnx", "ours.onnx", "--profile", "tract,nnapi"];
     let documents = json_of(&folder, 1, &several);
     let pairs: Vec<_> = documents.as_array().unwrap().iter().map(|d| (&d["file"], &d["profile"])).collect();
     assert_eq!(pairs.len(), 4);
     assert_eq!(pairs[1], (&Value::from("open.onnx"), &Value::from("nnapi")));
+    // One that cannot be read takes nothing from the others.
+    for command in [["lint", "--profile", "coreml"].as_slice(), &["audit"]] {
+        let documents = json_of(&folder, 2, &[command, &["broken.onnx", "ours.onnx"]].concat());
+        let verdicts: Vec<_> = documents.as_array().unwrap().iter().map(|d| &d["verdict"]).collect();
+        assert_eq!(verdicts, ["unreadable", "pass"], "{command:?}");
+        assert_eq!(documents[0]["findings"][0]["file"], "broken.onnx");
+    }
     for (arguments, word) in [
         (["lint", "ours.onnx", "--profile", "corel"].as_slice(), "coreml"),
         (&["lint", "ours.onnx"], "--profile"),
@@ -106,6 +115,16 @@ fn every_format_has_the_findings() {
         assert_eq!(code, 1, "{format}");
         words.iter().for_each(|word| assert!(text.contains(word), "{format}: {word}: {text}"));
     }
+    // A table a header, and one of findings; where nothing was found its header alone.
+    let csv = |arguments: &[&str]| emo(&folder, &[arguments, &["--format", "csv"]].concat()).1;
+    let lint = csv(&["lint", "ours.onnx", "--profile", "nnapi"]);
+    assert!(lint.contains("\r\n\r\nfile,code,severity,place,message\r\nours.onnx,lint-"), "{lint}");
+    let check = csv(&["check", "broken.onnx"]);
+    assert!(
+        check.starts_with("file,code,severity,place,message\r\nbroken.onnx,unreadable,error,,"),
+        "{check}"
+    );
+    assert_eq!(csv(&["check", "ours.onnx"]), "file,code,severity,place,message\r\n");
     // What cannot be decided is an error in JUnit's words.
     let arguments = ["lint", "open.onnx", "--profile", "tract", "--format", "junit"];
     assert!(emo(&folder, &arguments).1.contains("<error type=\"lint-undecided\""));
@@ -132,6 +151,22 @@ fn a_free_batch_is_closed_by_a_size() {
     assert!(taken * 2 < nodes, "{taken} of {nodes}");
     let (free, taken, nodes) = lint(&["--input", "input=1,3,224,224"]);
     assert!(free.is_empty() && taken * 3 > nodes * 2, "{taken} of {nodes}");
+}
+
+/// Where a runtime takes one image a run, a batch of three is a violation at the input.
+#[test]
+fn images_beyond_the_most_are_named() {
+    let folder = TempDir::new().unwrap();
+    let export = ["export", "emo-1m", "--batch", "3", "--no-verify", "--size", "64", "-o", "three.onnx"];
+    assert_eq!(emo(&folder, &export).0, 0);
+    for (profile, expected) in [("ncnn", vec!["input \"input\""]), ("tract", vec![])] {
+        let (_, text, _) = emo(&folder, &["lint", "three.onnx", "--profile", profile, "--format", "json"]);
+        let lint: Value = serde_json::from_str(&text).unwrap();
+        let findings = lint["findings"].as_array().unwrap();
+        let batch = findings.iter().filter(|f| f["code"] == "lint-batch");
+        let places: Vec<_> = batch.map(|f| f["place"].as_str().unwrap()).collect();
+        assert_eq!(places, expected, "{profile}");
+    }
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn every_profile_is_the_published_model() {
 fn refusals_say_what_works() {
     let variant = &VARIANTS[0];
     type Ask = fn(Request) -> Request;
-    let rows: [(&str, Ask, &[&str]); 8] = [
+    let rows: [(&str, Ask, &[&str]); 9] = [
         ("coreml", |r| Request { batch: Batch::Dynamic, ..r }, &["batch", "Neural Engine", "--batch N"]),
         ("nnapi", |r| Request { batch: Batch::Dynamic, ..r }, &["NNAPI", "portable"]),
         ("qnn", |r| Request { batch: Batch::Dynamic, ..r }, &["HTP", "--batch N"]),
@@ -106,6 +106,7 @@ fn refusals_say_what_works() {
         ("nnapi", |r| Request { dtype: DataType::Float16, ..r }, &["float16", "--dtype f32"]),
         ("coreml", |r| Request { image_input: true, ..r }, &["uint8", "normalised floats"]),
         ("ncnn", |r| Request { batch: Batch::Dynamic, ..r }, &["no batch axis", "--batch 1"]),
+        ("ncnn", |r| Request { batch: Batch::Fixed(3), ..r }, &["batch of 3", "no batch axis", "--batch 1"]),
         ("ncnn", |r| Request { image_input: true, ..r }, &["from_pixels"]),
     ];
     for (name, ask, words) in rows {

@@ -25,6 +25,16 @@ pub enum Allow {
     },
 }
 
+/// How many images a run may have at most, and why no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MostImages {
+    pub images: usize,
+    pub because: &'static str,
+    pub source: &'static str,
+    /// The nearest thing that works.
+    pub instead: &'static str,
+}
+
 impl Allow {
     fn check(self, asked: &str, profile: &str) -> Result<()> {
         match self {
@@ -52,6 +62,13 @@ impl Profile {
         }
         if request.batch == Batch::Dynamic {
             self.free_batch.check("free batch", self.name).map_err(|e| e.at("batch"))?;
+        }
+        if let Some(MostImages { images, because, source, instead }) = self.most_images
+            && let Batch::Fixed(found) = request.batch
+            && found > images
+        {
+            let refusal = Allow::No { because, source, instead };
+            refusal.check(&format!("batch of {found}"), self.name).map_err(|e| e.at("batch"))?;
         }
         if request.dtype == DataType::Float16 {
             self.half.check("float16 file", self.name).map_err(|e| e.at("dtype"))?;

@@ -11,7 +11,7 @@ mod condition;
 mod lists;
 mod table;
 
-pub use accept::{Allow, Opsets};
+pub use accept::{Allow, MostImages, Opsets};
 pub use condition::{
     Attribute, Condition, Judgement, List, NodeFacts, Operand, Operators, Permit, Rule, instead,
 };
@@ -28,6 +28,8 @@ pub struct Profile {
     pub rank: HighestRank,
     /// Whether the batch may be free.
     pub free_batch: Allow,
+    /// How many images a fixed batch may have; `None` where any number will do.
+    pub most_images: Option<MostImages>,
     /// Whether weights and computation may be float16.
     pub half: Allow,
     /// What a float16 file keeps in float32.

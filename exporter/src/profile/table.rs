@@ -7,7 +7,8 @@ use super::accept::{Allow, Opsets};
 use super::condition::Operators;
 use super::lists;
 use super::{
-    Attention, Expansion, Forms, Gelu, HighestRank, LayerNorm, Mix, Padding, Pool, Profile, Qk, Silu, Windows,
+    Attention, Expansion, Forms, Gelu, HighestRank, LayerNorm, Mix, MostImages, Padding, Pool, Profile, Qk,
+    Silu, Windows,
 };
 use crate::graph::Part;
 
@@ -92,6 +93,7 @@ pub const PROFILES: [Profile; 12] = [
         opsets: BOTH,
         rank: SLOW_ABOVE_4,
         free_batch: Allow::Yes,
+        most_images: None,
         half: Allow::Yes,
         float32: KEPT,
         image_input: Allow::Yes,
@@ -105,6 +107,7 @@ pub const PROFILES: [Profile; 12] = [
         opsets: BOTH,
         rank: RANK_4,
         free_batch: Allow::Yes,
+        most_images: None,
         half: Allow::Yes,
         float32: KEPT,
         image_input: Allow::Yes,
@@ -121,6 +124,7 @@ pub const PROFILES: [Profile; 12] = [
         opsets: BOTH,
         rank: SLOW_ABOVE_4,
         free_batch: Allow::Yes,
+        most_images: None,
         half: Allow::Yes,
         float32: KEPT,
         image_input: Allow::Yes,
@@ -148,6 +152,7 @@ pub const PROFILES: [Profile; 12] = [
             source: "a factor of 15 in one report",
             instead: STATIC,
         },
+        most_images: None,
         half: Allow::Yes,
         float32: &[],
         image_input: Allow::No {
@@ -184,6 +189,7 @@ pub const PROFILES: [Profile; 12] = [
             source: "onnxruntime.ai NNAPI Execution Provider",
             instead: STATIC,
         },
+        most_images: None,
         half: Allow::No {
             because: "the provider takes float32 alone, and computes in float16 by its flag USE_FP16",
             source: "onnxruntime.ai NNAPI Execution Provider",
@@ -220,6 +226,7 @@ pub const PROFILES: [Profile; 12] = [
             source: "onnxruntime-qnn QNN-ExecutionProvider.md, model requirements",
             instead: STATIC,
         },
+        most_images: None,
         half: Allow::Yes,
         float32: &[],
         image_input: Allow::Yes,
@@ -247,6 +254,7 @@ pub const PROFILES: [Profile; 12] = [
             source: "ai.google.dev LiteRT delegates",
             instead: STATIC,
         },
+        most_images: None,
         half: Allow::No {
             because: "the converter makes float16 itself",
             source: "ai.google.dev LiteRT post-training float16 quantization",
@@ -269,6 +277,7 @@ pub const PROFILES: [Profile; 12] = [
                      moves what one of rank 6 does",
         },
         free_batch: Allow::Yes,
+        most_images: None,
         half: Allow::Yes,
         float32: KEPT,
         image_input: Allow::Yes,
@@ -282,6 +291,7 @@ pub const PROFILES: [Profile; 12] = [
         opsets: BOTH,
         rank: SLOW_ABOVE_4,
         free_batch: Allow::Yes,
+        most_images: None,
         half: Allow::Yes,
         float32: KEPT,
         image_input: Allow::Yes,
@@ -302,6 +312,7 @@ pub const PROFILES: [Profile; 12] = [
             source: "WebGPU's shaders had bugs above rank 4 (onnxruntime#18027)",
         },
         free_batch: Allow::Yes,
+        most_images: None,
         half: Allow::Yes,
         float32: KEPT,
         image_input: Allow::Yes,
@@ -327,6 +338,12 @@ pub const PROFILES: [Profile; 12] = [
             source: "ncnn docs/developer-guide",
             instead: "--batch 1, or --profile portable,",
         },
+        most_images: Some(MostImages {
+            images: 1,
+            because: "ncnn's tensors have no batch axis",
+            source: "ncnn docs/developer-guide",
+            instead: "--batch 1, or --profile portable,",
+        }),
         half: Allow::No {
             because: "pnnx makes float16 itself",
             source: "ncnn tools/pnnx/README.md",
@@ -351,6 +368,7 @@ pub const PROFILES: [Profile; 12] = [
         opsets: Opsets { versions: &[17, 20], source: "tract is tested against opsets 9 to 18" },
         rank: SLOW_ABOVE_4,
         free_batch: Allow::Yes,
+        most_images: None,
         half: Allow::Yes,
         float32: KEPT,
         image_input: Allow::Yes,

@@ -268,6 +268,19 @@ fn strangers_are_taken_in_when_they_hold() {
     assert_eq!(found[0][1], "claim", "{found:?}");
 }
 
+/// A file that was built is told better by its build, under whatever name it comes back.
+#[test]
+fn what_was_built_is_known() {
+    let folder = built();
+    fs::copy(file(&folder, TRACT), folder.path().join("downloaded.onnx")).unwrap();
+    let before = digests(&folder.path().join("zoo"));
+    for path in [format!("zoo/{TRACT}"), "downloaded.onnx".to_owned()] {
+        let (code, stdout, stderr) = emo(&folder, &["zoo", "add", "zoo", &path]);
+        assert_eq!((code, stdout), (0, format!("unchanged  {TRACT}\n")), "{stderr}");
+    }
+    assert_eq!(digests(&folder.path().join("zoo")), before);
+}
+
 /// The kinds of a change, and the change.
 type Change = (&'static [&'static str], fn(&mut Value));
 
@@ -353,8 +366,9 @@ fn wrong_requests_are_refused() {
     let folder = TempDir::new().unwrap();
     fs::create_dir(folder.path().join("empty")).unwrap();
     fs::File::create(folder.path().join("text.onnx")).unwrap().write_all(b"no model").unwrap();
-    let rows: [(&[&str], &[&str]); 7] = [
+    let rows: [(&[&str], &[&str]); 8] = [
         (&["build", "--models", "emo-3m"], &["emo-3m", "emo-1m"]),
+        (&["build", "-j", "999999999"], &["999999999", "65535"]),
         (&["build", "--profiles", "phone"], &["phone", "portable"]),
         (&["build", "--profiles", "tflite", "--opsets", "17"], &["tflite", "20"]),
         (&["build", "--weights-dir", "empty"], &["empty", "checkpoints"]),

@@ -96,6 +96,16 @@ const TAMPERINGS: &[Tampering] = &[
         &[(PORTABLE, "numerics", "numerics")],
     ),
     (
+        "an engine that nobody has",
+        |folder| edit(folder, |m| m[0]["numerics"]["runtime"] = "abacus".into()),
+        &[(PORTABLE, "numerics", "numerics")],
+    ),
+    (
+        "an input that is no number",
+        |folder| edit(folder, |m| m[0]["numerics"]["probes"][0] = "noise-free".into()),
+        &[(PORTABLE, "numerics", "numerics")],
+    ),
+    (
         "no run",
         |folder| edit(folder, |m| m[0]["numerics"] = Value::Null),
         &[(PORTABLE, "numerics", "numerics")],

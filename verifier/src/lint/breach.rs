@@ -13,6 +13,7 @@ pub enum Code {
     Opset,
     IrVersion,
     FreeShape,
+    Batch,
     Type,
     Rank,
     Operator,
@@ -21,10 +22,11 @@ pub enum Code {
 }
 
 /// Every code with what it stands for.
-pub const CODES: [(Code, &str); 8] = [
+pub const CODES: [(Code, &str); 9] = [
     (Code::Opset, "the file is written in a newer opset than the profile"),
     (Code::IrVersion, "the file's format is newer than the profile's opset needs"),
     (Code::FreeShape, "a shape is free, and the profile takes fixed ones alone"),
+    (Code::Batch, "an input has more images than the profile takes"),
     (Code::Type, "a value has an element type that the profile does not take"),
     (Code::Rank, "a value has more axes than the profile allows"),
     (Code::Operator, "the runtime has no such operator"),
@@ -40,6 +42,7 @@ impl Code {
             Code::Opset => "lint-opset",
             Code::IrVersion => "lint-ir-version",
             Code::FreeShape => "lint-free-shape",
+            Code::Batch => "lint-batch",
             Code::Type => "lint-dtype",
             Code::Rank => "lint-rank",
             Code::Operator => "lint-operator",

@@ -11,7 +11,7 @@ mod pieces;
 
 use std::collections::BTreeSet;
 
-use emo_exporter::profile::{Allow, NodeFacts, Opset, Profile, Rule};
+use emo_exporter::profile::{Allow, MostImages, NodeFacts, Opset, Profile, Rule};
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{GraphProto, ModelProto, TensorProto};
 
@@ -126,6 +126,16 @@ fn inputs(graph: &GraphProto, inference: &Inference, profile: &Profile, breaches
                 }
             }
         }
+        if let Some(MostImages { images: most, because, source, instead }) = profile.most_images
+            && images(fact).is_some_and(|images| images > most)
+        {
+            breaches.push(Breach {
+                rule: format!("{most} image{} at most: {because}", if most == 1 { "" } else { "s" }),
+                found: fact.describe(),
+                instead: Some(instead.trim_end_matches(',').to_owned()),
+                ..of(Code::Batch, source)
+            });
+        }
         if let Allow::No { because, source, instead } = profile.image_input
             && fact.dtype == DataType::Uint8
         {
@@ -136,6 +146,15 @@ fn inputs(graph: &GraphProto, inference: &Inference, profile: &Profile, breaches
                 ..of(Code::Type, source)
             });
         }
+    }
+}
+
+/// How many images an input of maps holds, `[N, C, H, W]` or `[N, H, W, C]`; `None` where it is open or the
+/// input is of another rank.
+fn images(fact: &Fact) -> Option<usize> {
+    match fact.dims.as_deref().ok()? {
+        [batch, _, _, _] => usize::try_from(batch.count()?).ok(),
+        _ => None,
     }
 }
 

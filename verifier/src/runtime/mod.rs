@@ -26,7 +26,7 @@ pub use tract::Tract;
 /// What a run may ask of an engine.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Threads within an operator; `None` leaves it to the engine. tract always takes one.
+    /// Threads within an operator; `None` leaves it to the engine. tract takes one.
     pub threads: Option<usize>,
     /// The library of ONNX Runtime, before every other place where it may be.
     pub ort_library: Option<PathBuf>,
@@ -44,7 +44,16 @@ pub struct Engine {
 
 /// Every engine, the default first.
 pub const ENGINES: &[Engine] = &[
-    Engine { name: "tract", what: "pure Rust, always there", open: |_| Ok(Box::new(Tract)) },
+    Engine {
+        name: "tract",
+        what: "pure Rust, always there",
+        open: |options| match options.threads {
+            Some(threads) if threads > 1 => Err(Failure::wrong(format!(
+                "tract runs on one thread, found {threads}; leave --threads out, or take another --runtime"
+            ))),
+            _ => Ok(Box::new(Tract)),
+        },
+    },
     Engine {
         name: "ort",
         what: "ONNX Runtime, from a library on this machine",

@@ -9,8 +9,10 @@ use emo_exporter::weights::formula;
 use emo_proto::file::{OnnxFile, open};
 use emo_verifier::audit::Sizes;
 use emo_verifier::data::Ports;
+use emo_verifier::fact::Fact;
 use emo_verifier::infer::infer;
 use emo_verifier::runtime::{Engine, Options, Runtime, Session};
+use emo_verifier::sym::Expr;
 use ndarray::ArrayD;
 use serde_json::{Value, json};
 
@@ -33,7 +35,7 @@ pub struct Args {
     /// The library of ONNX Runtime [default: ORT_DYLIB_PATH, or that of an installed Python package]
     #[arg(long, value_name = "FILE")]
     ort_library: Option<PathBuf>,
-    /// Threads within an operator; tract always takes one
+    /// Threads within an operator; tract takes one
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     threads: u16,
     /// Rounds in which every file runs once
@@ -58,6 +60,7 @@ struct Entrant {
     name: String,
     nodes: usize,
     session: Box<dyn Session>,
+    shapes: Vec<(String, Vec<usize>)>,
     inputs: Vec<ArrayD<f32>>,
     /// From the file's name to a session.
     load: Duration,
@@ -119,7 +122,7 @@ impl Entrant {
         let start = Instant::now();
         let file = open(path)?;
         let shapes = shapes(&file, sizes).with_context(|| name.clone())?;
-        let session = runtime.prepare(&file, &shapes, &[]).map_err(|failure| anyhow!("{name}: {failure}"))?;
+        let session = runtime.prepare(&file, &shapes, &[]).with_context(|| name.clone())?;
         let load = start.elapsed();
         let array = |(_, shape): &(String, Vec<usize>)| {
             ArrayD::from_shape_vec(shape.clone(), formula::input(shape, 0))
@@ -129,6 +132,7 @@ impl Entrant {
             nodes: file.model.graph.as_ref().map_or(0, |graph| graph.node.len()),
             session,
             inputs: shapes.iter().map(array).collect::<anyhow::Result<_>>()?,
+            shapes,
             load,
             runs: Vec::new(),
             peak: None,
@@ -137,14 +141,20 @@ impl Entrant {
         })
     }
 
+    /// `input [1, 3, 224, 224]`.
+    fn shapes(&self) -> String {
+        let shapes = self.shapes.iter().map(|(name, shape)| format!("{name} {shape:?}"));
+        shapes.collect::<Vec<_>>().join(", ")
+    }
+
     fn run(&mut self) -> anyhow::Result<()> {
-        let run = self.session.run(&self.inputs);
-        run.map_err(|failure| anyhow!("{}: {failure}", self.name))?;
+        self.session.run(&self.inputs).with_context(|| self.name.clone())?;
         Ok(())
     }
 }
 
-/// The shape of every input; what neither the file nor the user fixes is 1.
+/// The shape of every input; a first axis that neither the file nor the user fixes, the images of a run, is 1. Any
+/// other would make the times those of a size that nobody chose.
 fn shapes(file: &OnnxFile, sizes: &Sizes) -> anyhow::Result<Vec<(String, Vec<usize>)>> {
     let inference = infer(&file.model, &sizes.bindings(&file.model)?);
     let inputs = Ports::of(&file.model).inputs;
@@ -158,8 +168,20 @@ fn shapes(file: &OnnxFile, sizes: &Sizes) -> anyhow::Result<Vec<(String, Vec<usi
                     "{name}: expected an input of known rank; give its shape by --input {name}=1,3,224,224"
                 )
             })?;
-            let size = |dim: &emo_verifier::sym::Expr| dim.count().map_or(1, |n| n as usize);
-            Ok((name.to_owned(), dims.iter().map(size).collect()))
+            let size = |(axis, dim): (usize, &Expr)| match dim.count() {
+                Some(n) => usize::try_from(n).ok(),
+                None => (axis == 0).then_some(1),
+            };
+            let sizes: Vec<Option<usize>> = dims.iter().enumerate().map(size).collect();
+            let Some(shape) = sizes.iter().copied().collect() else {
+                let extents: Vec<_> = sizes.iter().map(|n| n.unwrap_or(320).to_string()).collect();
+                bail!(
+                    "{name}: expected sizes of all axes but the first, found {}; give --input {name}={}",
+                    inference.values.get(name).map_or_else(String::new, Fact::describe),
+                    extents.join(",")
+                );
+            };
+            Ok((name.to_owned(), shape))
         })
         .collect()
 }
@@ -236,17 +258,22 @@ fn text(measured: &[Measured], args: &Args, runtime: &str) -> String {
     });
     let (rounds, threads) = (args.rounds, args.threads);
     let plural = if threads == 1 { "" } else { "s" };
+    let mut shapes: Vec<String> = measured.iter().map(|file| file.entrant.shapes()).collect();
+    shapes.dedup();
+    let shapes = shapes.join("; ");
     format!(
-        "{runtime}, {threads} thread{plural}, median of {rounds} rounds in turn; × first is how many times as fast\n\n{}",
+        "{runtime}, {threads} thread{plural}, {shapes}, median of {rounds} rounds in turn; × first is how many times as fast\n\n{}",
         table(&header, rows)
     )
 }
 
 fn document(measured: &[Measured], args: &Args, runtime: &str) -> Value {
+    let port = |(name, shape): &(String, Vec<usize>)| json!({ "name": name, "shape": shape });
     let file = |Measured { entrant, median, ratio: [ratio, low, high] }: &Measured| {
         json!({
             "file": entrant.name,
             "nodes": entrant.nodes,
+            "inputs": entrant.shapes.iter().map(port).collect::<Vec<_>>(),
             "load_ms": entrant.load.as_secs_f64() * 1e3,
             "run_ms": median * 1e3,
             "ratio": ratio,

@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// Codes to leave out
-    #[arg(long, value_name = "CODE", num_args = 1.., value_delimiter = ',')]
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
     allow: Vec<String>,
     /// What makes exit code 1 besides errors
     #[arg(long, value_enum)]

@@ -18,6 +18,7 @@ use emo_verifier::written::{Probe, count, findings, numerics};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use super::files::apart;
 use super::output::{Format, Report, json as to_json, model, untrained};
 use super::progress::Progress;
 use super::{Outcome, Verdict};
@@ -119,6 +120,9 @@ pub fn run(args: &Args) -> Outcome {
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.onnx", request.variant.name)));
     if out.is_dir() {
         bail!("{}: expected a file to write, found a folder", out.display());
+    }
+    if let Spec::File(weights) = &args.weights {
+        apart(&[("--out", &out)], &[weights])?;
     }
     progress.step("exporting");
     let mut export = match onnx(&args.weights) {

@@ -3,7 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
+use emo_proto::file::{OnnxFile, open};
+use emo_verifier::finding::{Finding, Severity};
+use emo_verifier::report::Subject;
 use rayon::prelude::*;
+use serde_json::{Value, json};
 
 use super::progress::Bars;
 
@@ -54,4 +58,72 @@ pub fn each<T: Send>(
         }
     }
     if failed.is_empty() { Ok(done) } else { Err(anyhow!(failed.join("\nerror: "))) }
+}
+
+/// Opens every file and does `work` on it as [`each`] does. One of several that cannot be read takes nothing from
+/// the others.
+///
+/// # Errors
+/// Those of [`each`]; the only file cannot be read.
+pub fn each_read<T: Send>(
+    files: &[PathBuf],
+    work: impl Fn(&Path, OnnxFile) -> anyhow::Result<T> + Sync,
+) -> anyhow::Result<Vec<Result<T, Unreadable>>> {
+    each(files, |path| match open(path) {
+        Ok(file) => work(path, file).map(Ok),
+        Err(error) if files.len() > 1 => Ok(Err(Unreadable::new(path, &error))),
+        Err(error) => Err(error.into()),
+    })
+}
+
+/// One of several files, which is no ONNX model.
+#[derive(Debug)]
+pub struct Unreadable(Finding);
+
+impl Unreadable {
+    fn new(path: &Path, error: &emo_proto::Error) -> Self {
+        let (name, why) = (path.display().to_string(), error.to_string());
+        let message = why.trim_start_matches(&format!("{name}: ")).to_owned();
+        let (code, severity, place) = ("unreadable", Severity::Error, String::new());
+        Self(Finding { code, severity, place, message, file: Some(name) })
+    }
+
+    fn name(&self) -> String {
+        self.0.file.clone().unwrap_or_default()
+    }
+
+    pub fn subject(&self) -> Subject {
+        let findings = vec![self.0.clone()];
+        Subject { name: self.name(), headline: "unreadable".to_owned(), findings, ..Subject::default() }
+    }
+
+    /// Its place in the documents of a command, which `schema` names.
+    pub fn document(&self, schema: &str) -> Value {
+        json!({ "schema": schema, "file": self.name(), "verdict": "unreadable", "findings": [self.0] })
+    }
+}
+
+/// What is read stays: no file of `written`, each behind the flag that names it, is one of `read` or another of
+/// `written`, whatever it is called by.
+///
+/// # Errors
+/// One is.
+pub fn apart(written: &[(&str, &Path)], read: &[&Path]) -> anyhow::Result<()> {
+    for (i, (flag, path)) in written.iter().enumerate() {
+        let place = place(path);
+        let others = written.iter().take(i).map(|(_, other)| (*other, "written too"));
+        let all = read.iter().map(|path| (*path, "read")).chain(others);
+        if let Some((_, what)) = all.into_iter().find(|(other, _)| self::place(other) == place) {
+            let path = path.display();
+            return Err(anyhow!("{flag} {path}: expected a file of its own, found one that is {what}"));
+        }
+    }
+    Ok(())
+}
+
+/// Where a file is or would be, links followed.
+fn place(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let would_be = || Some(folder.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(would_be).unwrap_or_else(|| path.to_owned())
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use emo_exporter::profile::{PROFILES, Profile};
-use emo_proto::file::{OnnxFile, open};
+use emo_proto::file::OnnxFile;
 use emo_verifier::audit::Sizes;
 use emo_verifier::finding::Finding;
 use emo_verifier::infer::infer_file;
@@ -12,7 +12,7 @@ use emo_verifier::lint::{Breach, CODES, Code, Lint, lint};
 use emo_verifier::report::{Cell, Report, Subject, Table, thousands};
 use serde_json::{Value, json};
 
-use super::files::{each, expand};
+use super::files::{Unreadable, each_read, expand};
 use super::formats::Format;
 use super::sizes::{SizeArgs, Unused};
 use super::{Outcome, Verdict};
@@ -23,12 +23,12 @@ pub struct Args {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Profiles to hold the files against; emo profiles has all
-    #[arg(long, required = true, value_name = "NAME", num_args = 1.., value_delimiter = ',', value_parser = profile)]
+    #[arg(long, required = true, value_name = "NAME", value_delimiter = ',', value_parser = profile)]
     profile: Vec<&'static Profile>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// Codes to leave out: lint-rank
-    #[arg(long, value_name = "CODE", num_args = 1.., value_delimiter = ',')]
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
     allow: Vec<String>,
     #[command(flatten)]
     sizes: SizeArgs,
@@ -53,24 +53,41 @@ pub fn run(args: &Args) -> Outcome {
     args.allow.iter().try_for_each(|code| known(code))?;
     let sizes = args.sizes.sizes()?;
     let files = expand(&args.files)?;
-    let linted = each(&files, |file| judge(file, &sizes, args))?;
-    Unused::check(linted.iter().map(|file| &file.unused))?;
-    let all = || linted.iter().flat_map(|file| file.lints.iter().map(|lint| View { file: &file.name, lint }));
+    let linted = each_read(&files, |path, file| judge(path, file, &sizes, args))?;
+    Unused::check(linted.iter().flatten().map(|file| &file.unused))?;
+    let all = || linted.iter().flat_map(views);
     let text = args.format == Format::Text;
-    let report = Report { command: "lint", subjects: all().map(|view| view.subject(text)).collect() };
+    let subject = |view: Result<View, &Unreadable>| match view {
+        Ok(view) => view.subject(text),
+        Err(unreadable) => unreadable.subject(),
+    };
+    let document = |view: Result<View, &Unreadable>| match view {
+        Ok(view) => view.document(),
+        Err(unreadable) => unreadable.document("emo.lint/1"),
+    };
+    let report = Report { command: "lint", subjects: all().map(subject).collect() };
     let text = args.format.write(&report, || {
-        let mut documents: Vec<Value> = all().map(View::document).collect();
+        let mut documents: Vec<Value> = all().map(document).collect();
         if documents.len() == 1 { documents.remove(0) } else { Value::Array(documents) }
     })?;
     // A rule that is broken fails whatever the open ones would say.
     let rank = |verdict: &Verdict| {
-        [Verdict::Holds, Verdict::Undecidable, Verdict::Fails].iter().position(|v| v == verdict)
+        let rising = [Verdict::Holds, Verdict::Undecidable, Verdict::Fails, Verdict::Invalid];
+        rising.iter().position(|v| v == verdict)
     };
-    Ok((text, all().map(View::verdict).max_by_key(rank).unwrap_or(Verdict::Holds)))
+    let verdicts = all().map(|view| view.map_or(Verdict::Invalid, View::verdict));
+    Ok((text, verdicts.max_by_key(rank).unwrap_or(Verdict::Holds)))
 }
 
-fn judge(path: &Path, sizes: &Sizes, args: &Args) -> anyhow::Result<Linted> {
-    let file = open(path)?;
+/// A file against each of its profiles, or why against none.
+fn views(file: &Result<Linted, Unreadable>) -> Vec<Result<View<'_>, &Unreadable>> {
+    match file {
+        Ok(file) => file.lints.iter().map(|lint| Ok(View { file: &file.name, lint })).collect(),
+        Err(unreadable) => vec![Err(unreadable)],
+    }
+}
+
+fn judge(path: &Path, file: OnnxFile, sizes: &Sizes, args: &Args) -> anyhow::Result<Linted> {
     let name = path.display().to_string();
     let bindings = sizes.bindings(&file.model).with_context(|| name.clone())?;
     let inference = infer_file(&file, &bindings);

@@ -25,6 +25,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use emo_verifier::runtime::Failure;
 
 /// Writes EMO vision models as ONNX without Python, and judges ONNX files.
 #[derive(Debug, Parser)]
@@ -70,7 +71,7 @@ enum Verdict {
     Fails = 1,
     /// One of several inputs cannot be read; the others have been served.
     Invalid = 2,
-    /// An operator or a shape cannot be resolved.
+    /// An operator or a shape cannot be resolved, or an engine does not take the file.
     Undecidable = 3,
 }
 
@@ -103,7 +104,9 @@ pub fn main() -> ExitCode {
         Ok(verdict) => ExitCode::from(verdict as u8),
         Err(error) => {
             complain(&error);
-            ExitCode::from(Verdict::Invalid as u8)
+            // An engine's limits say nothing of the file.
+            let undecided = error.downcast_ref().is_some_and(Failure::is_undecided);
+            ExitCode::from(if undecided { Verdict::Undecidable } else { Verdict::Invalid } as u8)
         }
     }
 }

@@ -100,6 +100,9 @@ fn detail(profile: &Profile) -> String {
             },
         );
     }
+    if let Some(most) = profile.most_images {
+        section("images", &sourced(format!("{} at most: {}", most.images, most.because), most.source));
+    }
     let kept: Vec<_> = profile.float32.iter().map(|part| format!("{part:?}")).collect();
     if profile.half == Allow::Yes {
         let kept = if kept.is_empty() { "nothing but the ends".to_owned() } else { kept.join(", ") };
@@ -199,6 +202,10 @@ fn document(profile: &Profile) -> Value {
             "source": profile.rank.source,
         },
         "free_batch": allow(profile.free_batch),
+        "most_images": profile.most_images.map(|most| {
+            let instead = most.instead.trim_end_matches(',');
+            json!({ "images": most.images, "because": most.because, "source": most.source, "instead": instead })
+        }),
         "float16": allow(profile.half),
         "float32_kept": profile.float32.iter().map(|part| format!("{part:?}")).collect::<Vec<_>>(),
         "image_input": allow(profile.image_input),

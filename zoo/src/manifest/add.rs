@@ -59,6 +59,12 @@ pub fn add(store: &Store, path: &Path, statement: &Statement) -> Result<Added> {
     if let Some(reason) = against.into_iter().next() {
         return Ok(Added::Refused(reason));
     }
+    // What emo built is told better by its build than by its bytes.
+    let built =
+        manifest.entries().find(|e| e.command.is_some() && e.metadata.model_sha == entry.metadata.model_sha);
+    if let Some(built) = built {
+        return Ok(Added::Known(built.model_path.clone()));
+    }
     if let Some(before) = manifest.get(&entry.model_path) {
         if before.metadata.model_sha == entry.metadata.model_sha && *before == entry {
             return Ok(Added::Known(entry.model_path));

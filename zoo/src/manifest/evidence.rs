@@ -8,7 +8,7 @@ use emo_proto::{Error, Result};
 use emo_verifier::compare::{FLOAT32, Tolerance};
 use emo_verifier::probe;
 use emo_verifier::reference::Reference;
-use emo_verifier::runtime::{Runtime as _, Tract};
+use emo_verifier::runtime::{ENGINES, Engine, Runtime as _, Tract};
 use emo_verifier::truth::{Row, Truth};
 use emo_verifier::verify::PROBES;
 use emo_verifier::verify::probes::probes;
@@ -96,8 +96,16 @@ impl Numerics {
         let Some(tolerance) = Tolerance::named(&self.tolerance) else {
             return Some(format!("expected a tolerance of emo's, found {:?}", self.tolerance));
         };
-        let known =
-            |probe: &String| probe.starts_with("noise-") || probe::PROBES.iter().any(|row| row.name == probe);
+        if Engine::named(&self.runtime).is_none() {
+            let engines: Vec<_> = ENGINES.iter().map(|engine| engine.name).collect();
+            return Some(format!("expected a run in {}, found {:?}", engines.join(" or "), self.runtime));
+        }
+        // As they are numbered, so that an input has one name.
+        let numbered = |n: &str| n.parse::<u64>().is_ok_and(|number| number.to_string() == n);
+        let known = |probe: &String| {
+            probe.strip_prefix("noise-").is_some_and(numbered)
+                || probe::PROBES.iter().any(|row| row.name == probe)
+        };
         let figure = |x: f64| x.is_finite() && x >= 0.0 && upper_bound(x) == x;
         if self.bound != tolerance.bound {
             Some(format!(

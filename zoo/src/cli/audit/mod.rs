@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use emo_proto::file::{OnnxFile, open, write_atomic};
+use emo_proto::file::{OnnxFile, write_atomic};
 use emo_verifier::audit::{Audit, By, Sizes, UNCOUNTED, groups, tally};
 use emo_verifier::budget::{self, Budget};
 use emo_verifier::claim::{self, Claim};
@@ -17,7 +17,7 @@ use emo_verifier::report::Report;
 use emo_verifier::sym::Expr;
 use serde_json::Value;
 
-use super::files::{each, expand};
+use super::files::{Unreadable, apart, each_read, expand};
 use super::formats::Format;
 use super::sizes::{SizeArgs, Unused};
 use super::{Outcome, Verdict};
@@ -91,14 +91,18 @@ pub fn run(args: &Args) -> Outcome {
     let sizes = args.sizes.sizes()?;
     let budget = args.budget.as_deref().map(Budget::open).transpose()?;
     let files = expand(&args.files)?;
-    for (flag, path) in [("--write-budget", &args.write_budget), ("--plot", &args.plot)] {
-        if path.is_some() && files.len() != 1 {
-            bail!("{flag} takes the figures of one file, found {}", files.len());
-        }
+    let written = [("--write-budget", &args.write_budget), ("--plot", &args.plot)];
+    let written: Vec<(&str, &Path)> =
+        written.into_iter().filter_map(|(flag, path)| Some((flag, path.as_deref()?))).collect();
+    if let Some((flag, _)) = written.first().filter(|_| files.len() != 1) {
+        bail!("{flag} takes the figures of one file, found {}", files.len());
     }
-    let audited = each(&files, |file| judge(file, &sizes, budget.as_ref(), args))?;
-    Unused::check(audited.iter().map(|file| &file.unused))?;
-    for file in &audited {
+    let read: Vec<&Path> = files.iter().chain(&args.budget).map(PathBuf::as_path).collect();
+    apart(&written, &read)?;
+    let audited = each_read(&files, |path, file| judge(path, file, &sizes, budget.as_ref(), args))?;
+    let readable = || audited.iter().flatten();
+    Unused::check(readable().map(|file| &file.unused))?;
+    for file in readable() {
         if let Some(path) = &args.write_budget {
             write_atomic(path, budget::write(&file.audit, &file.name, &file.size).as_bytes())?;
         }
@@ -108,18 +112,35 @@ pub fn run(args: &Args) -> Outcome {
         }
     }
     let view = View { by: args.by(), explain: args.explain, whole: args.format == Format::Csv };
-    let subjects = audited.iter().map(|file| view.subject(file)).collect();
+    let subject = |file: &Result<Audited, Unreadable>| match file {
+        Ok(file) => view.subject(file),
+        Err(unreadable) => unreadable.subject(),
+    };
+    let document = |file: &Result<Audited, Unreadable>| match file {
+        Ok(file) => view.document(file),
+        Err(unreadable) => unreadable.document("emo.audit/1"),
+    };
+    let subjects = audited.iter().map(subject).collect();
     let report = Report { command: "audit", subjects };
     let text = args.format.write(&report, || {
-        let mut documents: Vec<Value> = audited.iter().map(|file| view.document(file)).collect();
+        let mut documents: Vec<Value> = audited.iter().map(document).collect();
         if documents.len() == 1 { documents.remove(0) } else { Value::Array(documents) }
     })?;
-    Ok((text, worst(audited.iter().map(Audited::verdict))))
+    let verdict = match audited.iter().all(Result::is_ok) {
+        true => worst(readable().map(Audited::verdict)),
+        false => Verdict::Invalid,
+    };
+    Ok((text, verdict))
 }
 
 /// Counts a file and holds it against what was asked.
-fn judge(path: &Path, sizes: &Sizes, budget: Option<&Budget>, args: &Args) -> anyhow::Result<Audited> {
-    let file = open(path)?;
+fn judge(
+    path: &Path,
+    file: OnnxFile,
+    sizes: &Sizes,
+    budget: Option<&Budget>,
+    args: &Args,
+) -> anyhow::Result<Audited> {
     let name = path.display().to_string();
     let bindings = sizes.bindings(&file.model).with_context(|| name.clone())?;
     let inference = infer_file(&file, &bindings);

@@ -35,8 +35,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "zoo-out")]
     out: PathBuf,
     /// Files made side by side [default: the number of processors]
-    #[arg(short, long, value_name = "N")]
-    jobs: Option<std::num::NonZero<usize>>,
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -57,10 +57,7 @@ fn opset(text: &str) -> Result<&'static Opset, String> {
 }
 
 pub fn run(args: &Args) -> Outcome {
-    let jobs = args.jobs.map_or(0, std::num::NonZero::get);
-    let pool =
-        rayon::ThreadPoolBuilder::new().num_threads(jobs).build().context("no threads to build with")?;
-    pool.install(|| build(args))
+    super::threads(args.jobs).context("no threads to build with")?.install(|| build(args))
 }
 
 fn build(args: &Args) -> Outcome {

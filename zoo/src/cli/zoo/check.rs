@@ -27,17 +27,14 @@ pub struct Args {
     #[arg(long, value_name = "DIR", requires = "rebuild")]
     weights_dir: Option<PathBuf>,
     /// Files judged side by side [default: the number of processors]
-    #[arg(short, long, value_name = "N")]
-    jobs: Option<std::num::NonZero<usize>>,
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
 pub fn run(args: &Args) -> Outcome {
-    let jobs = args.jobs.map_or(0, std::num::NonZero::get);
-    let pool =
-        rayon::ThreadPoolBuilder::new().num_threads(jobs).build().context("no threads to check with")?;
-    pool.install(|| judge(args))
+    super::threads(args.jobs).context("no threads to check with")?.install(|| judge(args))
 }
 
 fn judge(args: &Args) -> Outcome {

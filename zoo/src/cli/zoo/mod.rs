@@ -59,6 +59,14 @@ impl Watch for Bars {
     }
 }
 
+/// Threads to work on: as many as asked for, or one a processor. More than a few a processor would only wait.
+fn threads(asked: Option<u16>) -> anyhow::Result<rayon::ThreadPool> {
+    const A_PROCESSOR: usize = 4;
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = asked.map_or(processors, |n| usize::from(n).min(A_PROCESSOR * processors));
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?)
+}
+
 /// The manifest in a folder, or in a file of its own.
 fn manifest(path: &Path) -> anyhow::Result<Manifest> {
     Ok(if path.is_file() { Manifest::read(path)? } else { Store::new(path).manifest()? })
