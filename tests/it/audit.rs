@@ -421,7 +421,7 @@ fn changes_are_found() {
 }
 
 /// A linear layer whose weight of `[rows, 1]` is kept in `weights.bin`.
-fn external(rows: i64, location: &str) -> ModelProto {
+pub fn external(rows: i64, location: &str) -> ModelProto {
     let entry =
         |key: &str, value: String| StringStringEntryProto { key: Some(key.into()), value: Some(value) };
     let weight = TensorProto {

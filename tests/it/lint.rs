@@ -211,6 +211,7 @@ fn every_code_fires_and_advises() {
     let inputs = vec![
         value("x", DataType::Float16, &["batch".into(), 8.into()]),
         value("bytes", DataType::Uint8, &[4.into()]),
+        value("images", DataType::Float, &[2.into(), 3.into(), 8.into(), 8.into()]),
         value("target", DataType::Int64, &["n".into()]),
     ];
     let nodes = vec![
@@ -220,7 +221,7 @@ fn every_code_fires_and_advises() {
     ];
     let mut wild = model(99, graph_of(inputs, vec![list("six", &[1, 1, 1, 1, 1, -1])], nodes, &["b", "c"]));
     wild.ir_version = Some(99);
-    for profile in ["coreml", "nnapi"] {
+    for profile in ["coreml", "nnapi", "ncnn"] {
         zoo.extend(linted(&wild, profile).breaches.into_iter().map(|breach| (profile, breach)));
     }
     for (code, _) in CODES {

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 use emo_exporter::models::emo::{VARIANTS, Variant};
 use emo_exporter::profile::PROFILES;
 use emo_exporter::weights::formula;
+use emo_proto::Message as _;
 use emo_tests::torch_save::Dtype;
 use emo_tests::{fixture, safetensors};
 use emo_zoo::manifest::difference::{KINDS, differences};
@@ -21,7 +22,7 @@ use emo_zoo::manifest::{LOCK, MANIFEST, Manifest, facts::sha256};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::audit::emo;
+use crate::audit::{emo, external};
 
 /// Two files of the smallest model.
 const SMALL: [&str; 6] = ["--models", "emo-1m", "--profiles", "portable,tract", "--opsets", "17"];
@@ -366,7 +367,10 @@ fn wrong_requests_are_refused() {
     let folder = TempDir::new().unwrap();
     fs::create_dir(folder.path().join("empty")).unwrap();
     fs::File::create(folder.path().join("text.onnx")).unwrap().write_all(b"no model").unwrap();
-    let rows: [(&[&str], &[&str]); 8] = [
+    let beside = external(3, "weights.bin").encode_to_vec();
+    fs::write(folder.path().join("beside.onnx"), beside).unwrap();
+    let rows: [(&[&str], &[&str]); 9] = [
+        (&["add", "new", "beside.onnx"], &["beside.onnx", "weights inside the file", "weights.bin"]),
         (&["build", "--models", "emo-3m"], &["emo-3m", "emo-1m"]),
         (&["build", "-j", "999999999"], &["999999999", "65535"]),
         (&["build", "--profiles", "phone"], &["phone", "portable"]),

@@ -6,6 +6,7 @@ use emo_exporter::models::emo::Variant;
 use emo_exporter::weights::{Spec, Weights};
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
+use emo_verifier::audit::storage;
 use emo_verifier::runtime::Tract;
 use emo_verifier::verify::cause::NOT_EMO;
 use emo_verifier::verify::{Outcome, Request, Verdict, verify};
@@ -43,12 +44,17 @@ pub enum Added {
 /// Judges the file at `path` and records it in the store, which is locked.
 ///
 /// # Errors
-/// The file cannot be read or has a name that no manifest takes, another file has its place, or the statement's
+/// The file cannot be read, keeps weights beside itself or has a name that no manifest takes, another file has its place, or the statement's
 /// weights cannot be read.
 pub fn add(store: &Store, path: &Path, statement: &Statement) -> Result<Added> {
     let mut manifest = store.manifest_or_new()?;
     // By its bytes alone: the store takes single files.
     let file = decode(emo_proto::file::map(path)?).map_err(|error| error.at(path.display()))?;
+    if let Some(location) = storage(&file.model).external.first() {
+        let why =
+            format!("expected weights inside the file, found some in {location:?}; save it as one file");
+        return Err(Error::new(why).at(path.display()));
+    }
     let request = Request { weights: statement.weights.clone(), ..Request::default() };
     let verdict = verify(&file, None, &request, &Tract).map_err(|error| error.at(path.display()))?;
     let model = match judged(path, &verdict, statement) {
