@@ -73,6 +73,14 @@ const HOSTILE: &[Hostile] = &[
         },
         &[PORTABLE, "link"],
     ),
+    #[cfg(unix)]
+    (
+        |f| {
+            fs::rename(file(f, "manifest.json"), f.path().join("elsewhere.json")).unwrap();
+            std::os::unix::fs::symlink(f.path().join("elsewhere.json"), file(f, "manifest.json")).unwrap();
+        },
+        &["manifest.json", "link"],
+    ),
 ];
 
 #[test]

@@ -29,6 +29,14 @@ pub struct Lock {
     _file: File,
 }
 
+/// A link at `place`, which is called `name`, would let others decide what is read and written.
+fn no_link(place: &Path, name: &str) -> Result<()> {
+    match fs::symlink_metadata(place).is_ok_and(|metadata| metadata.is_symlink()) {
+        true => Err(Error::new("expected a file in the folder, found a link").at(name)),
+        false => Ok(()),
+    }
+}
+
 impl Store {
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
@@ -50,6 +58,7 @@ impl Store {
             let why = format!("expected a folder with a {MANIFEST}, found none; emo zoo build makes it");
             return Err(Error::new(why).at(self.folder.display()));
         }
+        no_link(&path, MANIFEST)?;
         let manifest = Manifest::read(&path)?;
         for entry in manifest.entries() {
             self.place(&entry.model_path, &entry.model)?;
@@ -73,9 +82,7 @@ impl Store {
         guard::path(path, model).map_err(|error| error.at(path))?;
         let (folder, file) = (self.folder.join(model), self.folder.join(path));
         for place in [&folder, &file] {
-            if fs::symlink_metadata(place).is_ok_and(|metadata| metadata.is_symlink()) {
-                return Err(Error::new("expected a file in the folder, found a link").at(path));
-            }
+            no_link(place, path)?;
         }
         Ok(file)
     }
