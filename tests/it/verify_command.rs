@@ -148,11 +148,14 @@ fn any_two_files_are_compared() {
 #[test]
 fn wrong_requests_are_refused() {
     let folder = exports();
-    let rows: [(&[&str], &str); 6] = [
+    let rows: [(&[&str], &str); 8] = [
         (&["--tolerance", "f64"], "f32, f16, bf16, int8"),
         (&["--runtime", "tensorrt"], "tract, ort"),
         (&["--weights", "absent.pth"], "absent.pth"),
         (&["--runtime", "ort", "--ort-library", "absent.so"], "absent.so"),
+        // The library's name is the runtime's choice.
+        (&["--ort-library", "absent.so"], "absent.so"),
+        (&["--runtime", "tract", "--ort-library", "absent.so"], "expected --runtime ort, found tract"),
         (&["--data", "absent"], "absent"),
         (&["--dim", "depth=3"], "depth"),
     ];

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use emo_exporter::weights::formula;
 use emo_proto::file::{OnnxFile, open};
 use emo_verifier::audit::Sizes;
 use emo_verifier::data::Ports;
 use emo_verifier::fact::Fact;
 use emo_verifier::infer::infer;
-use emo_verifier::runtime::{Engine, Options, Runtime, Session};
+use emo_verifier::runtime::{Runtime, Session};
 use emo_verifier::sym::Expr;
 use ndarray::ArrayD;
 use serde_json::{Value, json};
@@ -19,9 +19,9 @@ use serde_json::{Value, json};
 use super::files::expand;
 use super::output::{Format, json as to_json};
 use super::progress::Progress;
+use super::runtime::RuntimeArgs;
 use super::sizes::{SizeArgs, Unused};
 use super::table::table;
-use super::verify::engine;
 use super::{Outcome, Verdict};
 
 #[derive(Debug, clap::Args)]
@@ -29,12 +29,8 @@ pub struct Args {
     /// ONNX files, or patterns of files; ratios are to the first
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// tract, or ort for ONNX Runtime
-    #[arg(long, default_value = "tract", value_parser = engine)]
-    runtime: &'static Engine,
-    /// The library of ONNX Runtime [default: ORT_DYLIB_PATH, or that of an installed Python package]
-    #[arg(long, value_name = "FILE")]
-    ort_library: Option<PathBuf>,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
     /// Threads within an operator; tract takes one
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     threads: u16,
@@ -73,8 +69,7 @@ struct Entrant {
 pub fn run(args: &Args) -> Outcome {
     let files = expand(&args.files)?;
     let sizes = args.sizes.sizes()?;
-    let options = Options { threads: Some(args.threads.into()), ort_library: args.ort_library.clone() };
-    let runtime = (args.runtime.open)(&options).map_err(|failure| anyhow!("{failure}"))?;
+    let runtime = args.runtime.open(Some(args.threads.into()))?;
     if args.alone {
         let [file] = files.as_slice() else { bail!("--alone: expected one file, found {}", files.len()) };
         let mut entrant = Entrant::ready(file, &sizes, &*runtime)?;
@@ -189,17 +184,7 @@ fn shapes(file: &OnnxFile, sizes: &Sizes) -> anyhow::Result<Vec<(String, Vec<usi
 /// The peak of a process of its own that runs the file once: here it would be everybody's.
 fn alone(file: &Path, args: &Args) -> Option<u64> {
     let mut command = Command::new(std::env::current_exe().ok()?);
-    command.args([
-        "bench",
-        "--alone",
-        "--runtime",
-        args.runtime.name,
-        "--threads",
-        &args.threads.to_string(),
-    ]);
-    args.ort_library.iter().for_each(|library| {
-        command.arg("--ort-library").arg(library);
-    });
+    command.args(["bench", "--alone", "--threads", &args.threads.to_string()]).args(args.runtime.arguments());
     args.sizes.arguments().for_each(|argument| {
         command.arg(argument);
     });

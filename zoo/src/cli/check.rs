@@ -10,8 +10,8 @@ use emo_verifier::finding::{Finding, Severity};
 use emo_verifier::report::{Report, Subject};
 use serde_json::{Value, json};
 
-use super::files::{each, expand};
-use super::formats::Format;
+use super::files::{UNREADABLE, Unreadable, each, expand};
+use super::formats::{Format, of_files};
 use super::{Outcome, Verdict};
 
 #[derive(Debug, clap::Args)]
@@ -38,9 +38,6 @@ enum Deny {
     Warnings,
 }
 
-/// A file that is no ONNX model.
-const UNREADABLE: &str = "unreadable";
-
 /// A file and what was found in it.
 struct Checked {
     name: String,
@@ -56,17 +53,8 @@ pub fn run(args: &Args) -> Outcome {
     let files = expand(&args.files)?;
     let checked = each(&files, |file| Ok(judge(file, args)))?;
     let report = Report { command: "check", subjects: checked.iter().map(Checked::subject).collect() };
-    let text = args.format.write(&report, || {
-        let mut documents: Vec<Value> = checked.iter().map(Checked::document).collect();
-        if documents.len() == 1 { documents.remove(0) } else { Value::Array(documents) }
-    })?;
-    let worst = checked.iter().map(|file| file.verdict).max_by_key(|verdict| match verdict {
-        Verdict::Holds => 0,
-        Verdict::Undecidable => 1,
-        Verdict::Fails => 2,
-        Verdict::Invalid => 3,
-    });
-    Ok((text, worst.unwrap_or(Verdict::Holds)))
+    let text = args.format.write(&report, || of_files(checked.iter().map(Checked::document).collect()))?;
+    Ok((text, Verdict::worst(checked.iter().map(|file| file.verdict))))
 }
 
 fn judge(path: &Path, args: &Args) -> Checked {
@@ -80,7 +68,7 @@ fn judge(path: &Path, args: &Args) -> Checked {
             std::mem::forget(model);
             findings
         }
-        Err(error) => vec![unreadable(&error.to_string(), &name)],
+        Err(error) => vec![Unreadable::new(path, &error).into()],
     };
     findings.retain(|finding| !args.allow.iter().any(|code| code == finding.code));
     findings.iter_mut().for_each(|finding| finding.file = Some(name.clone()));
@@ -97,11 +85,6 @@ fn judge(path: &Path, args: &Args) -> Checked {
         false => Verdict::Holds,
     };
     Checked { name, findings, verdict }
-}
-
-fn unreadable(why: &str, name: &str) -> Finding {
-    let message = why.trim_start_matches(&format!("{name}: ")).to_owned();
-    Finding { code: UNREADABLE, severity: Severity::Error, place: String::new(), message, file: None }
 }
 
 /// A code that no check has would be left out for nothing.

@@ -76,15 +76,18 @@ pub fn each_read<T: Send>(
     })
 }
 
-/// One of several files, which is no ONNX model.
+/// The code of a file that is no ONNX model, and its verdict.
+pub const UNREADABLE: &str = "unreadable";
+
+/// A file that is no ONNX model.
 #[derive(Debug)]
 pub struct Unreadable(Finding);
 
 impl Unreadable {
-    fn new(path: &Path, error: &emo_proto::Error) -> Self {
+    pub fn new(path: &Path, error: &emo_proto::Error) -> Self {
         let (name, why) = (path.display().to_string(), error.to_string());
         let message = why.trim_start_matches(&format!("{name}: ")).to_owned();
-        let (code, severity, place) = ("unreadable", Severity::Error, String::new());
+        let (code, severity, place) = (UNREADABLE, Severity::Error, String::new());
         Self(Finding { code, severity, place, message, file: Some(name) })
     }
 
@@ -94,12 +97,18 @@ impl Unreadable {
 
     pub fn subject(&self) -> Subject {
         let findings = vec![self.0.clone()];
-        Subject { name: self.name(), headline: "unreadable".to_owned(), findings, ..Subject::default() }
+        Subject { name: self.name(), headline: UNREADABLE.to_owned(), findings, ..Subject::default() }
     }
 
     /// Its place in the documents of a command, which `schema` names.
     pub fn document(&self, schema: &str) -> Value {
-        json!({ "schema": schema, "file": self.name(), "verdict": "unreadable", "findings": [self.0] })
+        json!({ "schema": schema, "file": self.name(), "verdict": UNREADABLE, "findings": [self.0] })
+    }
+}
+
+impl From<Unreadable> for Finding {
+    fn from(Unreadable(finding): Unreadable) -> Self {
+        finding
     }
 }
 

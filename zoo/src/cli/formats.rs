@@ -43,6 +43,11 @@ impl Format {
     }
 }
 
+/// The JSON of several files; of one it is that file's.
+pub fn of_files(mut documents: Vec<Value>) -> Value {
+    if documents.len() == 1 { documents.remove(0) } else { Value::Array(documents) }
+}
+
 /// Colours and a width where stdout is a terminal; NO_COLOR, CLICOLOR_FORCE and COLUMNS are heeded.
 fn style() -> Style {
     let stdout = std::io::stdout();

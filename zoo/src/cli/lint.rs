@@ -13,7 +13,7 @@ use emo_verifier::report::{Cell, Report, Subject, Table, thousands};
 use serde_json::{Value, json};
 
 use super::files::{Unreadable, each_read, expand};
-use super::formats::Format;
+use super::formats::{Format, of_files};
 use super::sizes::{SizeArgs, Unused};
 use super::{Outcome, Verdict};
 
@@ -66,17 +66,8 @@ pub fn run(args: &Args) -> Outcome {
         Err(unreadable) => unreadable.document("emo.lint/1"),
     };
     let report = Report { command: "lint", subjects: all().map(subject).collect() };
-    let text = args.format.write(&report, || {
-        let mut documents: Vec<Value> = all().map(document).collect();
-        if documents.len() == 1 { documents.remove(0) } else { Value::Array(documents) }
-    })?;
-    // A rule that is broken fails whatever the open ones would say.
-    let rank = |verdict: &Verdict| {
-        let rising = [Verdict::Holds, Verdict::Undecidable, Verdict::Fails, Verdict::Invalid];
-        rising.iter().position(|v| v == verdict)
-    };
-    let verdicts = all().map(|view| view.map_or(Verdict::Invalid, View::verdict));
-    Ok((text, verdicts.max_by_key(rank).unwrap_or(Verdict::Holds)))
+    let text = args.format.write(&report, || of_files(all().map(document).collect()))?;
+    Ok((text, Verdict::worst(all().map(|view| view.map_or(Verdict::Invalid, View::verdict)))))
 }
 
 /// A file against each of its profiles, or why against none.

@@ -15,6 +15,7 @@ mod list;
 mod output;
 mod profiles;
 mod progress;
+mod runtime;
 mod show;
 mod sizes;
 mod table;
@@ -73,6 +74,19 @@ enum Verdict {
     Invalid = 2,
     /// An operator or a shape cannot be resolved, or an engine does not take the file.
     Undecidable = 3,
+}
+
+impl Verdict {
+    /// Of several: what is broken fails whatever the open ones would say.
+    fn worst(all: impl IntoIterator<Item = Self>) -> Self {
+        let rank = |verdict: &Self| match verdict {
+            Self::Holds => 0,
+            Self::Undecidable => 1,
+            Self::Fails => 2,
+            Self::Invalid => 3,
+        };
+        all.into_iter().max_by_key(rank).unwrap_or(Self::Holds)
+    }
 }
 
 /// What a subcommand says on stdout, and its verdict.

@@ -8,16 +8,16 @@ use emo_proto::file::{OnnxFile, open};
 use emo_verifier::audit::Sizes;
 use emo_verifier::compare::{TOLERANCES, Tolerance};
 use emo_verifier::data::{self, Ports};
-use emo_verifier::finding::{Finding, Severity};
 use emo_verifier::report::{Cell, Report, Subject, Table};
-use emo_verifier::runtime::{ENGINES, Engine, Options, Runtime};
+use emo_verifier::runtime::Runtime;
 use emo_verifier::verify::against::{Against, Run, against};
 use emo_verifier::verify::probes::{Probe, Probed};
 use emo_verifier::verify::{Outcome as Judged, PROBES, Request, Verdict as Found, cause, verify};
 use serde_json::{Value, json};
 
-use super::files::{each, expand};
-use super::formats::Format;
+use super::files::{each_read, expand};
+use super::formats::{Format, of_files};
+use super::runtime::RuntimeArgs;
 use super::sizes::{SizeArgs, Unused};
 use super::{Outcome, Verdict};
 
@@ -32,12 +32,8 @@ pub struct Args {
     /// Another file, taken for the truth: any two models are compared, EMO or not
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
-    /// tract, or ort for ONNX Runtime
-    #[arg(long, default_value = "tract", value_parser = engine)]
-    runtime: &'static Engine,
-    /// The library of ONNX Runtime [default: ORT_DYLIB_PATH, or that of an installed Python package]
-    #[arg(long, value_name = "FILE")]
-    ort_library: Option<PathBuf>,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
     /// f32, f16, bf16 or int8 [default: that of the file's own type]
     #[arg(long, value_parser = tolerance)]
     tolerance: Option<&'static Tolerance>,
@@ -57,11 +53,6 @@ pub struct Args {
     sizes: SizeArgs,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-}
-
-pub fn engine(name: &str) -> Result<&'static Engine, String> {
-    let names: Vec<_> = ENGINES.iter().map(|engine| engine.name).collect();
-    Engine::named(name).ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
 
 /// All are kept in memory.
@@ -93,38 +84,27 @@ pub fn run(args: &Args) -> Outcome {
         args.against.as_deref().map(|path| Ok::<_, anyhow::Error>((name(path), open(path)?))).transpose()?;
     let truth = truth.as_ref();
     // A request that no file can be served with is refused before any is read.
-    let runtime = || (args.runtime.open)(&options(args)).map_err(|failure| anyhow!("{failure}"));
+    let runtime = || args.runtime.open(None);
     drop(runtime()?);
-    let judge = |path: &Path| {
+    let rows = each_read(&files, |path, file| {
         let runtime = runtime()?;
-        match open(path) {
-            Ok(file) => match truth {
-                Some((name, truth)) => row_against(path, &file, (name, truth), args, &sizes, &*runtime),
-                None => row(path, &file, args, &sizes, &*runtime),
-            },
-            Err(error) if files.len() > 1 => Ok(unreadable(path, &error.to_string())),
-            Err(error) => Err(error.into()),
+        match truth {
+            Some((name, truth)) => row_against(path, &file, (name, truth), args, &sizes, &*runtime),
+            None => row(path, &file, args, &sizes, &*runtime),
         }
-    };
-    let rows = each(&files, judge)?;
-    Unused::check(rows.iter().filter_map(|row| row.unused.as_ref()))?;
-    let verdict = rows.iter().map(|row| row.verdict).max_by_key(|verdict| match verdict {
-        Verdict::Holds => 0,
-        Verdict::Undecidable => 1,
-        Verdict::Fails => 2,
-        Verdict::Invalid => 3,
-    });
-    let (subjects, documents): (Vec<_>, Vec<_>) =
-        rows.into_iter().map(|row| (row.subject, row.document)).unzip();
-    let text = args.format.write(&Report { command: "verify", subjects }, || {
-        let mut documents = documents;
-        if documents.len() == 1 { documents.remove(0) } else { Value::Array(documents) }
     })?;
-    Ok((text, verdict.unwrap_or(Verdict::Holds)))
-}
-
-fn options(args: &Args) -> Options {
-    Options { ort_library: args.ort_library.clone(), ..Options::default() }
+    Unused::check(rows.iter().flatten().filter_map(|row| row.unused.as_ref()))?;
+    let verdict =
+        Verdict::worst(rows.iter().map(|row| row.as_ref().map_or(Verdict::Invalid, |row| row.verdict)));
+    let (subjects, documents): (Vec<_>, Vec<_>) = rows
+        .into_iter()
+        .map(|row| match row {
+            Ok(row) => (row.subject, row.document),
+            Err(unreadable) => (unreadable.subject(), unreadable.document("emo.verify/1")),
+        })
+        .unzip();
+    let text = args.format.write(&Report { command: "verify", subjects }, || of_files(documents))?;
+    Ok((text, verdict))
 }
 
 fn name(path: &Path) -> String {
@@ -137,20 +117,6 @@ fn exit(outcome: Judged) -> Verdict {
         Judged::Fail => Verdict::Fails,
         Judged::Undecided => Verdict::Undecidable,
     }
-}
-
-/// A file that cannot be read, among others that can.
-fn unreadable(path: &Path, why: &str) -> Row {
-    let name = name(path);
-    let message = why.trim_start_matches(&format!("{name}: ")).to_owned();
-    let file = Some(name.clone());
-    let finding =
-        Finding { code: "unreadable", severity: Severity::Error, place: String::new(), message, file };
-    let document =
-        json!({ "schema": "emo.verify/1", "file": name, "verdict": "unreadable", "findings": [finding] });
-    let subject =
-        Subject { name, headline: "unreadable".to_owned(), findings: vec![finding], ..Subject::default() };
-    Row { subject, document, verdict: Verdict::Invalid, unused: None }
 }
 
 fn row(

@@ -15,10 +15,9 @@ use emo_verifier::infer::infer_file;
 use emo_verifier::plot::plot;
 use emo_verifier::report::Report;
 use emo_verifier::sym::Expr;
-use serde_json::Value;
 
 use super::files::{Unreadable, apart, each_read, expand};
-use super::formats::Format;
+use super::formats::{Format, of_files};
 use super::sizes::{SizeArgs, Unused};
 use super::{Outcome, Verdict};
 use view::View;
@@ -122,10 +121,7 @@ pub fn run(args: &Args) -> Outcome {
     };
     let subjects = audited.iter().map(subject).collect();
     let report = Report { command: "audit", subjects };
-    let text = args.format.write(&report, || {
-        let mut documents: Vec<Value> = audited.iter().map(document).collect();
-        if documents.len() == 1 { documents.remove(0) } else { Value::Array(documents) }
-    })?;
+    let text = args.format.write(&report, || of_files(audited.iter().map(document).collect()))?;
     let verdict = match audited.iter().all(Result::is_ok) {
         true => worst(readable().map(Audited::verdict)),
         false => Verdict::Invalid,

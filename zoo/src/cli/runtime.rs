@@ -1,0 +1,45 @@
+//! The runtime that files are run in, as verify and bench ask for it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use emo_verifier::runtime::{ENGINES, Engine, Options, Runtime};
+
+#[derive(Debug, clap::Args)]
+pub struct RuntimeArgs {
+    /// tract, or ort for ONNX Runtime [default: tract, or ort where its library is named]
+    #[arg(
+        long,
+        value_parser = engine,
+        default_value = "tract",
+        default_value_if("ort_library", clap::builder::ArgPredicate::IsPresent, "ort"),
+        hide_default_value = true
+    )]
+    runtime: &'static Engine,
+    /// The library of ONNX Runtime [default: ORT_DYLIB_PATH, or that of an installed Python package]
+    #[arg(long, value_name = "FILE")]
+    ort_library: Option<PathBuf>,
+}
+
+impl RuntimeArgs {
+    /// Without `threads` the runtime decides.
+    pub fn open(&self, threads: Option<usize>) -> anyhow::Result<Box<dyn Runtime>> {
+        if let (Some(path), "tract") = (&self.ort_library, self.runtime.name) {
+            return Err(anyhow!("--ort-library {}: expected --runtime ort, found tract", path.display()));
+        }
+        let options = Options { threads, ort_library: self.ort_library.clone() };
+        (self.runtime.open)(&options).map_err(|failure| anyhow!("{failure}"))
+    }
+
+    /// As another process takes them.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let library = self.ort_library.iter().flat_map(|path| ["--ort-library".into(), path.into()]);
+        ["--runtime".into(), self.runtime.name.into()].into_iter().chain(library).collect()
+    }
+}
+
+fn engine(name: &str) -> Result<&'static Engine, String> {
+    let names: Vec<_> = ENGINES.iter().map(|engine| engine.name).collect();
+    Engine::named(name).ok_or_else(|| format!("expected one of {}", names.join(", ")))
+}
