@@ -39,9 +39,11 @@ impl Allow {
     fn check(self, asked: &str, profile: &str) -> Result<()> {
         match self {
             Allow::Yes => Ok(()),
-            Allow::No { because, source, instead } => Err(Error::new(format!(
-                "the profile {profile} takes no {asked}: {because} ({source}); {instead} works"
-            ))),
+            Allow::No { because, source, instead } => {
+                let comma = if instead.contains(',') { "," } else { "" };
+                let why = format!("{because} ({source}); {instead}{comma} works");
+                Err(Error::new(format!("the profile {profile} takes no {asked}: {why}")))
+            }
         }
     }
 }

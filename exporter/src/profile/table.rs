@@ -83,8 +83,8 @@ const CHANNELS_DEPTH: Forms = Forms {
 /// Neural Engine and the Hexagon compute in float16 throughout, and a float32 island leaves them.
 const KEPT: &[Part] = &[Part::LayerNorm, Part::Softmax, Part::Gelu, Part::Image];
 
-const STATIC: &str = "a fixed batch with --batch N, or --profile portable,";
-const FLOATS_ONLY: &str = "images as normalised floats, or --profile portable,";
+const STATIC: &str = "a fixed batch with --batch N, or --profile portable";
+const FLOATS_ONLY: &str = "images as normalised floats, or --profile portable";
 
 pub const PROFILES: [Profile; 12] = [
     Profile {
@@ -336,13 +336,13 @@ pub const PROFILES: [Profile; 12] = [
         free_batch: Allow::No {
             because: "ncnn's tensors have no batch axis",
             source: "ncnn docs/developer-guide",
-            instead: "--batch 1, or --profile portable,",
+            instead: "--batch 1, or --profile portable",
         },
         most_images: Some(MostImages {
             images: 1,
             because: "ncnn's tensors have no batch axis",
             source: "ncnn docs/developer-guide",
-            instead: "--batch 1, or --profile portable,",
+            instead: "--batch 1, or --profile portable",
         }),
         half: Allow::No {
             because: "pnnx makes float16 itself",

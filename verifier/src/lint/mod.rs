@@ -113,7 +113,7 @@ fn inputs(graph: &GraphProto, inference: &Inference, profile: &Profile, breaches
         let of = |code, source| Breach { name: input.name().to_owned(), ..Breach::of_file(code, source) };
         if let Allow::No { because, source, instead } = profile.free_batch {
             let rule = format!("fixed shapes: {because}");
-            let instead = Some(instead.trim_end_matches(',').to_owned());
+            let instead = Some(instead.to_owned());
             match is_fixed(fact) {
                 Some(true) => {}
                 Some(false) => {
@@ -132,7 +132,7 @@ fn inputs(graph: &GraphProto, inference: &Inference, profile: &Profile, breaches
             breaches.push(Breach {
                 rule: format!("{most} image{} at most: {because}", if most == 1 { "" } else { "s" }),
                 found: fact.describe(),
-                instead: Some(instead.trim_end_matches(',').to_owned()),
+                instead: Some(instead.to_owned()),
                 ..of(Code::Batch, source)
             });
         }
@@ -142,7 +142,7 @@ fn inputs(graph: &GraphProto, inference: &Inference, profile: &Profile, breaches
             breaches.push(Breach {
                 rule: format!("no bytes: {because}"),
                 found: fact.describe(),
-                instead: Some(instead.trim_end_matches(',').to_owned()),
+                instead: Some(instead.to_owned()),
                 ..of(Code::Type, source)
             });
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use emo_exporter::profile::{Allow, Condition, Operators, Opset, PROFILES, Profile};
+use emo_exporter::profile::{Allow, Condition, MostImages, Operators, Opset, PROFILES, Profile};
 use serde_json::{Value, json};
 
 use super::lint::profile;
@@ -177,7 +177,6 @@ fn document(profile: &Profile) -> Value {
     let allow = |allow: Allow| match allow {
         Allow::Yes => json!({ "allowed": true }),
         Allow::No { because, source, instead } => {
-            let instead = instead.trim_end_matches(',');
             json!({ "allowed": false, "because": because, "source": source, "instead": instead })
         }
     };
@@ -203,8 +202,8 @@ fn document(profile: &Profile) -> Value {
         },
         "free_batch": allow(profile.free_batch),
         "most_images": profile.most_images.map(|most| {
-            let instead = most.instead.trim_end_matches(',');
-            json!({ "images": most.images, "because": most.because, "source": most.source, "instead": instead })
+            let MostImages { images, because, source, instead } = most;
+            json!({ "images": images, "because": because, "source": source, "instead": instead })
         }),
         "float16": allow(profile.half),
         "float32_kept": profile.float32.iter().map(|part| format!("{part:?}")).collect::<Vec<_>>(),
