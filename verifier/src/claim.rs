@@ -10,9 +10,10 @@ use std::ops::Add;
 use std::sync::Arc;
 
 use emo_exporter::models::emo::{CLASSES, Norm, Variant, WINDOW};
-use emo_proto::{ModelProto, ValueInfoProto};
+use emo_proto::ModelProto;
 use serde::Serialize;
 
+use crate::audit;
 use crate::cost::{Pool, Work};
 use crate::image::Image;
 use crate::infer::{Inference, NodeFacts};
@@ -154,10 +155,8 @@ struct Input {
 }
 
 fn input(model: &ModelProto, inference: &Inference) -> Option<Input> {
-    let graph = model.graph.as_ref()?;
-    let given = |name: &str| graph.initializer.iter().any(|i| i.name() == name);
-    let mut inputs = graph.input.iter().map(ValueInfoProto::name).filter(|name| !given(name));
-    let fact = inference.values.get(inputs.next()?)?;
+    let input = audit::inputs(model.graph.as_ref()?).next()?;
+    let fact = inference.values.get(input.name())?;
     let [n, _, height, width] = Image::of(fact)?.extents(fact.dims.as_deref().ok()?)?;
     Some(Input {
         batch: n.symbols().into_iter().next(),

@@ -168,11 +168,23 @@ impl Operators {
 }
 
 impl NodeFacts<'_> {
+    /// Operands that are not left out, and results.
+    pub fn values(&self) -> impl Iterator<Item = &Operand> {
+        self.operands.iter().flatten().chain(&self.results)
+    }
+
+    fn operand(&self, index: usize) -> Option<&Operand> {
+        self.operands.get(index)?.as_ref()
+    }
+
+    fn attribute(&self, name: &str) -> Option<&Attribute> {
+        self.attributes.iter().find(|(n, _)| *n == name).map(|(_, attribute)| attribute)
+    }
+
     /// The highest rank of any operand or result; `Some(None)` where it may be higher than what is
     /// known, `None` where there are neither.
     fn rank(&self) -> Option<Option<usize>> {
-        let values = self.operands.iter().flatten().chain(&self.results);
-        let ranks: Vec<Option<usize>> = values.map(|o| o.shape.as_ref().map(Vec::len)).collect();
+        let ranks: Vec<Option<usize>> = self.values().map(|o| o.shape.as_ref().map(Vec::len)).collect();
         let highest = ranks.iter().flatten().max().copied();
         (!ranks.is_empty()).then(|| highest.filter(|_| ranks.iter().all(Option::is_some)))
     }
@@ -184,9 +196,8 @@ impl Condition {
     pub fn holds(&self, node: &NodeFacts) -> Option<bool> {
         // An operand that is left out meets everything.
         let operand = |index: usize, meets: &dyn Fn(&Operand) -> Option<bool>| {
-            node.operands.get(index).and_then(Option::as_ref).map_or(Some(true), meets)
+            node.operand(index).map_or(Some(true), meets)
         };
-        let attribute = |name: &str| node.attributes.iter().find(|(n, _)| *n == name).map(|(_, a)| a);
         match self {
             Condition::Types { operand: index, types } => {
                 operand(*index, &|o| o.dtype.map(|dtype| types.contains(&dtype)))
@@ -203,17 +214,17 @@ impl Condition {
                     |o: &Operand| o.integers.as_ref().map(|integers| integers.iter().all(|&i| i >= 0));
                 operand(*index, &|o| if o.constant { elements(o) } else { Some(true) })
             }
-            Condition::Int { attribute: name, default, values } => Some(match attribute(name) {
+            Condition::Int { attribute: name, default, values } => Some(match node.attribute(name) {
                 Some(Attribute::Int(value)) => values.contains(value),
                 Some(_) => false,
                 None => values.contains(default),
             }),
-            Condition::Float { attribute: name, value } => Some(match attribute(name) {
+            Condition::Float { attribute: name, value } => Some(match node.attribute(name) {
                 Some(Attribute::Float(found)) => found == value,
                 Some(_) => false,
                 None => true,
             }),
-            Condition::Text { attribute: name, default, values } => Some(match attribute(name) {
+            Condition::Text { attribute: name, default, values } => Some(match node.attribute(name) {
                 Some(Attribute::Text(value)) => values.contains(&value.as_str()),
                 Some(_) => false,
                 None => values.contains(default),
@@ -223,7 +234,7 @@ impl Condition {
                 shapes.map(|shapes| shapes.windows(2).all(|pair| pair[0] == pair[1]))
             }
             Condition::SameBatch => {
-                let shape = |index: usize| Some(node.operands.get(index)?.as_ref()?.shape.as_deref());
+                let shape = |index: usize| Some(node.operand(index)?.shape.as_deref());
                 let (Some(a), Some(b)) = (shape(0), shape(1)) else { return Some(true) };
                 let batch = |shape: &'_ [Option<u64>]| shape[..shape.len().saturating_sub(2)].to_vec();
                 a.zip(b).map(|(a, b)| a.len() == b.len() && batch(a) == batch(b))
@@ -239,12 +250,12 @@ impl Condition {
     /// What `node` has instead of what is asked, in words.
     #[must_use]
     pub fn found(&self, node: &NodeFacts) -> String {
-        let operand = |index: &usize| node.operands.get(*index).and_then(Option::as_ref);
-        let attribute = |name: &str| match node.attributes.iter().find(|(n, _)| *n == name) {
-            Some((_, Attribute::Int(value))) => format!("{name} = {value}"),
-            Some((_, Attribute::Float(value))) => format!("{name} = {value}"),
-            Some((_, Attribute::Text(value))) => format!("{name} = {value:?}"),
-            Some((_, Attribute::Other)) => format!("{name} of another type"),
+        let operand = |index: &usize| node.operand(*index);
+        let attribute = |name: &str| match node.attribute(name) {
+            Some(Attribute::Int(value)) => format!("{name} = {value}"),
+            Some(Attribute::Float(value)) => format!("{name} = {value}"),
+            Some(Attribute::Text(value)) => format!("{name} = {value:?}"),
+            Some(Attribute::Other) => format!("{name} of another type"),
             None => format!("no {name}"),
         };
         match self {
@@ -279,9 +290,7 @@ impl Condition {
             }
         }
     }
-}
 
-impl Condition {
     /// What to emit where a node does not meet it.
     #[must_use]
     pub fn instead(&self) -> String {

@@ -114,7 +114,7 @@ impl Breach {
             },
             Rule::Rank(highest) => Self {
                 rule: format!("rank {} at most", highest.rank),
-                found: match super::values(node).map(|v| v.shape.as_ref().map(Vec::len)).max() {
+                found: match node.values().map(|v| v.shape.as_ref().map(Vec::len)).max() {
                     Some(Some(rank)) => format!("{op} of rank {rank}"),
                     _ => format!("{op} of unknown rank"),
                 },

@@ -11,10 +11,11 @@ mod pieces;
 
 use std::collections::BTreeSet;
 
-use emo_exporter::profile::{Allow, MostImages, NodeFacts, Opset, Profile, Rule};
+use emo_exporter::profile::{Allow, MostImages, NodeFacts, Operand, Opset, Profile, Rule};
 use emo_proto::tensor_proto::DataType;
-use emo_proto::{GraphProto, ModelProto, TensorProto};
+use emo_proto::{GraphProto, ModelProto};
 
+use crate::audit;
 use crate::fact::Fact;
 use crate::infer::Inference;
 use graph::{Step, Steps};
@@ -107,8 +108,7 @@ fn versions(model: &ModelProto, profile: &Profile, breaches: &mut Vec<Breach>) {
 
 /// The inputs' shapes and types.
 fn inputs(graph: &GraphProto, inference: &Inference, profile: &Profile, breaches: &mut Vec<Breach>) {
-    let constants: BTreeSet<&str> = graph.initializer.iter().map(TensorProto::name).collect();
-    for input in graph.input.iter().filter(|input| !constants.contains(input.name())) {
+    for input in audit::inputs(graph) {
         let Some(fact) = inference.values.get(input.name()) else { continue };
         let of = |code, source| Breach { name: input.name().to_owned(), ..Breach::of_file(code, source) };
         if let Allow::No { because, source, instead } = profile.free_batch {
@@ -176,7 +176,7 @@ fn node(step: &Step, profile: &Profile, breaches: &mut Vec<Breach>) -> bool {
         breaches.push(Breach { code: Code::Undecided, ..Breach::of_rule(step.facts, node, rule) });
     }
     if let Allow::No { because, source, instead } = profile.half
-        && values(node).any(|value| value.dtype == Some(DataType::Float16))
+        && node.values().any(|value| value.dtype == Some(DataType::Float16))
     {
         taken = false;
         breaches.push(Breach {
@@ -188,8 +188,8 @@ fn node(step: &Step, profile: &Profile, breaches: &mut Vec<Breach>) -> bool {
     }
     if let Allow::No { because, source, .. } = profile.free_batch {
         let free = |shape: &Vec<Option<u64>>| shape.iter().any(Option::is_none);
-        let is_free = |value: &emo_exporter::profile::Operand| value.shape.as_ref().is_some_and(free);
-        taken &= !values(node).any(is_free);
+        let is_free = |value: &Operand| value.shape.as_ref().is_some_and(free);
+        taken &= !node.values().any(is_free);
         // What the values of the operands decide: the shapes behind it are its consequence.
         if node.results.iter().any(is_free) && !node.operands.iter().flatten().any(is_free) {
             breaches.push(Breach {
@@ -203,13 +203,9 @@ fn node(step: &Step, profile: &Profile, breaches: &mut Vec<Breach>) -> bool {
     taken
 }
 
-fn values<'a>(node: &'a NodeFacts) -> impl Iterator<Item = &'a emo_exporter::profile::Operand> {
-    node.operands.iter().flatten().chain(&node.results)
-}
-
 /// Whether a runtime leaves out a node that breaks the rule.
 fn cuts(rule: Rule, node: &NodeFacts) -> bool {
-    let ranks = || values(node).filter_map(|value| value.shape.as_ref()).map(Vec::len);
+    let ranks = || node.values().filter_map(|value| value.shape.as_ref()).map(Vec::len);
     match rule {
         Rule::Operator { .. } | Rule::Condition { .. } => true,
         Rule::Rank(highest) => ranks().any(|rank| rank > highest.taken),
