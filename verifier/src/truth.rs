@@ -1,17 +1,19 @@
 //! The reference's logits on the probes, computed once for every file of a model and its weights.
 
+use std::sync::OnceLock;
+
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
-use ndarray::{ArrayD, Axis, Ix4};
+use ndarray::{Array4, ArrayD};
 
 use crate::compare::{FLOAT32, Tolerance, compare};
 use crate::reference::Reference;
 use crate::runtime::{Failure, Runtime};
-use crate::verify::probes::Probe;
+use crate::verify::probes::{Probe, allowance};
 
 /// Inputs of one shape with the logits that a right file gives for them.
-#[derive(Debug, Clone)]
 pub struct Truth {
+    reference: Reference,
     rows: Vec<Row>,
 }
 
@@ -22,8 +24,8 @@ pub struct Row {
     /// `[N, 3, H, W]`
     input: ArrayD<f32>,
     logits: Vec<f64>,
-    /// As [`Reference::single_sums`] of it.
-    allowance: f64,
+    /// [`Reference::single_sums`] of it, once a file has needed it.
+    single_sums: OnceLock<f64>,
 }
 
 /// A file's largest errors over all probes.
@@ -44,21 +46,21 @@ impl Row {
     /// The input is no `[N, 3, H, W]`.
     pub fn new(reference: &Reference, probe: Probe) -> Result<Self> {
         let Probe { name, input, .. } = probe;
-        let images = input.mapv(f64::from).into_dimensionality::<Ix4>();
-        let images = images
-            .map_err(|error| Error::new(format!("expected an input [N, 3, H, W]: {error}")).at(&name))?;
-        // Image by image: none depends on another, and the maps of one are large enough.
-        let maps = images.axis_chunks_iter(Axis(0), 1);
-        let logits: Vec<f64> = maps.flat_map(|image| reference.forward(image.to_owned())).collect();
-        let allowance = reference.single_sums(&images, &logits);
-        Ok(Self { probe: name, input, logits, allowance })
+        let logits = reference.logits(&map(&input).map_err(|error| error.at(&name))?, None);
+        Ok(Self { probe: name, input, logits, single_sums: OnceLock::new() })
     }
 }
 
+fn map(input: &ArrayD<f32>) -> Result<Array4<f64>> {
+    let map = input.mapv(f64::from).into_dimensionality();
+    map.map_err(|error| Error::new(format!("expected an input [N, 3, H, W]: {error}")))
+}
+
 impl Truth {
+    /// `rows` are the `reference`'s.
     #[must_use]
-    pub fn new(rows: Vec<Row>) -> Self {
-        Self { rows }
+    pub fn new(reference: Reference, rows: Vec<Row>) -> Self {
+        Self { reference, rows }
     }
 
     /// Runs a file whose one input is called `input` on every probe.
@@ -77,7 +79,9 @@ impl Truth {
             measured.probes.push(row.probe.clone());
             measured.max_abs = measured.max_abs.max(difference.max_abs);
             let relative = difference.relative();
-            let explained = if relative > FLOAT32.bound { row.allowance } else { 0.0 };
+            let single_sums = |input| self.reference.single_sums(&input, &row.logits);
+            let explain = || *row.single_sums.get_or_init(|| map(&row.input).map_or(0.0, single_sums));
+            let explained = allowance(relative, &FLOAT32, explain);
             measured.of_largest = measured.of_largest.max((relative - explained).max(0.0));
         }
         Ok(measured)

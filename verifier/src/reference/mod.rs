@@ -15,7 +15,7 @@ mod scope;
 use emo_exporter::models::emo::{self, SMALLEST_SIDE, Stage, Variant, WINDOW};
 use emo_exporter::weights::Weights;
 use emo_proto::Result;
-use ndarray::{Array2, Array4, ArrayRef4, Axis};
+use ndarray::{Array2, Array4, ArrayRef4, ArrayView4, Axis};
 
 pub use mistake::Mistake;
 use mistake::epsilon;
@@ -84,18 +84,32 @@ impl Reference {
         input: Array4<f64>,
         mut on_block: impl FnMut(&Block, &Array4<f64>),
     ) -> Array2<f64> {
-        let (_, channels, height, width) = input.dim();
-        assert!(
-            channels == 3 && height.min(width) >= SMALLEST_SIDE,
-            "expected an input of 3 channels and sides from {SMALLEST_SIDE} up, found {:?}",
-            input.shape()
-        );
+        require(&input);
         let mut map = input;
         for block in &self.blocks {
             map = block.forward(&map);
             on_block(block, &map);
         }
         self.head(map)
+    }
+
+    /// The logits of an `input` [N, 3, H, W], one image's after the other's, with a mistake in all that can make it.
+    /// Image by image: none depends on another, and the maps of one are large enough.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::forward`].
+    #[must_use]
+    pub fn logits(&self, input: &Array4<f64>, mistake: Option<Mistake>) -> Vec<f64> {
+        require(input);
+        let logits = |image: ArrayView4<f64>| {
+            let blocks = self.blocks.iter();
+            self.head_with(
+                blocks.fold(image.to_owned(), |map, block| block.forward_with(&map, mistake)),
+                mistake,
+            )
+        };
+        input.axis_chunks_iter(Axis(0), 1).flat_map(logits).collect()
     }
 
     /// How much of an error means over the pixels of a map explain, as a share of the largest logit: what the
@@ -107,13 +121,7 @@ impl Reference {
     /// As [`Self::forward`].
     #[must_use]
     pub fn single_sums(&self, input: &Array4<f64>, logits: &[f64]) -> f64 {
-        let single = Some(Mistake::SingleSums);
-        let images = input.axis_chunks_iter(Axis(0), 1);
-        let rounded = images.flat_map(|image| {
-            let map =
-                self.blocks.iter().fold(image.to_owned(), |map, block| block.forward_with(&map, single));
-            self.head_with(map, single)
-        });
+        let rounded = self.logits(input, Some(Mistake::SingleSums)).into_iter();
         let change = rounded.zip(logits).fold(0.0, |most: f64, (a, b)| most.max((a - b).abs()));
         let peak = logits.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
         if peak > 0.0 { change / peak } else { 0.0 }
@@ -132,6 +140,15 @@ impl Reference {
         let logits = self.head.forward(&ops::mean_over_pixels(&map, mistake));
         logits.remove_axis(Axis(3)).remove_axis(Axis(2))
     }
+}
+
+fn require(input: &Array4<f64>) {
+    let (_, channels, height, width) = input.dim();
+    assert!(
+        channels == 3 && height.min(width) >= SMALLEST_SIDE,
+        "expected an input of 3 channels and sides from {SMALLEST_SIDE} up, found {:?}",
+        input.shape()
+    );
 }
 
 /// One of [`Reference::blocks`].

@@ -31,7 +31,6 @@ pub fn during<T>(watch: &dyn Watch, what: &str, work: impl FnOnce() -> T) -> T {
 }
 
 /// A model's weights, and the logits of the f64 reference with them.
-#[derive(Debug)]
 pub struct Evidence {
     pub weights: Weights,
     truth: Truth,
@@ -61,7 +60,8 @@ pub fn shelf(recipes: &[&Recipe], checkpoints: &Checkpoints, watch: &dyn Watch) 
             let reference = Reference::new(variant, &weights)?;
             let probes = probes(PROBES, Some(1), recipe.request.size);
             let rows = probes.into_par_iter().map(|probe| Row::new(&reference, probe));
-            let truth = Truth::new(rows.collect::<Result<_>>()?);
+            let rows = rows.collect::<Result<_>>()?;
+            let truth = Truth::new(reference, rows);
             Ok(Some((key, Evidence { weights, truth })))
         })
     });
