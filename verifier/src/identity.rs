@@ -8,6 +8,7 @@ use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, ModelProto, Result};
 
 use crate::fact::Fact;
+use crate::image::Image;
 use crate::infer::declared;
 use crate::sym::Expr;
 
@@ -100,14 +101,14 @@ fn interface(model: &ModelProto) -> Result<Interface> {
         Error::new(format!("expected an {what}, found {:?}", fact.dims)).at("interface")
     };
     let size = |e: &Expr| e.count().map(|n| n as usize);
-    let (batch, height, width, image) = match input.dims.as_deref() {
-        Ok([n, three, h, w]) if three.is(3) => (n.clone(), size(h), size(w), false),
-        Ok([n, h, w, three]) if three.is(3) => (n.clone(), size(h), size(w), true),
-        _ => (0.into(), None, None, false),
-    };
-    let (Some(height), Some(width)) = (height, width) else {
+    let image = Image::of(&input).zip(input.dims.as_deref().ok()).and_then(|(image, dims)| {
+        let [n, three, h, w] = image.extents(dims)?;
+        three.is(3).then_some((image, n.clone(), size(h)?, size(w)?))
+    });
+    let Some((image, batch, height, width)) = image else {
         return Err(refuse("input [N, 3, H, W] or [N, H, W, 3]", &input));
     };
+    let image = image.axes == Image::BYTES.axes;
     let classes = match output.dims.as_deref() {
         Ok([n, classes]) if *n == batch => {
             size(classes).ok_or_else(|| refuse("output [N, classes]", &output))?

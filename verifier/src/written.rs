@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::audit::{Audit, audit};
 use crate::compare::{Difference, FLOAT16, FLOAT32, Tolerance, compare, top1};
 use crate::identity::Identity;
-use crate::image::{DEVIATION, MEAN};
+use crate::image::Image;
 use crate::infer::Bindings;
 use crate::paper::{Published, print_flops, print_params, published};
 use crate::probe::runnable;
@@ -151,20 +151,15 @@ impl Probe {
         let shape = [batch, 3, height, width];
         runnable(&shape).map_err(|error| Error::new(format!("{error}; --no-verify writes such a file")))?;
         let noise = Array4::from_shape_vec(shape, formula::input(&shape, PROBE_SEED)).map_err(Error::new)?;
-        if !identity.image {
-            return Ok(Self { normalised: noise.mapv(f64::from), input: noise.into_dyn() });
-        }
-        let byte = |x: f32| ((f64::from(x) / 3_f64.sqrt() + 1.0) * 127.5).round();
-        let normal = |(n, c, y, x)| (byte(noise[[n, c, y, x]]) / 255.0 - MEAN[c]) / DEVIATION[c];
-        Ok(Self {
-            normalised: Array4::from_shape_fn(shape, normal),
-            input: noise
-                .mapv(|x| byte(x) as f32)
-                .permuted_axes([0, 2, 3, 1])
-                .as_standard_layout()
-                .into_owned()
-                .into_dyn(),
-        })
+        let (image, input) = match identity.image {
+            false => (Image::FLOATS, noise),
+            true => {
+                (Image::BYTES, noise.mapv(|x| ((f64::from(x) / 3_f64.sqrt() + 1.0) * 127.5).round() as f32))
+            }
+        };
+        let input = image.lay(input.into_dyn());
+        let normalised = image.map(&input).ok_or_else(|| Error::new("expected an input of four axes"))?;
+        Ok(Self { input, normalised })
     }
 }
 

@@ -170,7 +170,7 @@ pub fn tally(model: &ModelProto, inference: &Inference) -> Audit {
 }
 
 /// Inputs that the graph does not give a value to itself.
-pub(crate) fn inputs(graph: &GraphProto) -> impl Iterator<Item = &ValueInfoProto> {
+pub fn inputs(graph: &GraphProto) -> impl Iterator<Item = &ValueInfoProto> {
     let given: HashSet<&str> = graph.initializer.iter().map(emo_proto::TensorProto::name).collect();
     graph.input.iter().filter(move |input| !given.contains(input.name()))
 }

@@ -116,7 +116,8 @@ impl Judge<'_> {
             tolerance: self.fair,
             ports: (&port.name, self.bench.output),
         };
-        let input = port.map(&probe.input).ok_or_else(|| Error::new("expected an input [N, 3, H, W]"))?;
+        let input =
+            port.image.map(&probe.input).ok_or_else(|| Error::new("expected an input [N, 3, H, W]"))?;
         divergence.blocks(&probe.input, &input)
     }
 

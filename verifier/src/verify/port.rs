@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, ModelProto, Result};
-use ndarray::{Array4, ArrayD, IxDyn};
+use ndarray::IxDyn;
 
 use super::Request;
 use super::probes::{Probe, probes};
 use crate::audit::inputs;
 use crate::data::image;
-use crate::image::{DEVIATION, Image, MEAN};
+use crate::image::Image;
 use crate::infer::{Bindings, Inference, declared};
 use crate::sym::Expr;
 
@@ -47,33 +47,6 @@ impl Port {
         let mut bindings = dims.clone();
         bindings.extend(axes.iter().filter_map(|(.., bound)| bound.clone()));
         Some(Self { name: input.name().to_owned(), image, batch: axes[0].0, size, bindings })
-    }
-
-    /// The normalised images `map`, `[N, 3, H, W]`, as the file takes them: of bytes the nearest ones.
-    #[must_use]
-    pub fn feed(&self, map: ArrayD<f32>) -> ArrayD<f32> {
-        let mut map = map;
-        if self.image.bytes {
-            map.indexed_iter_mut().for_each(|(index, x)| {
-                let white = f64::from(*x) * DEVIATION[index[1]] + MEAN[index[1]];
-                *x = (white * 255.0).round().clamp(0.0, 255.0) as f32;
-            });
-        }
-        let axes = self.image.axes;
-        let from: Vec<usize> = (0..4).filter_map(|axis| axes.iter().position(|&a| a == axis)).collect();
-        map.permuted_axes(from).as_standard_layout().into_owned()
-    }
-
-    /// What the file takes as the reference takes it: normalised, `[N, 3, H, W]`.
-    #[must_use]
-    pub fn map(&self, input: &ArrayD<f32>) -> Option<Array4<f64>> {
-        let channels = *self.image.extents(input.shape())?[1];
-        let view = input.view().permuted_axes(self.image.axes.to_vec()).into_dimensionality().ok()?;
-        let mut map: Array4<f64> = view.mapv(f64::from).as_standard_layout().into_owned();
-        if self.image.bytes && channels == 3 {
-            map.indexed_iter_mut().for_each(|((_, c, ..), x)| *x = (*x / 255.0 - MEAN[c]) / DEVIATION[c]);
-        }
-        Some(map)
     }
 }
 
@@ -123,10 +96,10 @@ pub fn probes_of(request: &Request, port: &Port) -> Result<Vec<Probe>> {
             std::iter::once(port.batch.unwrap_or(1)).chain(one.shape()[1..].iter().copied()).collect();
         let input = one.broadcast(IxDyn(&shape)).map(|view| view.to_owned());
         let input = input.ok_or_else(|| Error::new("expected a picture").at(path.display()))?;
-        Ok(Probe { name: path.display().to_string(), input: port.feed(input), recorded: None })
+        Ok(Probe { name: path.display().to_string(), input: port.image.feed(input), recorded: None })
     };
     let pictures = request.pictures.iter().map(picture).collect::<Result<Vec<_>>>()?;
     let table = probes(request.probes, port.batch, port.size);
-    let table = table.into_iter().map(|probe| Probe { input: port.feed(probe.input), ..probe });
+    let table = table.into_iter().map(|probe| Probe { input: port.image.feed(probe.input), ..probe });
     Ok(request.own.iter().cloned().chain(pictures).chain(table).collect())
 }

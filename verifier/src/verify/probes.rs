@@ -100,7 +100,7 @@ impl Bench<'_> {
             let (send, truths) = mpsc::sync_channel::<(Array4<f64>, Vec<f64>)>(probes.len());
             scope.spawn(move || {
                 for probe in probes {
-                    let Some(input) = port.map(&probe.input) else { return };
+                    let Some(input) = port.image.map(&probe.input) else { return };
                     let truth = reference.logits(&input, None);
                     // Nobody waits once the engine has failed.
                     if send.send((input, truth)).is_err() {

@@ -5,7 +5,8 @@ use emo_proto::{Error, ModelProto, Result};
 use emo_verifier::audit::{self, Audit, tally};
 use emo_verifier::claim;
 use emo_verifier::identity::Identity;
-use emo_verifier::infer::{Bindings, infer};
+use emo_verifier::image::Image;
+use emo_verifier::infer::{Bindings, Inference, infer};
 use emo_verifier::paper::{Published, published};
 use emo_verifier::sym::Expr;
 use emo_verifier::written::{Reconciled, count, findings};
@@ -82,7 +83,8 @@ pub fn written(file: &OnnxFile, weights: Provenance) -> Result<(Entry, Vec<Strin
         model: reconciled.total(),
         published: claim.published.map(|p| print(p).to_owned()),
     };
-    let mut entry = plain(file, identity.variant.name, &recipe.path(), &audit)?;
+    let free = infer(&file.model, &Bindings::new());
+    let mut entry = plain(file, identity.variant.name, &recipe.path(), &audit, &free)?;
     entry.profile = Some(identity.profile.name.to_owned());
     entry.claim = Some(Claim {
         model: identity.variant.name.to_owned(),
@@ -110,12 +112,12 @@ pub fn written(file: &OnnxFile, weights: Provenance) -> Result<(Entry, Vec<Strin
 /// # Errors
 /// The file has no name that a manifest takes, or no opset.
 pub fn stranger(file: &OnnxFile, model: &str, path: &str, claims: bool) -> Result<(Entry, Vec<String>)> {
-    let bindings = one_image(&file.model);
-    let audit = tally(&file.model, &infer(&file.model, &bindings));
-    let mut entry = plain(file, model, path, &audit)?;
+    let free = infer(&file.model, &Bindings::new());
+    let audit = tally(&file.model, &infer(&file.model, &one_image(&file.model, &free)));
+    let mut entry = plain(file, model, path, &audit, &free)?;
     let mut against = Vec::new();
     if claims {
-        let found = claim::check(&file.model, &infer(&file.model, &Bindings::new()), model);
+        let found = claim::check(&file.model, &free, model);
         if let Some(reason) = found.reason.as_ref().filter(|_| !found.holds) {
             against.push(reason.clone());
         }
@@ -142,8 +144,9 @@ pub fn stranger(file: &OnnxFile, model: &str, path: &str, claims: bool) -> Resul
     Ok((entry, against))
 }
 
-/// The fields that need no claim.
-fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit) -> Result<Entry> {
+/// The fields that need no claim: costs from `audit`, of one image; the interface from `inference`, with every free
+/// extent free, for an entry tells it as the file has it.
+fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit, inference: &Inference) -> Result<Entry> {
     let opset = audit
         .opsets
         .get("ai.onnx")
@@ -151,10 +154,7 @@ fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit) -> Result<Entr
         .ok_or_else(|| Error::new("expected an opset of ONNX's, found none"))?;
     let newest = RELEASES[RELEASES.len() - 1];
     let (_, release) = RELEASES.into_iter().find(|(version, _)| *version >= opset).unwrap_or(newest);
-    // With every free extent free: an entry tells the interface as the file has it.
-    let inference = infer(&file.model, &Bindings::new());
-    let free = tally(&file.model, &inference);
-    let inputs: Vec<Port> = free.inputs.iter().map(port).collect();
+    let free = tally(&file.model, inference);
     let figure = |count: &Expr| count.count().filter(|_| !audit.is_lower_bound());
     let cost = &audit.totals.cost;
     let known = published(model).is_some();
@@ -169,11 +169,11 @@ fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit) -> Result<Entr
             model_sha: sha256(&file.bytes),
             model_bytes: file.bytes.len() as u64,
             tags: tags.into_iter().map(str::to_owned).collect(),
-            io_ports: Ports { outputs: free.outputs.iter().map(port).collect(), inputs: inputs.clone() },
+            io_ports: Ports { inputs: ports(&free.inputs), outputs: ports(&free.outputs) },
         },
         profile: None,
         dtype: dtype(audit),
-        input: image(&inputs),
+        input: image(&free.inputs, inference),
         parameters: figure(&audit.totals.params),
         costs: Costs {
             macs: figure(&cost.macs),
@@ -183,7 +183,7 @@ fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit) -> Result<Entr
         },
         claim: None,
         numerics: None,
-        lint: lint(&file.model, &inference),
+        lint: lint(&file.model, inference),
         weights: Provenance::own(),
         license: NOT_STATED.to_owned(),
         paper: None,
@@ -205,27 +205,29 @@ fn port(port: &audit::Port) -> Port {
     }
 }
 
+fn ports(ports: &[audit::Port]) -> Vec<Port> {
+    ports.iter().map(port).collect()
+}
+
 /// The image that a file takes: its one input of four axes, one of which has three channels.
-fn image(inputs: &[Port]) -> Option<Input> {
-    let [Port { shape: Some(shape), .. }] = inputs else { return None };
-    let size = |extent: &Extent| match extent {
-        Extent::Size(n) => Some(*n),
-        Extent::Name(_) => None,
-    };
-    let (layout, n, h, w) = match shape.as_slice() {
-        [n, Extent::Size(3), h, w] => ("NCHW", n, h, w),
-        [n, h, w, Extent::Size(3)] => ("NHWC", n, h, w),
-        _ => return None,
-    };
-    Some(Input { layout: layout.to_owned(), batch: size(n), height: size(h)?, width: size(w)? })
+fn image(inputs: &[audit::Port], inference: &Inference) -> Option<Input> {
+    let [port] = inputs else { return None };
+    let fact = inference.values.get(port.name.as_str())?;
+    let image = Image::of(fact)?;
+    let [n, _, h, w] = image.extents(fact.dims.as_deref().ok()?).filter(|[_, three, ..]| three.is(3))?;
+    let layout = if image.axes == Image::FLOATS.axes { "NCHW" } else { "NHWC" };
+    Some(Input { layout: layout.to_owned(), batch: n.count(), height: h.count()?, width: w.count()? })
 }
 
 /// One for every free extent that stands first in an input: the batch.
-fn one_image(model: &ModelProto) -> Bindings {
-    let inference = infer(model, &Bindings::new());
-    let first = |port: &audit::Port| port.shape.as_ref().and_then(|shape| shape.first().cloned());
-    let firsts = tally(model, &inference).inputs.iter().filter_map(first).collect::<Vec<_>>();
-    firsts.iter().flat_map(Expr::symbols).map(|name| (name.to_string(), 1)).collect()
+fn one_image(model: &ModelProto, free: &Inference) -> Bindings {
+    let shapes = model
+        .graph
+        .iter()
+        .flat_map(audit::inputs)
+        .filter_map(|input| free.values.get(input.name())?.dims.as_ref().ok());
+    let batches = shapes.filter_map(|shape| shape.first()).flat_map(Expr::symbols);
+    batches.map(|name| (name.to_string(), 1)).collect()
 }
 
 /// The element type that most of the file's elements have.
