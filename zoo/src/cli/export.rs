@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{anyhow, bail};
-use emo_exporter::models::emo::{Batch, CLASSES, Request, VARIANTS};
-use emo_exporter::profile::{Opset, PROFILES, Profile};
+use anyhow::bail;
+use emo_exporter::models::emo::{Batch, CLASSES, Request, VARIANTS, Variant};
+use emo_exporter::profile::{Opset, Profile};
 use emo_exporter::weights::{self, Spec};
 use emo_exporter::{Export, half};
 use emo_proto::file::{OnnxFile, write_atomic};
@@ -16,27 +16,28 @@ use emo_verifier::recover::recover_as;
 use emo_verifier::runtime::Tract;
 use emo_verifier::written::{Probe, count, findings, numerics};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::files::apart;
-use super::output::{Format, Report, json as to_json, model, untrained};
+use super::output::{Format, Report, json as to_json, untrained};
 use super::progress::Progress;
-use super::{Outcome, Verdict};
+use super::{Outcome, Verdict, names};
+use crate::manifest::facts::sha256;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// emo-1m, emo-2m, emo-5m or emo-6m
-    model: String,
+    #[arg(value_parser = names::model)]
+    model: &'static Variant,
     /// A checkpoint (.pth, .pt, .safetensors), anybody's ONNX file of the model, or formula:SEED
     /// for untrained weights
     #[arg(long, value_name = "PATH|formula:SEED", default_value = "formula:0")]
     weights: Spec,
     /// What the file is for: portable, reference, or a runtime such as ort-cpu, coreml, qnn, tract
-    #[arg(long, default_value = "portable")]
-    profile: String,
+    #[arg(long, default_value = "portable", value_parser = names::profile)]
+    profile: &'static Profile,
     /// Operator set: 17 or 20 [default: the profile's]
-    #[arg(long)]
-    opset: Option<i64>,
+    #[arg(long, value_parser = names::opset)]
+    opset: Option<&'static Opset>,
     /// Of weights and computation; input and output are float32 either way
     #[arg(long, value_enum, default_value_t)]
     dtype: Dtype,
@@ -87,21 +88,11 @@ fn batch(text: &str) -> Result<Batch, String> {
 }
 
 impl Args {
-    fn request(&self) -> anyhow::Result<Request> {
-        let profile = Profile::named(&self.profile).ok_or_else(|| {
-            let names: Vec<_> = PROFILES.iter().map(|p| p.name).collect();
-            anyhow!("expected a profile out of {}, found {}", names.join(", "), self.profile)
-        })?;
-        let opset = match self.opset {
-            None => profile.default_opset(),
-            Some(version) => {
-                Opset::version(version).ok_or_else(|| anyhow!("expected opset 17 or 20, found {version}"))?
-            }
-        };
-        Ok(Request {
-            variant: model(&self.model)?,
-            profile,
-            opset,
+    fn request(&self) -> Request {
+        Request {
+            variant: self.model,
+            profile: self.profile,
+            opset: self.opset.unwrap_or_else(|| self.profile.default_opset()),
             size: self.size,
             batch: self.batch,
             classes: self.classes,
@@ -110,13 +101,13 @@ impl Args {
                 Dtype::F16 => DataType::Float16,
             },
             image_input: self.image_input,
-        })
+        }
     }
 }
 
 pub fn run(args: &Args) -> Outcome {
     let progress = Progress::new();
-    let request = args.request()?;
+    let request = args.request();
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.onnx", request.variant.name)));
     if out.is_dir() {
         bail!("{}: expected a file to write, found a folder", out.display());
@@ -159,7 +150,7 @@ pub fn run(args: &Args) -> Outcome {
     }
     drop(progress);
 
-    let sha256: String = Sha256::digest(&file.bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = sha256(&file.bytes);
     let written = (verdict == Verdict::Holds).then(|| out.display().to_string());
     let data = match args.format {
         Format::Json => {
@@ -208,6 +199,6 @@ fn with_hint(error: anyhow::Error, spec: &Spec, request: &Request) -> anyhow::Er
     }
 }
 
-fn fits(path: &Path, variant: &'static emo_exporter::models::emo::Variant, classes: usize) -> bool {
+fn fits(path: &Path, variant: &'static Variant, classes: usize) -> bool {
     weights::fits(path, &variant.parameters(classes))
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use emo_exporter::profile::{PROFILES, Profile};
+use emo_exporter::profile::Profile;
 use emo_proto::file::OnnxFile;
 use emo_verifier::audit::Sizes;
 use emo_verifier::finding::Finding;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::files::{Unreadable, each_read, expand};
 use super::formats::{Format, of_files};
 use super::sizes::{SizeArgs, Unused};
-use super::{Outcome, Verdict};
+use super::{Outcome, Verdict, names};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Profiles to hold the files against; emo profiles has all
-    #[arg(long, required = true, value_name = "NAME", value_delimiter = ',', value_parser = profile)]
+    #[arg(long, required = true, value_name = "NAME", value_delimiter = ',', value_parser = names::profile)]
     profile: Vec<&'static Profile>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -32,14 +32,6 @@ pub struct Args {
     allow: Vec<String>,
     #[command(flatten)]
     sizes: SizeArgs,
-}
-
-/// A profile of the table.
-pub fn profile(name: &str) -> Result<&'static Profile, String> {
-    Profile::named(name).ok_or_else(|| {
-        let names: Vec<_> = PROFILES.iter().map(|p| p.name).collect();
-        format!("expected a profile out of {}, found {name}", names.join(", "))
-    })
 }
 
 /// A file against its profiles.

@@ -12,6 +12,7 @@ mod files;
 mod formats;
 mod lint;
 mod list;
+mod names;
 mod output;
 mod profiles;
 mod progress;

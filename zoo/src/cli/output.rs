@@ -2,9 +2,8 @@
 
 use std::fmt::Write as _;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::ValueEnum;
-use emo_exporter::models::emo::{VARIANTS, Variant};
 use emo_exporter::weights::Origin;
 use emo_verifier::audit::{Audit, Counts};
 use emo_verifier::identity::Identity;
@@ -23,14 +22,6 @@ pub enum Format {
     #[default]
     Text,
     Json,
-}
-
-/// The model called so, or an error that lists the names.
-pub fn model(name: &str) -> anyhow::Result<&'static Variant> {
-    Variant::named(name).ok_or_else(|| {
-        let names: Vec<_> = VARIANTS.iter().map(|v| v.name).collect();
-        anyhow!("expected a model out of {}, found {name}", names.join(", "))
-    })
 }
 
 /// JSON as a file has it, with a line's end.

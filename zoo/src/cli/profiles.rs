@@ -5,15 +5,14 @@ use std::fmt::Write as _;
 use emo_exporter::profile::{Allow, Condition, MostImages, Operators, Opset, PROFILES, Profile};
 use serde_json::{Value, json};
 
-use super::lint::profile;
 use super::output::{Format, json};
 use super::table::table;
-use super::{Outcome, Verdict};
+use super::{Outcome, Verdict, names};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// One profile, with all of its constraints
-    #[arg(value_name = "NAME", value_parser = profile)]
+    #[arg(value_name = "NAME", value_parser = names::profile)]
     name: Option<&'static Profile>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,

@@ -4,14 +4,16 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use emo_verifier::runtime::{ENGINES, Engine, Options, Runtime};
+use emo_verifier::runtime::{Engine, Options, Runtime};
+
+use super::names;
 
 #[derive(Debug, clap::Args)]
 pub struct RuntimeArgs {
     /// tract, or ort for ONNX Runtime [default: tract, or ort where its library is named]
     #[arg(
         long,
-        value_parser = engine,
+        value_parser = names::engine,
         default_value = "tract",
         default_value_if("ort_library", clap::builder::ArgPredicate::IsPresent, "ort"),
         hide_default_value = true
@@ -37,9 +39,4 @@ impl RuntimeArgs {
         let library = self.ort_library.iter().flat_map(|path| ["--ort-library".into(), path.into()]);
         ["--runtime".into(), self.runtime.name.into()].into_iter().chain(library).collect()
     }
-}
-
-fn engine(name: &str) -> Result<&'static Engine, String> {
-    let names: Vec<_> = ENGINES.iter().map(|engine| engine.name).collect();
-    Engine::named(name).ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }

@@ -11,20 +11,21 @@ use emo_verifier::audit::{Audit, audit};
 use emo_verifier::infer::Bindings;
 use serde_json::json;
 
-use super::output::{Format, count_row, json as to_json, model};
+use super::output::{Format, count_row, json as to_json};
 use super::table::table;
-use super::{Outcome, Verdict};
+use super::{Outcome, Verdict, names};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// emo-1m, emo-2m, emo-5m or emo-6m
-    model: String,
+    #[arg(value_parser = names::model)]
+    model: &'static Variant,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
 pub fn run(args: &Args) -> Outcome {
-    let variant = model(&args.model)?;
+    let variant = args.model;
     let profile = Profile::named("reference").expect("the profile that folds nothing is always there");
     let export = emo_exporter::export(&Request::new(variant, profile), &Spec::Formula(0))?;
     let file = OnnxFile::from_bytes(export.bytes.into(), External::none())?;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow};
 use emo_exporter::weights::Spec;
 use emo_proto::file::{OnnxFile, open};
 use emo_verifier::audit::Sizes;
-use emo_verifier::compare::{TOLERANCES, Tolerance};
+use emo_verifier::compare::Tolerance;
 use emo_verifier::data::{self, Ports};
 use emo_verifier::report::{Cell, Report, Subject, Table};
 use emo_verifier::runtime::Runtime;
@@ -19,7 +19,7 @@ use super::files::{each_read, expand};
 use super::formats::{Format, of_files};
 use super::runtime::RuntimeArgs;
 use super::sizes::{SizeArgs, Unused};
-use super::{Outcome, Verdict};
+use super::{Outcome, Verdict, names};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -35,7 +35,7 @@ pub struct Args {
     #[command(flatten)]
     runtime: RuntimeArgs,
     /// f32, f16, bf16 or int8 [default: that of the file's own type]
-    #[arg(long, value_parser = tolerance)]
+    #[arg(long, value_parser = names::tolerance)]
     tolerance: Option<&'static Tolerance>,
     /// Inputs to run on, from a table of noise, constants, an impulse, a ramp, a batch
     #[arg(long, value_name = "N", default_value_t = PROBES, value_parser = probes)]
@@ -59,11 +59,6 @@ pub struct Args {
 fn probes(text: &str) -> Result<usize, String> {
     const MOST: usize = 1000;
     text.parse().ok().filter(|&n: &usize| n <= MOST).ok_or_else(|| format!("expected {MOST} at most"))
-}
-
-fn tolerance(name: &str) -> Result<&'static Tolerance, String> {
-    let names: Vec<_> = TOLERANCES.iter().map(|tolerance| tolerance.name).collect();
-    Tolerance::named(name).ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
 
 /// A file and what there is to say of it.

@@ -20,7 +20,7 @@ use super::{Store, decode};
 #[derive(Debug, Clone, Default)]
 pub struct Statement {
     /// The published model that it is said to be.
-    pub claim: Option<String>,
+    pub claim: Option<&'static str>,
     /// The weights that it is said to hold; without, any weights in the model's function pass.
     pub weights: Option<Spec>,
     pub license: Option<String>,
@@ -92,8 +92,8 @@ fn judged(path: &Path, verdict: &Verdict, statement: &Statement) -> Result<Optio
         Some(cause) => format!("{} {cause}: {reason}", verdict.verdict.name()),
         None => format!("{}: {reason}", verdict.verdict.name()),
     };
-    let other = |claim: &&String| verdict.model.is_none_or(|model| model != claim.as_str());
-    match (verdict.verdict, statement.claim.as_ref()) {
+    let other = |claim: &&str| verdict.model != Some(*claim);
+    match (verdict.verdict, statement.claim) {
         (Outcome::Pass, claim) => match claim.filter(other) {
             Some(claim) => Err(Added::Refused(format!(
                 "expected {claim}, found {}",

@@ -72,7 +72,7 @@ enum Grouping {
 
 /// A model that figures are published for.
 fn claimed(name: &str) -> Result<String, String> {
-    super::output::model(name).map(|variant| variant.name.to_owned()).map_err(|error| error.to_string())
+    super::names::model(name).map(|variant| variant.name.to_owned())
 }
 
 /// A file and what is known of it.

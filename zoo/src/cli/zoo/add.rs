@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use emo_exporter::models::emo::Variant;
 use emo_exporter::weights::Spec;
 use serde_json::json;
 
-use super::super::output::{Format, json as to_json, model};
+use super::super::output::{Format, json as to_json};
 use super::super::progress::Progress;
-use super::super::{Outcome, Verdict};
+use super::super::{Outcome, Verdict, names};
 use crate::manifest::Store;
 use crate::manifest::add::{Added, Statement, add};
 
@@ -19,8 +20,8 @@ pub struct Args {
     /// An ONNX file, weights inside
     file: PathBuf,
     /// The published model that it is said to be: emo-1m, emo-2m, emo-5m or emo-6m [default: what it is]
-    #[arg(long, value_name = "MODEL")]
-    claim: Option<String>,
+    #[arg(long, value_name = "MODEL", value_parser = names::model)]
+    claim: Option<&'static Variant>,
     /// The weights that it is said to hold; without, its function alone is judged
     #[arg(long, value_name = "PATH|formula:SEED")]
     weights: Option<Spec>,
@@ -35,13 +36,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Outcome {
-    if let Some(claim) = &args.claim {
-        model(claim)?;
-    }
     let store = Store::new(&args.folder);
     let _lock = store.lock()?;
     let statement = Statement {
-        claim: args.claim.clone(),
+        claim: args.claim.map(|model| model.name),
         weights: args.weights.clone(),
         license: args.license.clone(),
         source: args.source.clone(),

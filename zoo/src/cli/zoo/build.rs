@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use emo_exporter::models::emo::{VARIANTS, Variant};
-use emo_exporter::profile::{OPSETS, Opset, PROFILES, Profile};
+use emo_exporter::profile::{Opset, PROFILES, Profile};
 use serde_json::json;
 
-use super::super::output::{Format, json as to_json, model};
+use super::super::output::{Format, json as to_json};
 use super::super::progress::{Bars, Progress};
-use super::super::{Outcome, Verdict};
+use super::super::{Outcome, Verdict, names};
 use crate::manifest::Store;
 use crate::manifest::build::{Built, Plan, recipes};
 use crate::manifest::checkpoints::Checkpoints;
@@ -19,13 +19,13 @@ use crate::manifest::entry::Provenance;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Models to build [default: all, or those that --weights-dir has checkpoints of]
-    #[arg(long, value_delimiter = ',', value_name = "A,B", value_parser = variant)]
+    #[arg(long, value_delimiter = ',', value_name = "A,B", value_parser = names::model)]
     models: Vec<&'static Variant>,
     /// Profiles to build them for [default: all]
-    #[arg(long, value_delimiter = ',', value_name = "P,Q", value_parser = profile)]
+    #[arg(long, value_delimiter = ',', value_name = "P,Q", value_parser = names::profile)]
     profiles: Vec<&'static Profile>,
     /// Operator sets to build them in [default: all that each profile takes]
-    #[arg(long, value_delimiter = ',', value_name = "17,20", value_parser = opset)]
+    #[arg(long, value_delimiter = ',', value_name = "17,20", value_parser = names::opset)]
     opsets: Vec<&'static Opset>,
     /// A folder with checkpoints, matched to models by what they hold; without it the weights are
     /// formula:0, untrained
@@ -39,21 +39,6 @@ pub struct Args {
     jobs: Option<u16>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-}
-
-fn variant(name: &str) -> Result<&'static Variant, String> {
-    model(name).map_err(|error| error.to_string())
-}
-
-fn profile(name: &str) -> Result<&'static Profile, String> {
-    let names: Vec<_> = PROFILES.iter().map(|profile| profile.name).collect();
-    Profile::named(name).ok_or_else(|| format!("expected one of {}, found {name}", names.join(", ")))
-}
-
-fn opset(text: &str) -> Result<&'static Opset, String> {
-    let versions: Vec<_> = OPSETS.iter().map(|opset| opset.version.to_string()).collect();
-    let found = text.parse().ok().and_then(Opset::version);
-    found.ok_or_else(|| format!("expected one of {}, found {text}", versions.join(", ")))
 }
 
 pub fn run(args: &Args) -> Outcome {
