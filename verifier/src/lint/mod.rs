@@ -18,6 +18,7 @@ use emo_proto::{GraphProto, ModelProto};
 use crate::audit;
 use crate::fact::Fact;
 use crate::infer::Inference;
+use crate::report::counted;
 use graph::{Step, Steps};
 
 pub use breach::{Breach, CODES, Code, Group};
@@ -130,7 +131,7 @@ fn inputs(graph: &GraphProto, inference: &Inference, profile: &Profile, breaches
             && images(fact).is_some_and(|images| images > most)
         {
             breaches.push(Breach {
-                rule: format!("{most} image{} at most: {because}", if most == 1 { "" } else { "s" }),
+                rule: format!("{} at most: {because}", counted(most, "image")),
                 found: fact.describe(),
                 instead: Some(instead.to_owned()),
                 ..of(Code::Batch, source)

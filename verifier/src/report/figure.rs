@@ -16,6 +16,12 @@ pub fn figure(count: &Expr) -> String {
     }
 }
 
+/// `1 node`, `1,200 nodes`.
+#[must_use]
+pub fn counted(n: usize, what: &str) -> String {
+    format!("{} {what}{}", thousands(n as i128), if n == 1 { "" } else { "s" })
+}
+
 /// A formula with every number of seven digits or more rounded to three.
 #[must_use]
 pub fn compact(formula: &str) -> String {

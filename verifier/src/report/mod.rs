@@ -18,7 +18,7 @@ use crate::finding::{Finding, Severity};
 use crate::sym::Expr;
 
 pub use csv::csv;
-pub use figure::{bytes, compact, figure, thousands};
+pub use figure::{bytes, compact, counted, figure, thousands};
 pub use github::github;
 pub use junit::junit;
 pub use markdown::markdown;

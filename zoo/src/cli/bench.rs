@@ -11,6 +11,7 @@ use emo_verifier::audit::Sizes;
 use emo_verifier::data::Ports;
 use emo_verifier::fact::Fact;
 use emo_verifier::infer::infer;
+use emo_verifier::report::counted;
 use emo_verifier::runtime::{Runtime, Session};
 use emo_verifier::sym::Expr;
 use ndarray::ArrayD;
@@ -241,13 +242,12 @@ fn text(measured: &[Measured], args: &Args, runtime: &str) -> String {
             entrant.peak.map_or("?".to_owned(), |bytes| format!("{:.0}", bytes as f64 / 1e6)),
         ]
     });
-    let (rounds, threads) = (args.rounds, args.threads);
-    let plural = if threads == 1 { "" } else { "s" };
+    let (rounds, threads) = (args.rounds, counted(args.threads.into(), "thread"));
     let mut shapes: Vec<String> = measured.iter().map(|file| file.entrant.shapes()).collect();
     shapes.dedup();
     let shapes = shapes.join("; ");
     format!(
-        "{runtime}, {threads} thread{plural}, {shapes}, median of {rounds} rounds in turn; × first is how many times as fast\n\n{}",
+        "{runtime}, {threads}, {shapes}, median of {rounds} rounds in turn; × first is how many times as fast\n\n{}",
         table(&header, rows)
     )
 }

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use emo_proto::file::{OnnxFile, open};
 use emo_verifier::check::{UNDECIDED, check, checks};
 use emo_verifier::finding::{Finding, Severity};
-use emo_verifier::report::{Report, Subject};
+use emo_verifier::report::{Report, Subject, counted};
 use serde_json::{Value, json};
 
 use super::files::{UNREADABLE, Unreadable, each, expand};
@@ -119,8 +119,8 @@ impl Checked {
 
     fn headline(&self) -> String {
         let counted = [Severity::Error, Severity::Warning, Severity::Note].map(|severity| {
-            let (n, name) = (self.count(severity), severity.name());
-            (n > 0).then(|| format!("{n} {name}{}", if n == 1 { "" } else { "s" }))
+            let n = self.count(severity);
+            (n > 0).then(|| counted(n, severity.name()))
         });
         let counted: Vec<_> = counted.into_iter().flatten().collect();
         if counted.is_empty() { "nothing found".to_owned() } else { counted.join(", ") }

@@ -9,7 +9,7 @@ use emo_verifier::audit::Sizes;
 use emo_verifier::finding::Finding;
 use emo_verifier::infer::infer_file;
 use emo_verifier::lint::{Breach, CODES, Code, Lint, lint};
-use emo_verifier::report::{Cell, Report, Subject, Table, thousands};
+use emo_verifier::report::{Cell, Report, Subject, Table, counted, thousands};
 use serde_json::{Value, json};
 
 use super::files::{Unreadable, each_read, expand};
@@ -105,11 +105,6 @@ struct View<'a> {
 
 /// Kinds of violations beyond this many are for machines.
 const MOST_ROWS: usize = 50;
-
-/// `1 node`, `12 nodes`.
-fn counted(n: usize, what: &str) -> String {
-    format!("{} {what}{}", thousands(n as i128), if n == 1 { "" } else { "s" })
-}
 
 impl View<'_> {
     fn verdict(self) -> Verdict {

@@ -8,7 +8,7 @@ use emo_exporter::weights::Origin;
 use emo_verifier::audit::{Audit, Counts};
 use emo_verifier::identity::Identity;
 use emo_verifier::range::{LARGEST, Range, SMALLEST_NORMAL};
-use emo_verifier::report::thousands;
+use emo_verifier::report::{counted, thousands};
 use emo_verifier::sym::Expr;
 use emo_verifier::written::{Claim, Finding, Numerics, Reconciled};
 use serde::Serialize;
@@ -152,11 +152,10 @@ impl Report<'_> {
             false => ("", String::new()),
         };
         format!(
-            "{}{stored} against the f64 reference on {} image{}: max error {:.1e}, {:.1e} of the largest logit, \
+            "{}{stored} against the f64 reference on {}: max error {:.1e}, {:.1e} of the largest logit, \
              {relation} {:.0e} ({}){noise}; top-1 agrees on {agree} of {images}\n",
             n.runtime,
-            images,
-            if images == 1 { "" } else { "s" },
+            counted(images, "image"),
             n.difference.max_abs,
             n.difference.relative(),
             n.tolerance.bound,

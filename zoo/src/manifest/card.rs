@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 
 use emo_exporter::models::emo::Variant;
+use emo_verifier::image::{DEVIATION, MEAN};
 use emo_verifier::report::thousands;
 
 use super::entry::{Account, Claim, Entry, Input, NOT_STATED, Numerics, Provenance};
 
-/// How a file is run, with `FILE`, `INPUT`, `HEIGHT` and `WIDTH` to be filled in.
+/// How a file is run, with `FILE`, `INPUT`, `HEIGHT`, `WIDTH`, `MEAN` and `DEVIATION` to be filled in.
 const ONNX_RUNTIME: &str = include_str!("card/onnxruntime.txt");
 const TRACT: &str = include_str!("card/tract.txt");
 
@@ -202,12 +203,15 @@ fn running(entries: &[&Entry]) -> String {
         example
             .replace("HEIGHT", &height.to_string())
             .replace("WIDTH", &width.to_string())
+            .replace("MEAN", &format!("{MEAN:?}"))
+            .replace("DEVIATION", &format!("{DEVIATION:?}"))
             .replace("FILE", &quoted(file_name(entry)))
             .replace("INPUT", &quoted(input))
     });
+    let [mean, deviation] = [MEAN, DEVIATION].map(|rgb| rgb.map(|x| x.to_string()).join(", "));
     format!(
         "## How to run it\n\nThe input is one RGB image `[1, 3, {height}, {width}]`, scaled to 0…1, less the mean \
-         (0.485, 0.456, 0.406), over the deviation (0.229, 0.224, 0.225), cut from the middle of one that was scaled \
+         ({mean}), over the deviation ({deviation}), cut from the middle of one that was scaled \
          to 256 for 224. The output has a logit for each class.\n\n\
          In ONNX Runtime, from Python (`pip install onnxruntime pillow`):\n\n```python\n{python}```\n\n\
          In tract, from Rust (`cargo add tract-onnx`), `pixels` as above:\n\n```rust\n{rust}```\n\n"

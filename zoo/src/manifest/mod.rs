@@ -34,7 +34,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use emo_proto::{Error, Result, file};
-use serde_json::Value;
 
 pub use entry::Entry;
 pub use store::{CARD, LOCK, Lock, MANIFEST, Store, decode};
@@ -84,7 +83,8 @@ impl Manifest {
     pub fn text(&self) -> String {
         let mut value =
             serde_json::to_value(self.entries().collect::<Vec<_>>()).expect("entries are plain data");
-        sort(&mut value);
+        // Whatever order this build of serde_json keeps.
+        value.sort_all_objects();
         serde_json::to_string_pretty(&value).expect("a value has a text") + "\n"
     }
 
@@ -141,9 +141,4 @@ impl Manifest {
         models.dedup();
         models
     }
-}
-
-/// Fields in the order of their names, whatever order the build of `serde_json` keeps.
-fn sort(value: &mut Value) {
-    value.sort_all_objects();
 }

@@ -111,9 +111,15 @@ impl Store {
     /// The disk refuses, or a link is in the way.
     pub fn write(&self, path: &str, model: &str, bytes: &[u8]) -> Result<()> {
         let place = self.place(path, model)?;
+        self.folder_of(model)?;
+        write_atomic(&place, bytes)
+    }
+
+    /// The folder of a model's files, made if need be.
+    fn folder_of(&self, model: &str) -> Result<PathBuf> {
         let folder = self.folder.join(model);
         fs::create_dir_all(&folder).map_err(|error| Error::new(error).at(folder.display()))?;
-        write_atomic(&place, bytes)
+        Ok(folder)
     }
 
     /// Writes the manifest whole or not at all. What it names must be there already.
@@ -130,9 +136,7 @@ impl Store {
     /// The disk refuses, or a link is in the way.
     pub fn write_card(&self, model: &str, text: &str) -> Result<PathBuf> {
         self.place(&format!("{model}/card.onnx"), model)?;
-        let folder = self.folder.join(model);
-        fs::create_dir_all(&folder).map_err(|error| Error::new(error).at(folder.display()))?;
-        let path = folder.join(CARD);
+        let path = self.folder_of(model)?.join(CARD);
         write_atomic(&path, text.as_bytes())?;
         Ok(path)
     }

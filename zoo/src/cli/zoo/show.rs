@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use emo_verifier::report::thousands;
+use emo_verifier::report::{counted, thousands};
 use serde_json::json;
 
 use super::super::output::{Format, json as to_json};
@@ -75,8 +75,8 @@ fn text(entry: &Entry) -> String {
         line("probes", n.probes.join(", "));
     }
     for (profile, lint) in &entry.lint {
-        let pieces = if lint.partitions == 1 { "piece" } else { "pieces" };
-        let what = format!("{profile}: {} violations, {} {pieces}", lint.violations, lint.partitions);
+        let pieces = counted(lint.partitions, "piece");
+        let what = format!("{profile}: {} violations, {pieces}", lint.violations);
         line("lint", what);
     }
     line("weights", weights(&entry.weights));
