@@ -21,6 +21,15 @@ pub fn emo(folder: &TempDir, arguments: &[&str]) -> (i32, String, String) {
     emo_with(folder, arguments, &[])
 }
 
+/// Runs `emo` with what it refuses: exit code 2, nothing on stdout, every one of `words` on stderr.
+pub fn refused(folder: &TempDir, arguments: &[&str], words: &[&str]) {
+    let (code, stdout, stderr) = emo(folder, arguments);
+    assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "{arguments:?}: expected {word:?} in: {stderr}");
+    }
+}
+
 fn emo_with(folder: &TempDir, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
     let mut command = Command::new(EMO);
     command.args(arguments).current_dir(folder.path());
@@ -330,11 +339,7 @@ fn wrong_requests_are_told_apart() {
         (&["no/*.onnx"], &["no/*.onnx", "found none"]),
         (&["c.onnx", "c.onnx", "--plot", "p.svg"], &["--plot takes the figures of one file, found 2"]),
     ] {
-        let (code, stdout, stderr) = emo(&folder, &[&["audit"], arguments].concat());
-        assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
-        for word in words {
-            assert!(stderr.contains(word), "{arguments:?}: expected {word:?} in: {stderr}");
-        }
+        refused(&folder, &[&["audit"], arguments].concat(), words);
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{PORTABLE, TRACT, build, built, digests, edit, file, write_manifest};
-use crate::audit::emo;
+use crate::audit::refused;
 
 /// What somebody hostile writes, and words of the refusal.
 type Hostile = (fn(&TempDir), &'static [&'static str]);
@@ -90,11 +90,7 @@ fn hostile_manifests_are_refused() {
         change(&folder);
         let before = digests(folder.path());
         for command in [&["zoo", "check", "zoo"][..], &["zoo", "card", "zoo", "--all"]] {
-            let (code, stdout, stderr) = emo(&folder, command);
-            assert_eq!((code, stdout.as_str()), (2, ""), "{index}: {stderr}");
-            for word in *words {
-                assert!(stderr.contains(word), "{index}: expected {word:?} in {stderr}");
-            }
+            refused(&folder, command, words);
         }
         assert_eq!(build(&folder, &[]).0, 2, "{index}");
         assert_eq!(digests(folder.path()), before, "{index}");
