@@ -5,7 +5,7 @@ use emo_proto::tensor_proto::DataType;
 use emo_tests::onnx::{graph_of, model, node, value};
 use tempfile::TempDir;
 
-use crate::audit::{emo, json_of};
+use crate::command::{emo, json_of};
 
 /// Every file runs, the first is its own measure, free dimensions are one or the user's.
 #[test]

@@ -3,7 +3,7 @@
 use emo_tests::{RIGHT_STRANGERS, fixture};
 use tempfile::TempDir;
 
-use crate::audit::{emo, json_of};
+use crate::command::{emo, json_of};
 
 /// Other toolchains' EMO-1M, its norms folded, shifted and spelled out: what is in the file and the
 /// account are the published integers, and no other model's.

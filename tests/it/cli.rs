@@ -12,9 +12,9 @@ use emo_tests::{fixture, safetensors};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// This package builds the command once more, so that cargo tells where it is.
-const EMO: &str = env!("CARGO_BIN_EXE_emo-under-test");
+use crate::command::EMO;
 
+/// This package builds the command once more, so that cargo tells where it is.
 struct Run {
     code: i32,
     stdout: String,

@@ -3,7 +3,7 @@
 use emo_tests::fixture;
 use tempfile::TempDir;
 
-use crate::audit::{emo, json_of};
+use crate::command::{emo, json_of};
 
 /// Shapes that are numbers and formulas, ours and strangers'.
 #[test]

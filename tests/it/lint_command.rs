@@ -10,7 +10,7 @@ use emo_tests::onnx::{graph_of, model, node, value};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::audit::{emo, json_of, refused};
+use crate::command::{emo, json_of, refused};
 
 fn folder() -> TempDir {
     let folder = TempDir::new().unwrap();

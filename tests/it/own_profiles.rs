@@ -6,8 +6,6 @@ use std::collections::{HashMap, HashSet};
 use emo_exporter::models::emo::{Batch, Request, Variant};
 use emo_exporter::profile::{OPSETS, PROFILES, Profile};
 use emo_exporter::weights::Spec;
-use emo_proto::file::OnnxFile;
-use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{Message as _, ModelProto};
 use emo_tests::mutate::{self, Subject};
@@ -16,6 +14,8 @@ use emo_verifier::infer::infer_file;
 use emo_verifier::paper::published;
 use emo_verifier::runtime::{Options, Ort, Runtime, Tract};
 use emo_verifier::verify::{self, Outcome, Verdict};
+
+use crate::profiles::open;
 
 const FORMULA: Option<Spec> = Some(Spec::Formula(0));
 
@@ -46,10 +46,6 @@ fn anonymous(request: &Request) -> Vec<u8> {
     let values = graph.input.iter_mut().chain(&mut graph.output).chain(&mut graph.value_info);
     values.filter_map(|v| v.name.as_mut()).for_each(&mut rename);
     model.encode_to_vec()
-}
-
-fn open(bytes: &[u8]) -> OnnxFile {
-    OnnxFile::from_bytes(bytes.to_vec().into(), External::none()).unwrap()
 }
 
 fn judge(bytes: &[u8], weights: Option<Spec>, probes: usize, runtime: &dyn Runtime) -> Verdict {

@@ -3,7 +3,7 @@
 use emo_tests::{RIGHT_STRANGERS, fixture};
 use tempfile::TempDir;
 
-use crate::audit::emo;
+use crate::command::emo;
 
 #[test]
 fn right_strangers_become_portable() {

@@ -9,7 +9,7 @@ use emo_verifier::verify::cause::CAUSES;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::audit::{emo, json_of, refused};
+use crate::command::{emo, json_of, refused};
 
 fn stranger(name: &str) -> Option<String> {
     fixture(&format!("third_party/{name}.onnx")).map(|path| path.to_str().unwrap().to_owned())

@@ -7,7 +7,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{PORTABLE, TRACT, build, built, digests, edit, file, write_manifest};
-use crate::audit::refused;
+use crate::command::refused;
 
 /// What somebody hostile writes, and words of the refusal.
 type Hostile = (fn(&TempDir), &'static [&'static str]);

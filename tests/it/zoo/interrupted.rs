@@ -12,8 +12,7 @@ use emo_zoo::manifest::MANIFEST;
 use tempfile::TempDir;
 
 use super::{SMALL, build, built, digests, findings, manifest_of};
-
-const EMO: &str = env!("CARGO_BIN_EXE_emo-under-test");
+use crate::command::EMO;
 
 /// SIGKILL at random moments: what a manifest names is whole at any time, and the end is that of a build that
 /// nobody disturbed.

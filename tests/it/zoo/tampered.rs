@@ -6,7 +6,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{PORTABLE, TRACT, built, edit, file, findings};
-use crate::audit::emo;
+use crate::command::emo;
 
 /// What somebody does to a store, and what the check says: the file, the finding's code, the field.
 type Tampering = (&'static str, fn(&TempDir), &'static [(&'static str, &'static str, &'static str)]);
