@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -12,21 +12,21 @@ use crate::{Error, Result, StringStringEntryProto, file};
 ///
 /// A file is memory-mapped when a tensor first asks for it, once. A location that is absolute,
 /// climbs with `..` or leaves the folder through a symbolic link is refused.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct External {
     folder: Option<PathBuf>,
-    files: Mutex<BTreeMap<PathBuf, Bytes>>,
+    files: Arc<Mutex<BTreeMap<PathBuf, Bytes>>>,
 }
 
 impl External {
     /// No folder: a tensor that keeps its data outside is an error.
     pub fn none() -> Self {
-        Self { folder: None, files: Mutex::default() }
+        Self { folder: None, files: Arc::default() }
     }
 
     /// Files in `dir` and below.
     pub fn folder(dir: &Path) -> Self {
-        Self { folder: Some(dir.to_owned()), files: Mutex::default() }
+        Self { folder: Some(dir.to_owned()), files: Arc::default() }
     }
 
     /// The `need` bytes that a tensor's `external_data` entries tell of; not copied.

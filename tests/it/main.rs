@@ -23,6 +23,7 @@ mod profiles;
 mod reexport;
 mod runtime;
 mod traps;
+mod tricks;
 mod verify;
 mod verify_command;
 mod weights;

@@ -80,6 +80,7 @@ impl<'a> Constants<'a> {
                 let dims = tensor.dims.iter().copied().filter(|&d| d != 1).collect();
                 Tensor::new(tensor.dtype, dims, tensor.bytes().clone())
             }
+            "Mul" => product(&operand(0)?, &operand(1)?),
             "QuantizeLinear" => quantize(&operand(0)?, &operand(1)?, operand(2).ok().as_ref()),
             "DequantizeLinear" => {
                 dequantize(&operand(0)?, &operand(1)?, operand(2).ok().as_ref(), axis(node))
@@ -108,6 +109,16 @@ fn transpose(tensor: &Tensor, perm: Option<&[i64]>) -> Result<Tensor> {
     let values = ndarray::ArrayD::from_shape_vec(tensor.dims.clone(), tensor.f32s()?).map_err(Error::new)?;
     let moved = values.permuted_axes(perm);
     Tensor::from_f32(moved.shape().to_vec(), moved.iter().copied().collect())
+}
+
+/// Element by element, where one of the two has one.
+fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let (one, many) = if a.len() == 1 { (a, b) } else { (b, a) };
+    let [factor] = one.f64s()?[..] else {
+        return Err(Error::new(format!("expected a number, found {} and {}", a.len(), b.len())));
+    };
+    let values = many.f64s()?.into_iter().map(|x| (x * factor) as f32).collect();
+    Tensor::from_f32(many.dims.clone(), values)
 }
 
 /// `x / scale + zero`, rounded to even and bounded by the zero point's type, with one scale for all.

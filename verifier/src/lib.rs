@@ -36,6 +36,7 @@ pub mod identity;
 pub mod image;
 pub mod infer;
 pub mod lint;
+pub mod lower;
 pub mod memory;
 pub mod ops;
 pub mod paper;

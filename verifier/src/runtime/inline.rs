@@ -20,17 +20,7 @@ const MOST_CALLS: usize = 32;
 
 /// A text that no name of the model starts with: names behind it are new.
 pub(super) fn mark(model: &ModelProto) -> String {
-    fn longest(graph: &GraphProto) -> usize {
-        let tildes = |name: &str| name.bytes().take_while(|&b| b == b'~').count();
-        let declared = graph.input.iter().map(|v| tildes(v.name()));
-        let constants = graph.initializer.iter().map(|t| tildes(t.name()));
-        let sparse = graph.sparse_initializer.iter().flat_map(|s| &s.values).map(|t| tildes(t.name()));
-        let values = graph.node.iter().flat_map(|n| &n.output).map(|name| tildes(name));
-        let bodies = graph.node.iter().flat_map(|n| &n.attribute).flat_map(|a| a.g.iter().chain(&a.graphs));
-        let names = declared.chain(constants).chain(sparse).chain(values);
-        names.chain(bodies.map(longest)).max().unwrap_or(0)
-    }
-    "~".repeat(model.graph.as_ref().map_or(0, longest) + 1)
+    model.graph.as_ref().map_or_else(|| "~".to_owned(), crate::lower::mark)
 }
 
 /// The model with its functions written out at each call. A function of other operator sets than the model's

@@ -8,6 +8,7 @@ pub mod against;
 mod blocks;
 pub mod cause;
 pub mod divergence;
+pub mod explain;
 mod form;
 mod judge;
 mod port;
@@ -15,6 +16,7 @@ pub mod probes;
 mod structure;
 mod weights;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use emo_exporter::models::emo::VARIANTS;
@@ -30,6 +32,7 @@ use crate::compare::Tolerance;
 use crate::data::Set;
 use crate::finding::{Finding, Severity};
 use crate::infer::{Bindings, infer_file};
+use crate::lower::lower;
 use crate::probe::{MOST_IMAGES, runnable};
 use crate::recognise::{Departure, Recognition, recognise};
 use crate::recover::{Recovered, recover};
@@ -203,6 +206,17 @@ impl Verdict {
         self
     }
 
+    /// Passes no more where something keeps it open, each a finding.
+    fn unless_open(mut self, open: Vec<Finding>) -> Self {
+        let Some(first) = open.first() else { return self };
+        if self.verdict == Outcome::Pass {
+            self.verdict = Outcome::Undecided;
+            self.reason = Some(format!("{}: {}", first.place, first.message));
+        }
+        self.findings.splice(0..0, open);
+        self
+    }
+
     /// Fails with a cause; the finding for reports comes with it unless there is one already.
     fn fail(mut self, cause: &'static str, block: Option<String>, reason: String) -> Self {
         self.verdict = Outcome::Fail;
@@ -241,6 +255,8 @@ pub fn verify(
     let Some(port) = Port::of(&file.model, &request.dims) else {
         return Ok(not_image(verdict, file, &request.dims));
     };
+    let lowered = lowered(file, &port.bindings);
+    let file = lowered.as_ref().unwrap_or(file);
     let inference = infer_file(file, &port.bindings);
     let recognition = match recognise(&inference) {
         Ok(recognition) => recognition,
@@ -271,6 +287,7 @@ pub fn verify(
     let Some(output) = logits(file, &inference, &port, recognition.classes) else {
         return Ok(verdict.undecided("expected an output [N, classes], found none".to_owned()));
     };
+    let unexplained = explain::unexplained(&inference, &recognition, &port.name, &output);
     let seen = structure::mistakes(&inference, &recognition, &recovered);
     verdict.findings.splice(0..0, seen.iter().map(|seen| seen.finding.clone()));
     let expected = request.weights.as_ref().map(|spec| load(spec, &recognition)).transpose()?;
@@ -289,7 +306,18 @@ pub fn verify(
     let bench = Bench { file, port: &port, output: &output, classes, runtime, tolerance };
     let (inference, recognition) = (&inference, &recognition);
     let judge = Judge { file, inference, recognition, bench, fair, own, seen: &seen };
-    judge.judge(verdict, &recovered, expected.as_ref(), &probes)
+    let verdict = judge.judge(verdict, &recovered, expected.as_ref(), &probes)?;
+    Ok(verdict.unless_open(unexplained))
+}
+
+/// The file with its fused and integer operators in plain ones; `None` where it has none.
+fn lowered(file: &OnnxFile, bindings: &Bindings) -> Option<OnnxFile> {
+    match lower(&file.model, bindings) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(model) => {
+            Some(OnnxFile { model, bytes: file.bytes.clone(), external: file.external.clone() })
+        }
+    }
 }
 
 /// Whether an error of this code keeps engines from running the file; the others are of its form.

@@ -1,0 +1,291 @@
+//! What no published layer explains.
+//!
+//! Test inputs reach what they reach: a comparison with a pixel that no test input has, or a branch, changes nothing
+//! of what they show. EMO neither compares nor branches, so every operator on the way from the picture to the logits
+//! must be one that the published network asks for between two of its linear layers: the network is written down as
+//! *steps* (an activation, a norm, a shortcut), each step may be spelled in the ways of a table, and what the file
+//! has there must be exactly one spelling of each. Movement of elements, sums with constants and products by them
+//! are maps that any input shows, and are free.
+
+use std::collections::{BTreeMap, HashSet};
+
+use emo_exporter::models::emo::{Act, Norm, Variant};
+use emo_proto::tensor_proto::DataType;
+
+use crate::finding::{Finding, Severity};
+use crate::infer::{Inference, NodeFacts};
+use crate::recognise::Recognition;
+
+/// The code of what is found here.
+pub const UNEXPLAINED: &str = "unexplained-operator";
+
+/// An operator that is not affine in the picture, by what it does: an operator's name, with a 2 where it takes two
+/// computed values.
+type Token = &'static str;
+
+/// What the published network does between two linear layers, beside affine maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Silu,
+    Gelu,
+    /// The sigmoid of a squeeze-excite and the product with it.
+    Gate,
+    Softmax,
+    /// The product of two computed matrices.
+    Product,
+    /// The sum of two computed maps: a skip or a shortcut.
+    Sum,
+    LayerNorm,
+}
+
+impl Step {
+    /// Every way to write the step, as the tokens that it consists of.
+    fn spellings(self) -> &'static [&'static [Token]] {
+        match self {
+            Self::Silu => &[&["Sigmoid", "Mul2"], &["QuickGelu"], &["Swish"], &["Exp", "Div2"]],
+            Self::Gelu => &[
+                &["Gelu"],
+                &["Erf", "Mul2"],
+                // Abramowitz and Stegun's series in t = 1/(1 + p·|x|).
+                &[
+                    "Abs",
+                    "Reciprocal",
+                    "Mul2",
+                    "Mul2",
+                    "Mul2",
+                    "Mul2",
+                    "Mul2",
+                    "Mul2",
+                    "Square",
+                    "Exp",
+                    "Add2",
+                ],
+            ],
+            Self::Gate => &[&["Sigmoid", "Mul2"]],
+            Self::Softmax => &[&["Softmax"], &["ReduceMax", "Sub2", "Exp", "Div2"]],
+            Self::Product => &[&["MatMul2"]],
+            Self::Sum => &[&["Add2"]],
+            Self::LayerNorm => &[
+                &["LayerNormalization"],
+                &["Sub2", "Square", "Sqrt", "Div2"],
+                &["Sub2", "Square", "Sqrt", "Reciprocal", "Mul2"],
+                &["Sub2", "Sub2", "Square", "Sqrt", "Div2"],
+            ],
+        }
+    }
+}
+
+/// The steps behind each linear layer, which is given by name.
+fn steps(variant: &Variant) -> BTreeMap<String, Vec<Step>> {
+    let stem = |layer: &str, steps: &[Step]| (format!("stage0.1.{layer}"), steps.to_vec());
+    let mut all = BTreeMap::from([
+        stem("conv_local.conv", &[Step::Silu]),
+        stem("se.conv_reduce", &[Step::Silu]),
+        stem("se.conv_expand", &[Step::Gate]),
+    ]);
+    let mut last = "stage0.1.proj.conv".to_owned();
+    for (name, block) in variant.blocks() {
+        if block.norm == Norm::Layer {
+            all.entry(last).or_default().push(Step::LayerNorm);
+        }
+        if block.mmb.operator.attention.is_some() {
+            all.insert(format!("{name}.qk.conv"), vec![Step::Product, Step::Softmax, Step::Product]);
+        }
+        let activation = if block.act == Act::Silu { Step::Silu } else { Step::Gelu };
+        all.insert(format!("{name}.v.conv"), vec![activation]);
+        let skip = block.mmb.operator.conv.is_some_and(|conv| conv.skip) && block.has_shortcut();
+        let mut local = vec![Step::Silu];
+        local.extend(skip.then_some(Step::Sum));
+        all.insert(format!("{name}.conv_local.conv"), local);
+        last = format!("{name}.proj.conv");
+        all.insert(last.clone(), block.has_shortcut().then_some(Step::Sum).into_iter().collect());
+    }
+    all.entry(last).or_default().push(Step::LayerNorm);
+    all
+}
+
+/// An operator that is not affine in the picture.
+struct Found {
+    token: Token,
+    place: String,
+    operator: String,
+}
+
+/// What lies on the way from `input` to `output` and is in no published layer of the recognised network.
+#[must_use]
+pub fn unexplained(
+    inference: &Inference,
+    recognition: &Recognition,
+    input: &str,
+    output: &str,
+) -> Vec<Finding> {
+    let steps = steps(recognition.variant);
+    let parts: HashSet<usize> =
+        recognition.layers.iter().flat_map(|(_, found)| found.parts.iter().map(|part| part.node)).collect();
+    let mut by_depth: BTreeMap<usize, Vec<Found>> = BTreeMap::new();
+    let path = Path::new(inference, input, output);
+    for (index, node) in path.nodes(inference) {
+        if parts.contains(&index) {
+            continue;
+        }
+        let found = path.tokens(inference, node).into_iter().map(|token| {
+            let operator = node.node.op_type().to_owned();
+            Found { token, place: node.place(), operator }
+        });
+        by_depth.entry(recognition.depths[index]).or_default().extend(found);
+    }
+    let mut findings = Vec::new();
+    for (depth, found) in by_depth {
+        let layer = depth.checked_sub(1).map(|at| recognition.layers[at].0.name.as_str());
+        let expected = layer.and_then(|layer| steps.get(layer)).map(Vec::as_slice).unwrap_or_default();
+        let tokens: Vec<Token> = found.iter().map(|found| found.token).collect();
+        for token in left_over(expected, &tokens) {
+            let of_kind: Vec<&Found> = found.iter().filter(|found| found.token == token).collect();
+            let Some(last) = of_kind.last() else { continue };
+            let after = layer.map_or_else(|| "before the first layer".to_owned(), |l| format!("behind {l}"));
+            findings.push(Finding {
+                code: UNEXPLAINED,
+                severity: Severity::Warning,
+                place: last.place.clone(),
+                message: format!(
+                    "expected what the published network does {after}, found {} {} there, one more than it explains; \
+                     test inputs may not reach what it does",
+                    of_kind.len(),
+                    last.operator
+                ),
+                file: None,
+            });
+        }
+    }
+    findings
+}
+
+/// What is left of `tokens` when each step has taken one of its spellings: with the choice that leaves least.
+fn left_over(steps: &[Step], tokens: &[Token]) -> Vec<Token> {
+    let Some((step, rest)) = steps.split_first() else { return tokens.to_vec() };
+    let spelled = step.spellings().iter().filter_map(|spelling| {
+        let mut left = tokens.to_vec();
+        for token in *spelling {
+            left.swap_remove(left.iter().position(|t| t == token)?);
+        }
+        Some(left_over(rest, &left))
+    });
+    // A step that is not there is for the numbers to judge.
+    spelled.min_by_key(Vec::len).unwrap_or_else(|| left_over(rest, tokens))
+}
+
+/// The values that the picture decides and that decide the logits.
+struct Path<'a> {
+    values: HashSet<&'a str>,
+}
+
+impl<'a> Path<'a> {
+    fn new(inference: &'a Inference, input: &'a str, output: &'a str) -> Self {
+        let main = || inference.nodes.iter().filter(|node| node.path.is_empty());
+        let mut decided: HashSet<&str> = HashSet::from([input]);
+        for node in main() {
+            // An extent is no element, and what is known before the graph runs is not decided by it.
+            if !matches!(node.node.op_type(), "Shape" | "Size")
+                && node.node.input.iter().any(|name| decided.contains(name.as_str()))
+            {
+                let known = |name: &str| inference.values.get(name).is_some_and(|f| f.elements.is_some());
+                let outputs = node.node.output.iter().map(String::as_str);
+                decided.extend(outputs.filter(|name| !name.is_empty() && !known(name)));
+            }
+        }
+        let mut needed: HashSet<&str> = HashSet::from([output]);
+        let nodes: Vec<&NodeFacts> = main().collect();
+        for node in nodes.into_iter().rev() {
+            if node.node.output.iter().any(|name| needed.contains(name.as_str())) {
+                needed.extend(node.node.input.iter().map(String::as_str));
+            }
+        }
+        needed.retain(|name| decided.contains(name));
+        Self { values: needed }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.values.contains(name)
+    }
+
+    /// The nodes on the way, with their index.
+    fn nodes<'n>(&'n self, inference: &'n Inference<'a>) -> impl Iterator<Item = (usize, &'n NodeFacts<'a>)> {
+        let on =
+            |node: &NodeFacts| node.path.is_empty() && node.node.output.iter().any(|name| self.has(name));
+        inference.nodes.iter().enumerate().filter(move |(_, node)| on(node))
+    }
+
+    /// What a node does that is not affine in the picture.
+    fn tokens(&self, inference: &Inference, node: &NodeFacts) -> Vec<Token> {
+        let inputs: Vec<&str> = node.node.input.iter().map(String::as_str).collect();
+        let computed: Vec<&str> = inputs.iter().copied().filter(|name| self.has(name)).collect();
+        let several = computed.len() > 1;
+        let number = |index: usize| {
+            let fact = inference.values.get(inputs.get(index).copied()?)?;
+            fact.reals.as_ref()?.first()?.number()
+        };
+        let attribute = |name: &str| node.node.attribute.iter().find(|a| a.name() == name);
+        match node.node.op_type() {
+            "Identity"
+            | "Dropout"
+            | "Reshape"
+            | "Flatten"
+            | "Transpose"
+            | "Squeeze"
+            | "Unsqueeze"
+            | "Concat"
+            | "Split"
+            | "Pad"
+            | "SpaceToDepth"
+            | "DepthToSpace"
+            | "Neg"
+            | "ReduceMean"
+            | "ReduceSum"
+            | "GlobalAveragePool"
+            | "AveragePool"
+            | "QuantizeLinear"
+            | "DequantizeLinear"
+            | "DynamicQuantizeLinear"
+            | "BatchNormalization" => Vec::new(),
+            // Of data by constant places.
+            "Slice" | "Gather" | "Expand" | "Tile" if !several && self.has(inputs[0]) => Vec::new(),
+            "Cast" | "CastLike" => {
+                let to = node.outputs.first().map_or(DataType::Undefined, |fact| fact.dtype);
+                let floats = [
+                    DataType::Float,
+                    DataType::Float16,
+                    DataType::Bfloat16,
+                    DataType::Double,
+                    DataType::Undefined,
+                ];
+                // What was a picture of bytes becomes floats; floats that become integers are compared.
+                if floats.contains(&to) { Vec::new() } else { vec!["Cast to integers"] }
+            }
+            "Add" | "Sum" if several => vec!["Add2"; computed.len() - 1],
+            "Sub" if several => vec!["Sub2"],
+            "Mul" if several && computed[0] == computed[1] => vec!["Square"],
+            "Mul" if several => vec!["Mul2"],
+            "Div" if several => vec!["Div2"],
+            "Div" if self.has(inputs[1]) => vec!["Reciprocal"],
+            "Add" | "Sub" | "Mul" | "Div" => Vec::new(),
+            "Pow" if number(1) == Some(2.0) => vec!["Square"],
+            "Pow" if number(1) == Some(0.5) => vec!["Sqrt"],
+            "MatMul" | "Gemm" if several => vec!["MatMul2"],
+            "Sigmoid" => vec!["Sigmoid"],
+            "Softmax" => vec!["Softmax"],
+            "Erf" => vec!["Erf"],
+            "Exp" => vec!["Exp"],
+            "Abs" => vec!["Abs"],
+            "Sqrt" => vec!["Sqrt"],
+            "Reciprocal" => vec!["Reciprocal"],
+            "ReduceMax" => vec!["ReduceMax"],
+            "Gelu" | "BiasGelu" => vec!["Gelu"],
+            "Swish" => vec!["Swish"],
+            // x·σ(1·x), where it says so.
+            "QuickGelu" if attribute("alpha").and_then(|a| a.f) == Some(1.0) => vec!["QuickGelu"],
+            "LayerNormalization" => vec!["LayerNormalization"],
+            "SkipLayerNormalization" => vec!["Add2", "LayerNormalization"],
+            _ => vec!["another operator"],
+        }
+    }
+}
