@@ -32,12 +32,12 @@ fn stranger(name: &str) -> Option<PathBuf> {
     fixture(&format!("third_party/{name}.onnx"))
 }
 
-/// The engines: tract, and ONNX Runtime where a library of it is found. Where `EMO_REQUIRE_ORT=1` is set its
+/// The engines: tract, our own evaluation, and ONNX Runtime where a library of it is found. Where `EMO_REQUIRE_ORT=1` is set its
 /// absence is a failure.
 fn engines() -> Vec<Box<dyn Runtime>> {
     let open =
         |name| (Engine::named(name).unwrap().open)(&Options { threads: Some(1), ..Options::default() });
-    let mut engines = vec![open("tract").unwrap()];
+    let mut engines = vec![open("tract").unwrap(), open("f64").unwrap()];
     match open("ort") {
         Ok(ort) => engines.push(ort),
         Err(failure) => {

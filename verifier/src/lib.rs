@@ -30,6 +30,7 @@ pub mod cost;
 #[cfg(feature = "engines")]
 pub mod data;
 pub mod diff;
+pub mod eval;
 pub mod fact;
 pub mod finding;
 pub mod identity;
@@ -49,7 +50,6 @@ pub mod recognise;
 pub mod recover;
 pub mod reference;
 pub mod report;
-#[cfg(feature = "engines")]
 pub mod runtime;
 pub mod schema;
 pub mod sym;

@@ -15,6 +15,8 @@ mod order;
 mod source;
 mod walk;
 
+pub(crate) use order::order;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use emo_proto::NodeProto;
 /// file. Nodes of a cycle, and what hangs on them, come last.
 ///
 /// `None` where the file has them in such an order already, as it must.
-pub(super) fn order(nodes: &[NodeProto]) -> Option<Vec<&NodeProto>> {
+pub(crate) fn order(nodes: &[NodeProto]) -> Option<Vec<&NodeProto>> {
     if is_sorted(nodes) {
         return None;
     }

@@ -213,7 +213,7 @@ impl<'a> Walk<'a, '_> {
     }
 
     fn nodes(&mut self, nodes: &'a [NodeProto]) {
-        match order::order(nodes) {
+        match order(nodes) {
             None => nodes.iter().for_each(|node| self.visit(node)),
             Some(sorted) => sorted.into_iter().for_each(|node| self.visit(node)),
         }

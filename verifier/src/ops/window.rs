@@ -5,7 +5,7 @@ use crate::sym::Expr;
 
 /// The attributes that place a window, a value each spatial axis.
 #[derive(Debug)]
-pub(super) struct Window<'a> {
+pub(crate) struct Window<'a> {
     pub strides: Vec<i64>,
     pub dilations: Vec<i64>,
     pub begins: Vec<i64>,
@@ -45,6 +45,11 @@ impl<'a> Window<'a> {
     /// Whether the pads follow from the strides.
     pub fn is_same(&self) -> bool {
         self.auto_pad.starts_with("SAME")
+    }
+
+    /// Whether of an odd pad that follows from the strides the larger half is behind.
+    pub fn is_upper(&self) -> bool {
+        self.auto_pad == "SAME_UPPER"
     }
 
     /// Pads before and after axis `i`.

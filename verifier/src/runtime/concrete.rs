@@ -14,6 +14,7 @@ use emo_proto::{
 
 use super::{Failure, fold, inline, widen};
 use crate::audit::Sizes;
+use crate::fact::Fact;
 use crate::infer::{Bindings, infer, infer_file};
 
 /// How a graph is handed to an engine.
@@ -25,6 +26,8 @@ pub enum Form {
     /// Integers that the input shapes decide are constants, functions and decided branches are written out,
     /// and float16 and bfloat16 are f32.
     Plain,
+    /// As `Plain`, but with types as written, and floats are computed however small: for our own evaluation.
+    Typed,
 }
 
 /// Type and shape of a value of the main graph.
@@ -88,6 +91,11 @@ impl<'a> Concrete<'a> {
         self.values.get(value)?.dims.as_deref()
     }
 
+    /// The element type of a value of the main graph.
+    pub(crate) fn dtype(&self, value: &str) -> DataType {
+        self.values.get(value).map_or(DataType::Undefined, |value| value.dtype)
+    }
+
     /// The names of the graph's inputs, without those that it gives a value to itself.
     #[must_use]
     pub fn inputs(&self) -> Vec<String> {
@@ -112,18 +120,21 @@ impl<'a> Concrete<'a> {
         let inputs = if inputs.is_empty() { own.clone() } else { inputs.to_vec() };
         let outputs = if outputs.is_empty() { self.outputs() } else { outputs.to_vec() };
         let written = form == Form::Written && inputs.iter().all(|input| own.contains(input));
-        let (model, known) = match written {
-            true => (&self.file.model, &HashMap::new()),
-            false => (&*self.flat, &self.known),
+        let integers = || {
+            let float = |t: &Tensor| Fact::scalar(t.dtype).is_float();
+            let known = self.known.iter().filter(|(_, tensor)| !float(tensor));
+            known.map(|(name, tensor)| (name.clone(), tensor.clone())).collect()
+        };
+        let (model, known) = match (written, form) {
+            (true, _) => (&self.file.model, &HashMap::new()),
+            (false, Form::Typed) => (&*self.flat, &integers()),
+            (false, _) => (&*self.flat, &self.known),
         };
         let Some(graph) = &model.graph else { return Err(Failure::wrong("expected a graph, found none")) };
 
-        let dtype = |name: &str| {
-            let dtype = self.values.get(name).map_or(DataType::Undefined, |value| value.dtype);
-            match dtype {
-                DataType::Float16 | DataType::Bfloat16 if form == Form::Plain => DataType::Float,
-                other => other,
-            }
+        let dtype = |name: &str| match self.dtype(name) {
+            DataType::Float16 | DataType::Bfloat16 if form == Form::Plain => DataType::Float,
+            other => other,
         };
         let needed = fold::needed(graph, known, &inputs, &outputs)?;
         let mut cut = GraphProto { name: Some("cut".to_owned()), ..GraphProto::default() };
@@ -255,7 +266,7 @@ fn fixed(dims: &[usize]) -> TensorShapeProto {
 }
 
 /// The names that the bodies of a node read from around it.
-pub(super) fn captured<'g>(node: &'g NodeProto, found: &mut Vec<&'g str>) {
+pub(crate) fn captured<'g>(node: &'g NodeProto, found: &mut Vec<&'g str>) {
     for body in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
         let mut own: HashSet<&str> = body.input.iter().map(ValueInfoProto::name).collect();
         own.extend(body.initializer.iter().map(TensorProto::name));

@@ -7,8 +7,11 @@ mod concrete;
 mod failure;
 mod fold;
 mod inline;
+#[cfg(feature = "engines")]
 mod ort;
+mod own;
 mod quiet;
+#[cfg(feature = "engines")]
 mod tract;
 mod widen;
 
@@ -19,9 +22,15 @@ use ndarray::ArrayD;
 
 pub use concrete::{Concrete, Cut, Form};
 pub use failure::Failure;
+#[cfg(feature = "engines")]
 pub use ort::Ort;
+pub use own::Own;
 pub use quiet::silence_guarded_panics;
+#[cfg(feature = "engines")]
 pub use tract::Tract;
+
+pub(crate) use concrete::captured;
+pub(crate) use quiet::guarded;
 
 /// What a run may ask of an engine.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +53,7 @@ pub struct Engine {
 
 /// Every engine, the default first.
 pub const ENGINES: &[Engine] = &[
+    #[cfg(feature = "engines")]
     Engine {
         name: "tract",
         what: "pure Rust, always there",
@@ -54,10 +64,21 @@ pub const ENGINES: &[Engine] = &[
             _ => Ok(Box::new(Tract)),
         },
     },
+    #[cfg(feature = "engines")]
     Engine {
         name: "ort",
         what: "ONNX Runtime, from a library on this machine",
         open: |options| Ok(Box::new(Ort::open(options)?)),
+    },
+    Engine {
+        name: "f64",
+        what: "our own evaluation in f64 that rounds as the file says: slow, and a second opinion on any engine",
+        open: |options| match options.threads {
+            Some(threads) if threads > 1 => Err(Failure::wrong(format!(
+                "f64 runs on one thread, found {threads}; leave --threads out, or take another --runtime"
+            ))),
+            _ => Ok(Box::new(Own)),
+        },
     },
 ];
 
@@ -118,7 +139,10 @@ pub trait Session {
 }
 
 /// Holds what a session is given to the shapes that it was made for.
-fn expect_inputs(inputs: &[ArrayD<f32>], expected: &[(String, Vec<usize>)]) -> Result<(), Failure> {
+pub(crate) fn expect_inputs(
+    inputs: &[ArrayD<f32>],
+    expected: &[(String, Vec<usize>)],
+) -> Result<(), Failure> {
     if inputs.len() != expected.len() {
         return Err(Failure::wrong(format!("expected {} inputs, found {}", expected.len(), inputs.len())));
     }
