@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod claims;
 mod cli;
+mod coarse;
 mod command;
 mod corpus;
 mod cost;

@@ -199,10 +199,10 @@ const TRICKS: [Row; 17] = [
         disturb(t, "by");
     }),
     ("a convolution beside the stem", |t| {
-        let count = 3 * 9;
-        let tensor = Tensor::from_f32(vec![1, 3, 3, 3], vec![1e-12; count]).unwrap();
+        let tensor = Tensor::from_f32(vec![1, 12, 1, 1], vec![1e-12; 12]).unwrap();
         t.graph.initializer.push(tensor.encode("hidden"));
-        t.add(node("Conv", &["input", "hidden"], &["map"], Vec::new()));
+        t.add(node("SpaceToDepth", &["input"], &["deep"], vec![int("blocksize", 2)]));
+        t.add(node("Conv", &["deep", "hidden"], &["map"], Vec::new()));
         t.add(node("ReduceMean", &["map"], &["by"], vec![int("keepdims", 0)]));
         disturb(t, "by");
     }),

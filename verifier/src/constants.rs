@@ -7,12 +7,59 @@ use emo_proto::tensor::Tensor;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, NodeProto, Result, TensorProto};
 
+use crate::compare::{BFLOAT16, FLOAT16, FLOAT32, INT8, Tolerance};
+
 /// The constants of a file's main graph, read when asked for.
 #[derive(Debug)]
 pub struct Constants<'a> {
     file: &'a OnnxFile,
     initializers: HashMap<&'a str, &'a TensorProto>,
     writers: HashMap<&'a str, &'a NodeProto>,
+}
+
+/// What a constant's elements were rounded to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Grain {
+    Float32,
+    Float16,
+    Bfloat16,
+    /// Whole multiples of a scale: one for all, or one for each row.
+    Steps(Vec<f64>),
+}
+
+impl Grain {
+    fn of(dtype: i32) -> Self {
+        match DataType::try_from(dtype) {
+            Ok(DataType::Float16) => Self::Float16,
+            Ok(DataType::Bfloat16) => Self::Bfloat16,
+            _ => Self::Float32,
+        }
+    }
+
+    /// The tolerance of that type.
+    #[must_use]
+    pub fn tolerance(&self) -> &'static Tolerance {
+        match self {
+            Self::Float32 => &FLOAT32,
+            Self::Float16 => &FLOAT16,
+            Self::Bfloat16 => &BFLOAT16,
+            Self::Steps(_) => &INT8,
+        }
+    }
+
+    /// How far an element of each of `rows` rows may be from what was rounded, whatever its size.
+    #[must_use]
+    pub fn half_steps(&self, rows: usize) -> Vec<f64> {
+        /// The scale is itself a rounded number.
+        const HALF: f64 = 0.501;
+        match self {
+            Self::Float32 | Self::Bfloat16 => vec![0.0; rows],
+            // Half of what separates numbers below the normal ones, and as much again.
+            Self::Float16 => vec![f64::from(-24).exp2(); rows],
+            Self::Steps(scales) if scales.len() == rows => scales.iter().map(|s| HALF * s.abs()).collect(),
+            Self::Steps(scales) => vec![HALF * scales.first().map_or(0.0, |s| s.abs()); rows],
+        }
+    }
 }
 
 /// Operators between a constant and its reader, at most.
@@ -42,6 +89,35 @@ impl<'a> Constants<'a> {
         // Cheap for what is no constant: nothing of a larger one is read.
         let tensor = self.tensor(name).ok().filter(|t| t.len() == 1)?;
         tensor.f64s().ok()?.first().copied()
+    }
+
+    /// What the elements of a constant were rounded to when the file was written.
+    #[must_use]
+    pub fn grain(&self, name: &str) -> Grain {
+        let (mut name, mut steps) = (name, MOST_STEPS);
+        loop {
+            if let Some(initializer) = self.initializers.get(name) {
+                return Grain::of(initializer.data_type());
+            }
+            let Some(node) = self.writers.get(name).filter(|_| steps > 0) else { return Grain::Float32 };
+            steps -= 1;
+            let operand = |index: usize| node.input.get(index).map(String::as_str);
+            let next = match node.op_type() {
+                "Constant" => {
+                    let tensor = node.attribute.first().and_then(|a| a.t.as_ref());
+                    return tensor.map_or(Grain::Float32, |tensor| Grain::of(tensor.data_type()));
+                }
+                "DequantizeLinear" => {
+                    let scale = operand(1).and_then(|scale| self.tensor(scale).ok());
+                    return scale.and_then(|s| s.f64s().ok()).map_or(Grain::Float32, Grain::Steps);
+                }
+                // The factor of a bias's scale is a number.
+                "Mul" => operand(0).filter(|name| self.number(name).is_none()).or(operand(1)),
+                _ => operand(0),
+            };
+            let Some(next) = next else { return Grain::Float32 };
+            name = next;
+        }
     }
 
     fn follow(&self, name: &str, steps: usize) -> Result<Tensor> {

@@ -30,6 +30,7 @@ pub mod cost;
 #[cfg(feature = "engines")]
 pub mod data;
 pub mod diff;
+pub mod earned;
 pub mod eval;
 pub mod fact;
 pub mod finding;

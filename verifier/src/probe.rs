@@ -14,6 +14,8 @@ pub struct Probe {
     pub why: &'static str,
     /// Images at least; more than one asks for a free batch.
     pub images: usize,
+    /// Whether it is like what integers' ranges are calibrated on: neither flat nor at the ends of the range.
+    pub mild: bool,
     /// Elements of an input of shape `[N, C, H, W]`, row-major.
     pub fill: fn(&[usize]) -> Vec<f32>,
 }
@@ -23,49 +25,59 @@ pub const PROBES: &[Probe] = &[
         name: "noise-0",
         why: "variance 1 at every pixel, as normalised images have: the goldens' own input",
         images: 1,
+        mild: true,
         fill: |shape| formula::input(shape, 0),
     },
     Probe {
         name: "noise-1",
         why: "another draw: agreement on one input may be chance",
         images: 1,
+        mild: true,
         fill: |shape| formula::input(shape, 1),
     },
     Probe {
         name: "zeros",
         why: "what biases and running means do alone; padding looks like the picture",
         images: 1,
+        mild: false,
         fill: |shape| constant(shape, 0.0),
     },
     Probe {
         name: "ones",
         why: "inside equal everywhere, so that what padding does to the border stands out",
         images: 1,
+        mild: false,
         fill: |shape| constant(shape, 1.0),
     },
     Probe {
         name: "impulse",
         why: "one pixel off the centre: shifted kernels, flipped axes, a wrong window",
         images: 1,
+        mild: true,
         fill: impulse,
     },
     Probe {
         name: "ramp",
         why: "grows along rows, columns and channels at different rates: exchanged axes or channels",
         images: 1,
+        mild: true,
         fill: ramp,
     },
     Probe {
-        name: "pixels",
-        why: "0 to 255, as nobody normalised them: a hundred times larger, where approximations and formats \
-              saturate",
+        name: "extremes",
+        why: "black or white at every pixel, the ends of what normalised images hold: where approximations and \
+              formats saturate first",
         images: 1,
-        fill: |shape| formula::input(shape, 2).into_iter().map(|x| (x / SQRT_3 + 1.0) * 127.5).collect(),
+        mild: false,
+        fill: |shape| {
+            formula::input(shape, 2).into_iter().map(|x| if x < 0.0 { BLACK } else { WHITE }).collect()
+        },
     },
     Probe {
         name: "batch",
         why: "two images that differ: what mixes them, or is right for one image only",
         images: MOST_IMAGES,
+        mild: true,
         fill: |shape| formula::input(shape, 3),
     },
 ];
@@ -93,8 +105,10 @@ pub fn runnable(shape: &[usize]) -> Result<()> {
     }
 }
 
-/// The formula's inputs lie within ±√3.
-const SQRT_3: f32 = 1.732_050_8;
+/// The darkest and the brightest value of an image that is normalised by ImageNet's mean and deviation, over its three
+/// channels: (0 − 0.485) / 0.229 and (1 − 0.406) / 0.225. A quantised file was made for what lies between.
+const BLACK: f32 = -2.117_904;
+const WHITE: f32 = 2.64;
 
 /// The rows for a graph whose input has the shape `shape`, each with the shape that it takes: those of
 /// several images only where the batch is free.
@@ -117,7 +131,7 @@ fn impulse(shape: &[usize]) -> Vec<f32> {
     let at = height / 3 * width + width * 2 / 5;
     for (channel, plane) in values.chunks_exact_mut((height * width).max(1)).enumerate() {
         if let Some(pixel) = plane.get_mut(at) {
-            *pixel = 10.0 + channel as f32;
+            *pixel = WHITE - 0.2 * (channel % 8) as f32;
         }
     }
     values
@@ -146,7 +160,7 @@ mod tests {
             let filled: Vec<Vec<f32>> = PROBES.iter().map(|probe| (probe.fill)(&shape)).collect();
             for (probe, values) in PROBES.iter().zip(&filled) {
                 assert_eq!(values.len(), shape.iter().product::<usize>(), "{}", probe.name);
-                assert!(values.iter().all(|x| x.is_finite() && x.abs() <= 256.0), "{}", probe.name);
+                assert!(values.iter().all(|x| (BLACK..=WHITE).contains(x)), "{}", probe.name);
             }
         }
         let filled =
@@ -172,6 +186,6 @@ mod tests {
         let values = impulse(&[1, 3, 30, 50]);
         let lit: Vec<_> =
             values.iter().enumerate().filter(|(_, x)| **x != 0.0).map(|(i, &x)| (i, x)).collect();
-        assert_eq!(lit, [(520, 10.0), (2020, 11.0), (3520, 12.0)]);
+        assert_eq!(lit, [(520, 2.64), (2020, 2.44), (3520, 2.24)]);
     }
 }

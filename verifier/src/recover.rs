@@ -15,7 +15,8 @@ use emo_proto::file::OnnxFile;
 use emo_proto::tensor::Tensor;
 use emo_proto::{Error, Result};
 
-use crate::constants::Constants;
+use crate::compare::{FLOAT32, Tolerance};
+use crate::constants::{Constants, Grain};
 use crate::cost::Work;
 use crate::infer::{Bindings, Inference, NodeFacts, infer_file};
 use crate::recognise::{Departure, Found, Layer, NormSite, Recognition, recognise};
@@ -34,6 +35,19 @@ pub struct Recovered {
     pub halves_in_weights: Vec<String>,
     /// Layers that are one with the next, and these: the two cannot be told apart.
     pub merged: Vec<(String, String)>,
+    /// How each layer's weights are stored, by its name; what is not there is in f32.
+    pub stored: BTreeMap<String, Stored>,
+}
+
+/// What a layer's weights were rounded to, each layer's own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// Of the coarsest type among them.
+    pub tolerance: &'static Tolerance,
+    /// How far an element of a row of the weight may be from what was rounded, whatever its size.
+    pub weight: Vec<f64>,
+    /// The same of the bias's elements.
+    pub bias: Vec<f64>,
 }
 
 /// Reads the weights of a file that is `recognition.variant`.
@@ -50,6 +64,7 @@ pub fn recover(file: &OnnxFile, inference: &Inference, recognition: &Recognition
         epsilons: Vec::new(),
         scales_in_q: Vec::new(),
         halves_in_weights: Vec::new(),
+        stored: BTreeMap::new(),
     };
     for depth in 1..=recognition.layers.len() {
         recovery.layer(depth).map_err(|e| e.at(&recognition.layers[depth - 1].0.name))?;
@@ -61,6 +76,7 @@ pub fn recover(file: &OnnxFile, inference: &Inference, recognition: &Recognition
         epsilons: recovery.epsilons,
         scales_in_q: recovery.scales_in_q,
         halves_in_weights: recovery.halves_in_weights,
+        stored: recovery.stored,
         merged: recognition.merged().map(|(a, b)| (a.name.clone(), b.name.clone())).collect(),
     })
 }
@@ -100,6 +116,7 @@ struct Recovery<'a> {
     epsilons: Vec<(String, f64)>,
     scales_in_q: Vec<String>,
     halves_in_weights: Vec<String>,
+    stored: BTreeMap<String, Stored>,
 }
 
 impl<'a> Recovery<'a> {
@@ -118,6 +135,9 @@ impl<'a> Recovery<'a> {
         let recognition = self.recognition;
         let (layer, found) = &recognition.layers[depth - 1];
         let (mut weight, bias) = self.weight_and_bias(layer, found)?;
+        if let Some(stored) = self.stored(layer, found) {
+            self.stored.insert(layer.name.clone(), stored);
+        }
         let mut bias = bias.unwrap_or_else(|| vec![0.0; layer.shape.outputs]);
         if let Some(head_dim) = layer.attention {
             self.undo_scale(depth, layer, head_dim, &mut weight, &mut bias)?;
@@ -169,6 +189,22 @@ impl<'a> Recovery<'a> {
             )));
         }
         Ok((weight, bias))
+    }
+
+    /// What a layer's weights were rounded to, where that is coarser than f32.
+    fn stored(&self, layer: &Layer, found: &Found) -> Option<Stored> {
+        let rows = layer.shape.outputs / found.parts.len().max(1);
+        let mut stored = Stored { tolerance: &FLOAT32, weight: Vec::new(), bias: Vec::new() };
+        for part in self.in_order(layer, found) {
+            let weight = self.constants.grain(&part.weight);
+            let bias = part.bias.as_ref().map_or(Grain::Float32, |name| self.constants.grain(name));
+            stored.weight.extend(weight.half_steps(rows));
+            stored.bias.extend(bias.half_steps(rows));
+            let coarser =
+                |a: &'static Tolerance, b: &'static Tolerance| if a.bound < b.bound { b } else { a };
+            stored.tolerance = coarser(stored.tolerance, coarser(weight.tolerance(), bias.tolerance()));
+        }
+        (stored.tolerance != &FLOAT32).then_some(stored)
     }
 
     /// The parts of a layer, q before k: q is what the scores' first factor is made of.

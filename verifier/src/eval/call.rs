@@ -74,11 +74,11 @@ impl Call<'_> {
 
     /// A real number of integer units, beside its zero point, as the file stores it in `dtype`.
     pub fn quantised(&self, units: f64, zero: f64, dtype: DataType) -> f64 {
-        self.step.borrow_mut().quantised(units, zero, dtype)
+        self.step.borrow().quantised(units, zero, dtype)
     }
 
     /// A number on the way to the output as the file stores it in `dtype`.
     pub fn stored(&self, x: f64, dtype: DataType) -> f64 {
-        self.step.borrow_mut().stored(x, dtype)
+        self.step.borrow().stored(x, dtype)
     }
 }

@@ -22,7 +22,7 @@ pub enum Rounding<'a> {
 }
 
 /// What a noisy evaluation disturbs: half a unit in the last place of a value's type, half a scale where a value
-/// is quantised (it saturates then, too).
+/// is quantised.
 #[derive(Debug, Clone, Default)]
 pub struct Noise {
     pub seed: u64,
@@ -32,6 +32,8 @@ pub struct Noise {
     pub arithmetic: bool,
     /// Whether f32 rounds, too, and sums in it, or coarser types alone.
     pub singles: bool,
+    /// Whether what is quantised stays within its integers' range; otherwise ranges are as wide as the values.
+    pub saturates: bool,
 }
 
 /// A binary float format: bits of its significand with the hidden one, exponent of its least normal number, and
@@ -120,6 +122,11 @@ pub(super) fn range(dtype: DataType) -> Option<(f64, f64)> {
     })
 }
 
+/// Whether a number has four binary digits at most, as the 2 of a square or the ½ of a GELU: it was not rounded.
+fn is_short(x: f64) -> bool {
+    x == 0.0 || (x / f64::from(libm::ilogb(x)).exp2() * 8.0).fract() == 0.0
+}
+
 /// The rounding of one node, or of one constant.
 #[derive(Debug, Clone)]
 pub(super) struct Step<'a> {
@@ -137,44 +144,47 @@ impl<'a> Step<'a> {
         Self { rounding, random }
     }
 
-    /// A number from −1 to 1.
-    fn uniform(&mut self) -> f64 {
-        // SplitMix64.
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
+    /// A number from −1 to 1 for the value `x`. Rounding is a function of what is rounded, so that equal values, as the
+    /// pixels of a flat picture, get equal errors.
+    fn uniform(&self, x: f64) -> f64 {
+        // SplitMix64, over what is left of the value where the last bits of its sums differ.
+        let mut z = self.random ^ u64::from((x as f32).to_bits()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 11) as f64 / f64::from(52).exp2() - 1.0
     }
 
     /// A real number of integer units, beside its zero point, as a tensor of this type stores it.
-    pub fn quantised(&mut self, units: f64, zero: f64, dtype: DataType) -> f64 {
+    pub fn quantised(&self, units: f64, zero: f64, dtype: DataType) -> f64 {
         let Some((least, most)) = range(dtype) else { return self.stored(units + zero, dtype) };
         match self.rounding {
             // Half to even before the zero point is added, which may be odd.
             Rounding::Written => (units.round_ties_even() + zero).clamp(least, most),
             Rounding::Noise(noise) if noise.arithmetic => {
-                (units + zero + self.uniform() / 2.0).clamp(least, most)
+                let noisy = units + zero + self.uniform(units) / 2.0;
+                if noise.saturates { noisy.clamp(least, most) } else { noisy }
             }
             Rounding::Exact | Rounding::Noise(_) => units + zero,
         }
     }
 
     /// An element as a tensor of this type stores it.
-    pub fn stored(&mut self, x: f64, dtype: DataType) -> f64 {
+    pub fn stored(&self, x: f64, dtype: DataType) -> f64 {
         match self.rounding {
             Rounding::Exact => x,
             Rounding::Written => rounded(x, dtype),
             Rounding::Noise(noise) if !noise.arithmetic => x,
             Rounding::Noise(noise) => match format(dtype) {
-                Some(format) if noise.singles || format.bits < 24 => x + self.uniform() * format.half_unit(x),
+                Some(format) if noise.singles || format.bits < 24 => {
+                    x + self.uniform(x) * format.half_unit(x)
+                }
                 _ => x,
             },
         }
     }
 
     /// What a node computed, as the file stores it; `terms` are those of its longest sum.
-    pub fn store(&mut self, value: &mut Value, terms: usize) {
+    pub fn store(&self, value: &mut Value, terms: usize) {
         if format(value.dtype).is_none() || matches!(self.rounding, Rounding::Exact) {
             return;
         }
@@ -188,24 +198,25 @@ impl<'a> Step<'a> {
         };
         let dtype = value.dtype;
         for x in Arc::make_mut(&mut value.data) {
-            let sum = if summed > 0.0 { *x + summed * self.uniform() } else { *x };
+            let sum = if summed > 0.0 { *x + summed * self.uniform(*x) } else { *x };
             *x = self.stored(sum, dtype);
         }
     }
 
     /// A constant of the file; `weight` where it holds integers that are a weight in units of a scale.
-    pub fn constant(&mut self, value: &mut Value, name: &str, weight: bool) {
+    pub fn constant(&self, value: &mut Value, name: &str, weight: bool) {
         let Rounding::Noise(noise) = self.rounding else { return };
         if noise.spared.contains(name) {
             return;
         }
         match format(value.dtype) {
             Some(format) if noise.singles || format.bits < 24 => {
-                let disturb = |x: &mut f64| *x += self.uniform() * format.half_unit(*x);
-                Arc::make_mut(&mut value.data).iter_mut().for_each(disturb);
+                for x in Arc::make_mut(&mut value.data).iter_mut().filter(|x| !is_short(**x)) {
+                    *x += self.uniform(*x) * format.half_unit(*x);
+                }
             }
             None if weight => {
-                Arc::make_mut(&mut value.data).iter_mut().for_each(|x| *x += self.uniform() / 2.0);
+                Arc::make_mut(&mut value.data).iter_mut().for_each(|x| *x += self.uniform(*x) / 2.0);
             }
             _ => {}
         }

@@ -261,7 +261,7 @@ impl Run<'_> {
 
     /// Rounds what a node computed.
     fn finish(&self, row: &Row, call: &Call, name: &str, outputs: &mut [Value]) {
-        let mut step = call.step.borrow_mut();
+        let step = call.step.borrow();
         if row.name == "Constant" {
             let weight = self.evaluator.weights.contains(name);
             outputs.iter_mut().for_each(|value| step.constant(value, name, weight));

@@ -24,7 +24,7 @@ pub use concrete::{Concrete, Cut, Form};
 pub use failure::Failure;
 #[cfg(feature = "engines")]
 pub use ort::Ort;
-pub use own::Own;
+pub use own::{Exact, Own};
 pub use quiet::silence_guarded_panics;
 #[cfg(feature = "engines")]
 pub use tract::Tract;
@@ -94,6 +94,11 @@ impl Engine {
 pub trait Runtime {
     /// As reports name it.
     fn name(&self) -> &'static str;
+
+    /// Whether it takes files as they are written, fused and integer operators too, and rounds as they say.
+    fn as_written(&self) -> bool {
+        false
+    }
 
     /// Readies the part of `model` that computes `outputs` from `inputs`, each any values of its graph;
     /// without names the graph's own.

@@ -71,6 +71,10 @@ impl Runtime for Ort {
         NAME
     }
 
+    fn as_written(&self) -> bool {
+        true
+    }
+
     fn ready(
         &self,
         model: &Concrete,

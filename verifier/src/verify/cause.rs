@@ -18,6 +18,7 @@ pub struct Cause {
 pub const NOT_EMO: &str = "not-emo";
 pub const UNRUNNABLE: &str = "unrunnable";
 pub const PRECISION: &str = "precision";
+pub const ROUNDING: &str = "rounding";
 pub const WEIGHTS: &str = "weights";
 pub const OUTPUTS: &str = "outputs-differ";
 pub const UNKNOWN: &str = "unknown";
@@ -27,12 +28,17 @@ pub const EXCHANGED_QK: &str = "exchanged-qk";
 pub const ATTENTION_SCALE: &str = "attention-scale";
 
 /// Every cause of a failure.
-pub const CAUSES: [Cause; 20] = [
+pub const CAUSES: [Cause; 21] = [
     Cause { name: UNRUNNABLE, what: "the file breaks a rule without which nothing can run it", tries: &[] },
     Cause { name: NOT_EMO, what: "the layers along the data path are not those of an EMO", tries: &[] },
     Cause {
         name: PRECISION,
         what: "the file computes in a coarser type than the tolerance demands",
+        tries: &[],
+    },
+    Cause {
+        name: ROUNDING,
+        what: "the function is EMO's, and the file loses more by rounding than its types have to",
         tries: &[],
     },
     Cause { name: WEIGHTS, what: "the function is EMO's, the weights are not the checkpoint's", tries: &[] },

@@ -11,13 +11,19 @@ use std::collections::{BTreeMap, HashSet};
 
 use emo_exporter::models::emo::{Act, Norm, Variant};
 use emo_proto::tensor_proto::DataType;
+use emo_proto::{ModelProto, ValueInfoProto};
 
 use crate::finding::{Finding, Severity};
 use crate::infer::{Inference, NodeFacts};
 use crate::recognise::Recognition;
 
+use super::path::DataPath;
+
 /// The code of what is found here.
 pub const UNEXPLAINED: &str = "unexplained-operator";
+
+/// The code of an output that is not the logits.
+pub const UNJUDGED: &str = "unjudged-output";
 
 /// An operator that is not affine in the picture, by what it does: an operator's name, with a 2 where it takes two
 /// computed values.
@@ -113,22 +119,16 @@ struct Found {
 
 /// What lies on the way from `input` to `output` and is in no published layer of the recognised network.
 #[must_use]
-pub fn unexplained(
-    inference: &Inference,
-    recognition: &Recognition,
-    input: &str,
-    output: &str,
-) -> Vec<Finding> {
+pub fn unexplained(inference: &Inference, recognition: &Recognition, path: &DataPath) -> Vec<Finding> {
     let steps = steps(recognition.variant);
     let parts: HashSet<usize> =
         recognition.layers.iter().flat_map(|(_, found)| found.parts.iter().map(|part| part.node)).collect();
     let mut by_depth: BTreeMap<usize, Vec<Found>> = BTreeMap::new();
-    let path = Path::new(inference, input, output);
     for (index, node) in path.nodes(inference) {
         if parts.contains(&index) {
             continue;
         }
-        let found = path.tokens(inference, node).into_iter().map(|token| {
+        let found = tokens(path, inference, node).into_iter().map(|token| {
             let operator = node.node.op_type().to_owned();
             Found { token, place: node.place(), operator }
         });
@@ -160,6 +160,22 @@ pub fn unexplained(
     findings
 }
 
+/// Outputs beside the judged one, of which a verdict says nothing.
+#[must_use]
+pub fn unjudged(model: &ModelProto, judged: &str) -> Vec<Finding> {
+    let outputs = model.graph.iter().flat_map(|graph| &graph.output).map(ValueInfoProto::name);
+    let finding = |name: &str| Finding {
+        code: UNJUDGED,
+        severity: Severity::Warning,
+        place: format!("output {name:?}"),
+        message: format!(
+            "expected the logits alone, found an output beside {judged}, of which nothing is known"
+        ),
+        file: None,
+    };
+    outputs.filter(|name| *name != judged).map(finding).collect()
+}
+
 /// What is left of `tokens` when each step has taken one of its spellings: with the choice that leaves least.
 fn left_over(steps: &[Step], tokens: &[Token]) -> Vec<Token> {
     let Some((step, rest)) = steps.split_first() else { return tokens.to_vec() };
@@ -174,118 +190,76 @@ fn left_over(steps: &[Step], tokens: &[Token]) -> Vec<Token> {
     spelled.min_by_key(Vec::len).unwrap_or_else(|| left_over(rest, tokens))
 }
 
-/// The values that the picture decides and that decide the logits.
-struct Path<'a> {
-    values: HashSet<&'a str>,
-}
-
-impl<'a> Path<'a> {
-    fn new(inference: &'a Inference, input: &'a str, output: &'a str) -> Self {
-        let main = || inference.nodes.iter().filter(|node| node.path.is_empty());
-        let mut decided: HashSet<&str> = HashSet::from([input]);
-        for node in main() {
-            // An extent is no element, and what is known before the graph runs is not decided by it.
-            if !matches!(node.node.op_type(), "Shape" | "Size")
-                && node.node.input.iter().any(|name| decided.contains(name.as_str()))
-            {
-                let known = |name: &str| inference.values.get(name).is_some_and(|f| f.elements.is_some());
-                let outputs = node.node.output.iter().map(String::as_str);
-                decided.extend(outputs.filter(|name| !name.is_empty() && !known(name)));
-            }
+/// What a node does that is not affine in the picture.
+fn tokens(path: &DataPath, inference: &Inference, node: &NodeFacts) -> Vec<Token> {
+    let inputs: Vec<&str> = node.node.input.iter().map(String::as_str).collect();
+    let computed: Vec<&str> = inputs.iter().copied().filter(|name| path.has(name)).collect();
+    let several = computed.len() > 1;
+    let number = |index: usize| {
+        let fact = inference.values.get(inputs.get(index).copied()?)?;
+        fact.reals.as_ref()?.first()?.number()
+    };
+    let attribute = |name: &str| node.node.attribute.iter().find(|a| a.name() == name);
+    match node.node.op_type() {
+        "Identity"
+        | "Dropout"
+        | "Reshape"
+        | "Flatten"
+        | "Transpose"
+        | "Squeeze"
+        | "Unsqueeze"
+        | "Concat"
+        | "Split"
+        | "Pad"
+        | "SpaceToDepth"
+        | "DepthToSpace"
+        | "Neg"
+        | "ReduceMean"
+        | "ReduceSum"
+        | "GlobalAveragePool"
+        | "AveragePool"
+        | "QuantizeLinear"
+        | "DequantizeLinear"
+        | "DynamicQuantizeLinear"
+        | "BatchNormalization" => Vec::new(),
+        // Of data by constant places.
+        "Slice" | "Gather" | "Expand" | "Tile" if !several && path.has(inputs[0]) => Vec::new(),
+        "Cast" | "CastLike" => {
+            let to = node.outputs.first().map_or(DataType::Undefined, |fact| fact.dtype);
+            let floats = [
+                DataType::Float,
+                DataType::Float16,
+                DataType::Bfloat16,
+                DataType::Double,
+                DataType::Undefined,
+            ];
+            // What was a picture of bytes becomes floats; floats that become integers are compared.
+            if floats.contains(&to) { Vec::new() } else { vec!["Cast to integers"] }
         }
-        let mut needed: HashSet<&str> = HashSet::from([output]);
-        let nodes: Vec<&NodeFacts> = main().collect();
-        for node in nodes.into_iter().rev() {
-            if node.node.output.iter().any(|name| needed.contains(name.as_str())) {
-                needed.extend(node.node.input.iter().map(String::as_str));
-            }
-        }
-        needed.retain(|name| decided.contains(name));
-        Self { values: needed }
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.values.contains(name)
-    }
-
-    /// The nodes on the way, with their index.
-    fn nodes<'n>(&'n self, inference: &'n Inference<'a>) -> impl Iterator<Item = (usize, &'n NodeFacts<'a>)> {
-        let on =
-            |node: &NodeFacts| node.path.is_empty() && node.node.output.iter().any(|name| self.has(name));
-        inference.nodes.iter().enumerate().filter(move |(_, node)| on(node))
-    }
-
-    /// What a node does that is not affine in the picture.
-    fn tokens(&self, inference: &Inference, node: &NodeFacts) -> Vec<Token> {
-        let inputs: Vec<&str> = node.node.input.iter().map(String::as_str).collect();
-        let computed: Vec<&str> = inputs.iter().copied().filter(|name| self.has(name)).collect();
-        let several = computed.len() > 1;
-        let number = |index: usize| {
-            let fact = inference.values.get(inputs.get(index).copied()?)?;
-            fact.reals.as_ref()?.first()?.number()
-        };
-        let attribute = |name: &str| node.node.attribute.iter().find(|a| a.name() == name);
-        match node.node.op_type() {
-            "Identity"
-            | "Dropout"
-            | "Reshape"
-            | "Flatten"
-            | "Transpose"
-            | "Squeeze"
-            | "Unsqueeze"
-            | "Concat"
-            | "Split"
-            | "Pad"
-            | "SpaceToDepth"
-            | "DepthToSpace"
-            | "Neg"
-            | "ReduceMean"
-            | "ReduceSum"
-            | "GlobalAveragePool"
-            | "AveragePool"
-            | "QuantizeLinear"
-            | "DequantizeLinear"
-            | "DynamicQuantizeLinear"
-            | "BatchNormalization" => Vec::new(),
-            // Of data by constant places.
-            "Slice" | "Gather" | "Expand" | "Tile" if !several && self.has(inputs[0]) => Vec::new(),
-            "Cast" | "CastLike" => {
-                let to = node.outputs.first().map_or(DataType::Undefined, |fact| fact.dtype);
-                let floats = [
-                    DataType::Float,
-                    DataType::Float16,
-                    DataType::Bfloat16,
-                    DataType::Double,
-                    DataType::Undefined,
-                ];
-                // What was a picture of bytes becomes floats; floats that become integers are compared.
-                if floats.contains(&to) { Vec::new() } else { vec!["Cast to integers"] }
-            }
-            "Add" | "Sum" if several => vec!["Add2"; computed.len() - 1],
-            "Sub" if several => vec!["Sub2"],
-            "Mul" if several && computed[0] == computed[1] => vec!["Square"],
-            "Mul" if several => vec!["Mul2"],
-            "Div" if several => vec!["Div2"],
-            "Div" if self.has(inputs[1]) => vec!["Reciprocal"],
-            "Add" | "Sub" | "Mul" | "Div" => Vec::new(),
-            "Pow" if number(1) == Some(2.0) => vec!["Square"],
-            "Pow" if number(1) == Some(0.5) => vec!["Sqrt"],
-            "MatMul" | "Gemm" if several => vec!["MatMul2"],
-            "Sigmoid" => vec!["Sigmoid"],
-            "Softmax" => vec!["Softmax"],
-            "Erf" => vec!["Erf"],
-            "Exp" => vec!["Exp"],
-            "Abs" => vec!["Abs"],
-            "Sqrt" => vec!["Sqrt"],
-            "Reciprocal" => vec!["Reciprocal"],
-            "ReduceMax" => vec!["ReduceMax"],
-            "Gelu" | "BiasGelu" => vec!["Gelu"],
-            "Swish" => vec!["Swish"],
-            // x·σ(1·x), where it says so.
-            "QuickGelu" if attribute("alpha").and_then(|a| a.f) == Some(1.0) => vec!["QuickGelu"],
-            "LayerNormalization" => vec!["LayerNormalization"],
-            "SkipLayerNormalization" => vec!["Add2", "LayerNormalization"],
-            _ => vec!["another operator"],
-        }
+        "Add" | "Sum" if several => vec!["Add2"; computed.len() - 1],
+        "Sub" if several => vec!["Sub2"],
+        "Mul" if several && computed[0] == computed[1] => vec!["Square"],
+        "Mul" if several => vec!["Mul2"],
+        "Div" if several => vec!["Div2"],
+        "Div" if path.has(inputs[1]) => vec!["Reciprocal"],
+        "Add" | "Sub" | "Mul" | "Div" => Vec::new(),
+        "Pow" if number(1) == Some(2.0) => vec!["Square"],
+        "Pow" if number(1) == Some(0.5) => vec!["Sqrt"],
+        "MatMul" | "Gemm" if several => vec!["MatMul2"],
+        "Sigmoid" => vec!["Sigmoid"],
+        "Softmax" => vec!["Softmax"],
+        "Erf" => vec!["Erf"],
+        "Exp" => vec!["Exp"],
+        "Abs" => vec!["Abs"],
+        "Sqrt" => vec!["Sqrt"],
+        "Reciprocal" => vec!["Reciprocal"],
+        "ReduceMax" => vec!["ReduceMax"],
+        "Gelu" | "BiasGelu" => vec!["Gelu"],
+        "Swish" => vec!["Swish"],
+        // x·σ(1·x), where it says so.
+        "QuickGelu" if attribute("alpha").and_then(|a| a.f) == Some(1.0) => vec!["QuickGelu"],
+        "LayerNormalization" => vec!["LayerNormalization"],
+        "SkipLayerNormalization" => vec!["Add2", "LayerNormalization"],
+        _ => vec!["another operator"],
     }
 }

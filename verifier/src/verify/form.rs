@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::compare::{BFLOAT16, FLOAT16, FLOAT32, INT8, Tolerance};
 use crate::infer::Inference;
-use crate::recognise::Recognition;
+
+use super::path::DataPath;
 
 /// A way of writing the network down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -39,17 +40,9 @@ impl Form {
 
 /// The form of a recognised file.
 #[must_use]
-pub fn form(inference: &Inference) -> Form {
+pub fn form(inference: &Inference, path: &DataPath) -> Form {
     let has = |operators: &[&str]| inference.nodes.iter().any(|n| operators.contains(&n.node.op_type()));
-    let quantized = |operator: &str| {
-        let integer = operator.ends_with("Integer") || operator.starts_with("QLinear");
-        integer
-            || matches!(
-                operator,
-                "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear" | "QAttention"
-            )
-    };
-    if inference.nodes.iter().any(|n| quantized(n.node.op_type())) {
+    if path.nodes(inference).any(|(_, node)| quantizes(node.node.op_type())) {
         Form::Quantized
     } else if inference.highest_rank().is_some_and(|(rank, _)| rank <= 4) {
         Form::Rank4
@@ -60,6 +53,11 @@ pub fn form(inference: &Inference) -> Form {
     } else {
         Form::Simplified
     }
+}
+
+/// Whether an operator rounds to integers.
+fn quantizes(operator: &str) -> bool {
+    matches!(operator, "QuantizeLinear" | "DynamicQuantizeLinear")
 }
 
 /// Whether nodes are left that a simplifier takes out: copies, pads and slices of nothing, constants
@@ -77,24 +75,26 @@ fn does_nothing(inference: &Inference) -> bool {
     })
 }
 
-/// What a file's arithmetic can be held to: its type's tolerance.
+/// The tolerance of the coarsest type that anything on the way from the picture to the logits is rounded to.
 #[must_use]
-pub fn own_tolerance(inference: &Inference, recognition: &Recognition) -> &'static Tolerance {
-    if form(inference) == Form::Quantized {
-        return &INT8;
-    }
-    let parts = recognition.layers.iter().flat_map(|(_, found)| &found.parts);
-    let outputs = parts.filter_map(|part| inference.nodes[part.node].outputs.first());
-    let coarseness = |dtype: DataType| match dtype {
-        DataType::Bfloat16 => 2,
-        DataType::Float16 => 1,
-        _ => 0,
-    };
-    match outputs.map(|fact| coarseness(fact.dtype)).max() {
-        Some(2) => &BFLOAT16,
-        Some(1) => &FLOAT16,
-        _ => &FLOAT32,
-    }
+pub fn own_tolerance(inference: &Inference, path: &DataPath) -> &'static Tolerance {
+    let coarsest = path.nodes(inference).map(|(_, node)| {
+        if quantizes(node.node.op_type()) {
+            return &INT8;
+        }
+        match node.outputs.first().map(|fact| fact.dtype) {
+            Some(DataType::Bfloat16) => &BFLOAT16,
+            Some(DataType::Float16) => &FLOAT16,
+            _ => &FLOAT32,
+        }
+    });
+    coarsest.fold(&FLOAT32, coarser)
+}
+
+/// Of two tolerances the wider one.
+#[must_use]
+pub fn coarser(a: &'static Tolerance, b: &'static Tolerance) -> &'static Tolerance {
+    if a.bound < b.bound { b } else { a }
 }
 
 /// What a file's weights are stored in, where that is coarser than its arithmetic: its tolerance.

@@ -6,15 +6,17 @@ use emo_proto::{Error, Result};
 
 use super::divergence::{BlockVerdict, Divergence};
 use super::probes::{self, Bench, Probe};
+use super::rounding::{self, Earned};
 use super::structure::Seen;
 use super::weights::TensorDifference;
 use super::{Outcome, Verdict, cause};
-use crate::compare::Tolerance;
+use crate::compare::{Difference, Tolerance};
+use crate::finding::{Finding, Severity};
 use crate::infer::Inference;
 use crate::recognise::Recognition;
 use crate::recover::Recovered;
 use crate::reference::Reference;
-use crate::runtime::{Concrete, Failure};
+use crate::runtime::{Concrete, Exact, Failure, Own, Runtime as _};
 
 /// What is needed to tell why a file's numbers are wrong.
 pub struct Judge<'a> {
@@ -23,10 +25,8 @@ pub struct Judge<'a> {
     pub recognition: &'a Recognition,
     /// Holds the file to the tolerance that was asked for.
     pub bench: Bench<'a>,
-    /// That tolerance, or the file's own where it is coarser: beyond it, something is wrong and not just rounded.
-    pub fair: &'static Tolerance,
-    /// The tolerance of the type that the file computes in.
-    pub own: &'static Tolerance,
+    /// What the file's own arithmetic lets it be off by: beyond it, something is wrong and not just rounded.
+    pub earned: Earned,
     /// What its structure shows already.
     pub seen: &'a [Seen],
 }
@@ -52,55 +52,113 @@ impl Judge<'_> {
         if verdict.probes.is_empty() {
             return Ok(verdict.undecided("expected inputs to run the file on, found none".to_owned()));
         }
+        let fair = self.fair();
+        if verdict.probes.iter().any(|probe| !probe.within(&fair))
+            && let Some(probed) = self.second_opinion(&truth, probes)
+        {
+            verdict.findings.insert(0, engine_differs(verdict.runtime));
+            (verdict.probes, verdict.runtime) = (probed, Own.name());
+        }
         let differences = || verdict.probes.iter().filter_map(|p| p.difference);
         verdict.max_abs = differences().map(|d| d.max_abs).reduce(f64::max);
         verdict.max_relative = differences().map(|d| d.relative()).reduce(f64::max);
-        let within = |p: &&probes::Probed| p.within(self.fair);
+        let within = |p: &&probes::Probed| p.within(&fair);
         let wrong = verdict.probes.iter().find(|p| !within(p));
         let differing = verdict.weights.iter().flat_map(|w| &w.differing).next().cloned();
 
-        if wrong.is_none() && self.seen.is_empty() && differing.is_none() {
+        // The function that the file computes with its own weights, apart from what it rounds.
+        let function = reference(&recovered.weights)?;
+        let own_weights = expected.is_none();
+        let departs = match self.departs(&function, probes, wrong, own_weights) {
+            Ok(departs) => departs,
+            Err(failure) => return Ok(failed(verdict, failure)),
+        };
+        let clean = self.seen.is_empty() && differing.is_none();
+        if let (None, None, true) = (wrong, departs, clean) {
             let holds = verdict.probes.iter().all(|p| p.holds);
-            if holds && self.own.bound <= self.bench.tolerance.bound {
+            if holds && self.earned.whole.bound <= self.bench.tolerance.bound {
                 verdict.verdict = Outcome::Pass;
                 return Ok(verdict);
             }
-            let (demanded, own) = (self.bench.tolerance.name, self.fair.name);
+            let (demanded, own) = (self.bench.tolerance.name, self.earned.whole.name);
             let reason =
                 format!("{demanded} was demanded, and the file is in {own}, whose rounding is beyond it");
             return Ok(verdict.fail(cause::PRECISION, None, reason));
         }
         let against_reference = verdict.probes.iter().filter(|p| !p.recorded).all(|p| within(&p));
-        if let Some(wrong) =
-            wrong.filter(|_| against_reference && self.seen.is_empty() && differing.is_none())
-        {
+        if let Some(wrong) = wrong.filter(|_| against_reference && clean && departs.is_none()) {
             let why =
                 wrong.difference.map_or(String::new(), |d| format!(", they are off by {:.1e}", d.max_abs));
             let reason =
                 format!("the file gives the reference's logits, and not those of {}{why}", wrong.name);
             return Ok(verdict.fail(cause::OUTPUTS, None, reason));
         }
-        // With its own weights, so that what follows is of the function alone.
-        let of =
-            |w: &probes::Probed, p: &Probe| w.name.strip_suffix(", recorded").unwrap_or(&w.name) == p.name;
-        let Some(probe) = probes.iter().find(|p| wrong.is_none_or(|w| of(w, p))) else {
-            return Ok(verdict.undecided("expected inputs to run the file on, found none".to_owned()));
-        };
-        let function = reference(&recovered.weights)?;
-        let function_holds = match expected {
-            Some(_) => {
-                let bench = Bench { tolerance: self.fair, ..self.bench };
-                bench.run(&function, std::slice::from_ref(probe)).is_ok_and(|p| p.iter().all(|p| p.holds))
-            }
-            None => wrong.is_none(),
-        };
-        if !function_holds {
+        if let Some(probe) = departs {
             match self.blocks(&function, probe) {
                 Ok(blocks) => verdict.blocks = blocks,
                 Err(failure) => return Ok(failed(verdict, failure)),
             }
+        } else if let Some(wrong) = wrong.filter(|_| clean && self.earned.coarse) {
+            let ports = (self.bench.port.name.as_str(), self.bench.output);
+            let saturated = match rounding::saturated(self.file, ports, probes) {
+                Ok(saturated) => saturated,
+                Err(failure) => return Ok(failed(verdict, failure)),
+            };
+            let within = |d: Difference| d.relative() <= saturated;
+            if verdict.probes.iter().all(|probe| probe.difference.is_some_and(within)) {
+                let reason = saturates(wrong, &self.earned.whole);
+                return Ok(verdict.undecided(reason));
+            }
+            let reason = rounds_too_much(wrong, &self.earned.whole);
+            return Ok(verdict.fail(cause::ROUNDING, None, reason));
         }
-        Ok(self.blame(verdict, differing, function_holds))
+        let holds = departs.is_none();
+        Ok(self.blame(verdict, differing, holds))
+    }
+
+    /// The tolerance that was asked for, or the file's own where that is wider.
+    fn fair(&self) -> Tolerance {
+        let (asked, own) = (*self.bench.tolerance, self.earned.whole);
+        if asked.bound < own.bound { own } else { asked }
+    }
+
+    /// The first input on which the file, with its own weights and without its rounding, is not the `function`.
+    fn departs<'p>(
+        &self,
+        function: &Reference,
+        probes: &'p [Probe],
+        wrong: Option<&probes::Probed>,
+        own_weights: bool,
+    ) -> Result<Option<&'p Probe>, Failure> {
+        let of =
+            |w: &probes::Probed, p: &Probe| w.name.strip_suffix(", recorded").unwrap_or(&w.name) == p.name;
+        if self.earned.coarse {
+            let function_of =
+                Bench { file: self.file, runtime: &Exact, tolerance: &self.earned.function, ..self.bench };
+            let probed = function_of.run(function, probes)?;
+            let found = probed.iter().filter(|p| !p.recorded).find(|p| !p.holds);
+            return Ok(found.and_then(|found| probes.iter().find(|p| of(found, p))));
+        }
+        let Some(wrong) = wrong else { return Ok(None) };
+        let probe = probes.iter().find(|p| of(wrong, p));
+        if own_weights {
+            return Ok(probe.filter(|_| !wrong.recorded));
+        }
+        let Some(probe) = probe else { return Ok(None) };
+        let bench = Bench { tolerance: &self.earned.whole, ..self.bench };
+        let holds = bench.run(function, std::slice::from_ref(probe)).is_ok_and(|p| p.iter().all(|p| p.holds));
+        Ok((!holds).then_some(probe))
+    }
+
+    /// What our own evaluation gives in place of an engine that is far from the truth, if that agrees with the truth: then
+    /// the engine is wrong, and not the file.
+    fn second_opinion(&self, truth: &Reference, probes: &[Probe]) -> Option<Vec<probes::Probed>> {
+        if self.bench.runtime.name() == Own.name() {
+            return None;
+        }
+        let own = Bench { file: self.file, runtime: &Own, ..self.bench };
+        let probed = own.run(truth, probes).ok()?;
+        probed.iter().all(|probe| probe.within(&self.fair())).then_some(probed)
     }
 
     fn blocks(&self, reference: &Reference, probe: &Probe) -> Result<Vec<BlockVerdict>, Failure> {
@@ -112,8 +170,8 @@ impl Judge<'_> {
             recognition: self.recognition,
             reference,
             model: &model,
-            runtime: self.bench.runtime,
-            tolerance: self.fair,
+            runtime: if self.earned.coarse { &Exact } else { self.bench.runtime },
+            tolerance: if self.earned.coarse { &self.earned.function } else { &self.earned.whole },
             ports: (&port.name, self.bench.output),
         };
         let input =
@@ -166,6 +224,46 @@ impl Judge<'_> {
         let error = wrong.alone.unwrap_or(wrong.passed_on);
         format!("{what}; the block is off by {error:.1e} of its largest value, {later}")
     }
+}
+
+/// The finding where an engine alone is far from the truth.
+fn engine_differs(engine: &str) -> Finding {
+    Finding {
+        code: ENGINE,
+        severity: Severity::Warning,
+        place: String::new(),
+        message: format!(
+            "expected {engine} to give what the file's operators are defined to give, found other logits; by our own \
+             evaluation in f64 the file is right"
+        ),
+        file: None,
+    }
+}
+
+/// The code of an engine that computes a right file wrong.
+pub const ENGINE: &str = "engine-differs";
+
+/// Why a file whose function is right may be right on other inputs than these.
+fn saturates(wrong: &probes::Probed, earned: &Tolerance) -> String {
+    format!(
+        "the function is right where nothing is rounded, and rounding explains {:.1e} of the largest logit, less than {} \
+         shows: ranges of integers are too small for this input, and may fit the pictures that they were calibrated on; \
+         give such pictures",
+        earned.bound, wrong.name
+    )
+}
+
+/// Why a file whose function is right is wrong all the same.
+fn rounds_too_much(wrong: &probes::Probed, earned: &Tolerance) -> String {
+    let found = match &wrong.difference {
+        Some(d) => format!("they are off by {:.1e} of the largest on {}", d.relative(), wrong.name),
+        None => format!("on {}, {}", wrong.name, wrong.reason.as_deref().unwrap_or("they have no measure")),
+    };
+    format!(
+        "the function is right where nothing is rounded, and what the file rounds to moves its logits by {:.1e} of the \
+         largest at most: {found}; a scale or a range is too small for the values",
+        earned.bound
+    )
 }
 
 /// The verdict on a file that an engine does not take.

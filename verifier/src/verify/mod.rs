@@ -11,8 +11,10 @@ pub mod divergence;
 pub mod explain;
 mod form;
 mod judge;
+mod path;
 mod port;
 pub mod probes;
+mod rounding;
 mod structure;
 mod weights;
 
@@ -22,25 +24,26 @@ use std::path::{Path, PathBuf};
 use emo_exporter::models::emo::VARIANTS;
 use emo_exporter::weights::{self as checkpoint, Spec, Weights};
 use emo_proto::file::OnnxFile;
-use emo_proto::{Error, ModelProto, Result};
+use emo_proto::{Error, ModelProto, NodeProto, Result};
 use ndarray::{ArrayD, IxDyn};
 use serde::Serialize;
 
 use crate::check::check;
 use crate::claim::{self, Claim};
-use crate::compare::Tolerance;
+use crate::compare::{FLOAT32, INT8, Tolerance};
 use crate::data::Set;
 use crate::finding::{Finding, Severity};
-use crate::infer::{Bindings, infer_file};
+use crate::infer::{Bindings, Inference, infer_file};
 use crate::lower::lower;
 use crate::probe::{MOST_IMAGES, runnable};
 use crate::recognise::{Departure, Recognition, recognise};
 use crate::recover::{Recovered, recover};
-use crate::runtime::Runtime;
+use crate::runtime::{Own, Runtime};
 
 use divergence::BlockVerdict;
 pub use form::Form;
 use judge::Judge;
+use path::DataPath;
 use port::{Port, logits, probes_of};
 use probes::{Bench, Probe, Probed};
 pub use weights::TensorDifference;
@@ -211,7 +214,10 @@ impl Verdict {
         let Some(first) = open.first() else { return self };
         if self.verdict == Outcome::Pass {
             self.verdict = Outcome::Undecided;
-            self.reason = Some(format!("{}: {}", first.place, first.message));
+            self.reason = Some(match first.place.as_str() {
+                "" => first.message.clone(),
+                place => format!("{place}: {}", first.message),
+            });
         }
         self.findings.splice(0..0, open);
         self
@@ -256,28 +262,21 @@ pub fn verify(
         return Ok(not_image(verdict, file, &request.dims));
     };
     let lowered = lowered(file, &port.bindings);
-    let file = lowered.as_ref().unwrap_or(file);
+    let (whole, file) = (file, lowered.as_ref().unwrap_or(file));
     let inference = infer_file(file, &port.bindings);
     let recognition = match recognise(&inference) {
         Ok(recognition) => recognition,
-        Err(departure) => return Ok(departed(verdict, departure)),
+        Err(departure) => return Ok(departed(verdict, departure, &inference)),
     };
-    let own = form::own_tolerance(&inference, &recognition);
-    let stored = form::stored_tolerance(&file.model, own);
-    let tolerance = request.tolerance.unwrap_or(stored);
-    let fair = if tolerance.bound < stored.bound { stored } else { tolerance };
     verdict.model = Some(recognition.variant.name);
-    verdict.form = Some(form::form(&inference));
     verdict.opset = file
         .model
         .opset_import
         .iter()
         .find(|s| s.domain().is_empty())
         .map(emo_proto::OperatorSetIdProto::version);
-    verdict.dtype = Some(own.name);
     (verdict.size, verdict.batch, verdict.classes) = (Some(port.size), port.batch, Some(recognition.classes));
     verdict.bytes = port.image.bytes;
-    (verdict.tolerance, verdict.bound) = (Some(tolerance.name), Some(tolerance.bound));
     verdict.claim = Some(claim::check(&file.model, &inference, recognition.variant.name));
 
     let recovered = match recover(file, &inference, &recognition) {
@@ -287,12 +286,16 @@ pub fn verify(
     let Some(output) = logits(file, &inference, &port, recognition.classes) else {
         return Ok(verdict.undecided("expected an output [N, classes], found none".to_owned()));
     };
-    let unexplained = explain::unexplained(&inference, &recognition, &port.name, &output);
+    let path = DataPath::new(&inference, &port.name, &output);
+    let own = form::own_tolerance(&inference, &path);
+    (verdict.form, verdict.dtype) = (Some(form::form(&inference, &path)), Some(own.name));
+    let mut open = explain::unexplained(&inference, &recognition, &path);
+    open.extend(explain::unjudged(&file.model, &output));
     let seen = structure::mistakes(&inference, &recognition, &recovered);
     verdict.findings.splice(0..0, seen.iter().map(|seen| seen.finding.clone()));
     let expected = request.weights.as_ref().map(|spec| load(spec, &recognition)).transpose()?;
     let differing = match &expected {
-        Some(expected) => weights::compare(&recognition, &recovered, expected, fair)?,
+        Some(expected) => weights::compare(&recognition, &recovered, expected)?,
         None => Vec::new(),
     };
     verdict.weights = Some(describe_weights(&recovered, expected.as_ref(), differing));
@@ -301,13 +304,28 @@ pub fn verify(
     if let Err(error) = runnable(&[images, 3, port.size.0, port.size.1]) {
         return Ok(verdict.undecided(error.to_string()));
     }
-    let probes = probes_of(request, &port)?;
+    let probes = probes_of(request, &port, recovered.weights.origin(), own == &INT8)?;
+    // With a checkpoint's weights, what the file's own were rounded to counts.
+    let stored = recovered.stored.values().map(|stored| stored.tolerance).fold(own, form::coarser);
+    let (rounds, own) = (own, if expected.is_some() { stored } else { own });
+    let ports = (port.name.as_str(), output.as_str());
+    let earned = match rounding::earned(file, ports, &probes, own, expected.is_some()) {
+        Ok(earned) => earned,
+        Err(failure) => return Ok(verdict.undecided(failure.to_string())),
+    };
+    open.extend(rounding::too_coarse(&earned));
+    let tolerance = request.tolerance.copied().unwrap_or(earned.whole);
+    (verdict.tolerance, verdict.bound) = (Some(tolerance.name), Some(tolerance.bound));
+    // An engine that widens what the file rounds would show another file's outputs.
+    let runtime = if rounds == &FLOAT32 || runtime.as_written() { runtime } else { &Own };
+    verdict.runtime = runtime.name();
+    let run = if runtime.as_written() { whole } else { file };
     let classes = recognition.classes;
-    let bench = Bench { file, port: &port, output: &output, classes, runtime, tolerance };
+    let bench = Bench { file: run, port: &port, output: &output, classes, runtime, tolerance: &tolerance };
     let (inference, recognition) = (&inference, &recognition);
-    let judge = Judge { file, inference, recognition, bench, fair, own, seen: &seen };
+    let judge = Judge { file, inference, recognition, bench, earned, seen: &seen };
     let verdict = judge.judge(verdict, &recovered, expected.as_ref(), &probes)?;
-    Ok(verdict.unless_open(unexplained))
+    Ok(verdict.unless_open(open))
 }
 
 /// The file with its fused and integer operators in plain ones; `None` where it has none.
@@ -354,18 +372,33 @@ fn load(spec: &Spec, recognition: &Recognition) -> Result<Weights> {
     })
 }
 
-fn departed(mut verdict: Verdict, departure: Departure) -> Verdict {
+fn departed(mut verdict: Verdict, departure: Departure, inference: &Inference) -> Verdict {
     let Departure { variant, matched, layers, reason } = &departure;
     let reason = format!("{matched} of {layers} layers are those of {variant}; then {reason}");
+    let opaque = inference.nodes.iter().find(|node| is_opaque(node.node));
+    if let Some(node) = opaque {
+        let (place, operator) = (node.place(), format!("{}.{}", node.node.domain(), node.node.op_type()));
+        verdict.departure = Some(departure);
+        return verdict.undecided(format!(
+            "{reason}; {place} is {operator}, which is not read here: have the file written without operators for one \
+             runtime or processor alone"
+        ));
+    }
     verdict.departure = Some(departure);
     verdict.fail(cause::NOT_EMO, None, reason)
+}
+
+/// Whether a node's operator is one runtime's own, and may hold layers that recognition does not see.
+fn is_opaque(node: &NodeProto) -> bool {
+    const KNOWN: [&str; 5] = ["BiasGelu", "FastGelu", "Gelu", "QuickGelu", "SkipLayerNormalization"];
+    !matches!(node.domain(), "" | "ai.onnx" | "ai.onnx.ml") && !KNOWN.contains(&node.op_type())
 }
 
 /// A file without an image input: not EMO, as its layers tell too.
 fn not_image(verdict: Verdict, file: &OnnxFile, dims: &Bindings) -> Verdict {
     let inference = infer_file(file, dims);
     match recognise(&inference) {
-        Err(departure) => departed(verdict, departure),
+        Err(departure) => departed(verdict, departure, &inference),
         Ok(_) => verdict.undecided(
             "expected one input, images [N, 3, H, W] or [N, H, W, 3], found another interface".to_owned(),
         ),

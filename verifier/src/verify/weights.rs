@@ -10,10 +10,11 @@ use emo_proto::Result;
 use serde::Serialize;
 
 use super::cause;
+use super::form::coarser;
 use super::structure::block_of;
-use crate::compare::{BFLOAT16, FLOAT16, INT8, Tolerance};
+use crate::compare::{BFLOAT16, FLOAT16, FLOAT32, Tolerance};
 use crate::recognise::{Layer, Recognition, layers};
-use crate::recover::Recovered;
+use crate::recover::{Recovered, Stored};
 
 /// A tensor that is not the checkpoint's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -30,7 +31,7 @@ pub struct TensorDifference {
 
 /// Every tensor that is not the checkpoint's, in the order of the network.
 ///
-/// `stored` is the type that the file's weights are in: rounding to it is no difference.
+/// Rounding to the type that the file stores a layer's own weights in is no difference.
 ///
 /// # Errors
 /// A tensor is missing or has another shape than the variant's.
@@ -38,7 +39,6 @@ pub fn compare(
     recognition: &Recognition,
     recovered: &Recovered,
     expected: &Weights,
-    stored: &Tolerance,
 ) -> Result<Vec<TensorDifference>> {
     let layers = layers(recognition.variant, recognition.classes);
     let file = Side { weights: &recovered.weights, recovered: Some(recovered) };
@@ -57,12 +57,17 @@ pub fn compare(
             Some(pair) => product(&layers, pair, side, epsilon),
             None => Map::of(&layers, index, side, epsilon),
         };
+        let stored = file.stored(layer);
+        let stored = match pair.filter(|&(first, _)| is_merged(first)) {
+            Some((first, second)) => coarser(file.stored(&layers[first]), file.stored(&layers[second])),
+            None => stored,
+        };
         let (f, e) = (map(file, NORM_EPSILON)?, map(truth, NORM_EPSILON)?);
         let innocent = match pair {
             Some(pair) => {
                 let both = |side| product(&layers, pair, side, NORM_EPSILON);
-                both(file)?.equals(&both(truth)?, stored)
-                    || backwards(&layers, pair, index, file, truth, stored)?
+                let of_both = coarser(file.stored(&layers[pair.0]), file.stored(&layers[pair.1]));
+                both(file)?.equals(&both(truth)?, of_both) || backwards(&layers, pair, index, file, truth)?
             }
             None => false,
         };
@@ -91,6 +96,27 @@ struct Side<'a> {
 }
 
 impl Side<'_> {
+    /// The tolerance of the type that a layer's weights are stored in.
+    fn stored(self, layer: &Layer) -> &'static Tolerance {
+        self.own(layer).map_or(&FLOAT32, |stored| stored.tolerance)
+    }
+
+    fn own<'s>(self, layer: &Layer) -> Option<&'s Stored>
+    where
+        Self: 's,
+    {
+        self.recovered.and_then(|recovered| recovered.stored.get(&layer.name))
+    }
+
+    /// How far an element of a row may be from what was rounded: of the weight, of the bias.
+    fn rounding(self, layer: &Layer, row: usize) -> (f64, f64) {
+        let own = self.own(layer);
+        let of = |steps: Option<&Vec<f64>>| steps.and_then(|steps| steps.get(row)).copied().unwrap_or(0.0);
+        let (weight, bias) = (of(own.map(|o| &o.weight)), of(own.map(|o| &o.bias)));
+        let enlarged = self.enlarged(layer, row);
+        (weight * enlarged, bias * enlarged)
+    }
+
     /// By what recovery multiplied the stored elements of a layer's row, and with them their rounding.
     fn enlarged(self, layer: &Layer, row: usize) -> f64 {
         let Some(recovered) = self.recovered else { return 1.0 };
@@ -113,7 +139,6 @@ fn backwards(
     index: usize,
     found: Side,
     expected: Side,
-    stored: &Tolerance,
 ) -> Result<bool> {
     let with_norm = |side: Side| -> Result<Map> {
         let mut map = Map::bare(&layers[first], side)?;
@@ -122,11 +147,12 @@ fn backwards(
         }
         Ok(map)
     };
-    if !with_norm(found)?.equals(&with_norm(expected)?, stored) {
+    if !with_norm(found)?.equals(&with_norm(expected)?, found.stored(&layers[first])) {
         return Ok(false);
     }
     let second = &layers[second];
-    Ok(index == first || Map::bare(second, found)?.equals(&Map::bare(second, expected)?, stored))
+    Ok(index == first
+        || Map::bare(second, found)?.equals(&Map::bare(second, expected)?, found.stored(second)))
 }
 
 /// What a layer does to its input, with the norms that may be part of it: y = W·x + b.
@@ -142,7 +168,7 @@ struct Map {
     bias_magnitude: Vec<f64>,
     /// The same of the weights, where these are products of matrices.
     weight_magnitude: Vec<f64>,
-    /// How often an element holds the rounding of a stored one that is too small to keep its digits.
+    /// How far an element may be off since stored ones in it were rounded to steps that do not shrink with them.
     bias_rounding: Vec<f64>,
     weight_rounding: Vec<f64>,
 }
@@ -202,9 +228,9 @@ impl Map {
         };
         let bias_magnitude = bias.iter().map(|x| x.abs()).collect();
         let weight_magnitude = weight.iter().map(|x| x.abs()).collect();
-        let bias_rounding: Vec<f64> = (0..rows).map(|row| side.enlarged(layer, row)).collect();
-        let row = |&rounding: &f64| std::iter::repeat_n(rounding, columns * taps);
-        let weight_rounding = bias_rounding.iter().flat_map(row).collect();
+        let bias_rounding = (0..rows).map(|row| side.rounding(layer, row).1).collect();
+        let in_row = |row: usize| std::iter::repeat_n(side.rounding(layer, row).0, columns * taps);
+        let weight_rounding = (0..rows).flat_map(in_row).collect();
         Ok(Self {
             rows,
             columns,
@@ -258,7 +284,7 @@ impl Map {
     fn first_difference(&self, other: &Self, stored: &Tolerance) -> Option<Part> {
         [Part::Weight, Part::Bias].into_iter().find(|&part| {
             let ((a, m, rounding), (b, n, _)) = (self.part(part), other.part(part));
-            let slack = Slack::of(stored, b);
+            let slack = Slack::of(stored);
             let mut elements = a.iter().zip(b).zip(m.iter().zip(n)).zip(rounding);
             elements.any(|(((a, b), (m, n)), r)| (a - b).abs() > slack.admits(m.max(*n), *r))
         })
@@ -350,31 +376,27 @@ enum Part {
 #[derive(Debug, Clone, Copy)]
 struct Slack {
     relative: f64,
-    absolute: f64,
-    /// For each stored element in it that is too small to keep its digits.
-    rounding: f64,
+    /// At least, whatever the steps are.
+    least: f64,
 }
 
 impl Slack {
     /// Folding rounds in f32, a handful of times. What is stored apart is rounded apart: a weight, a norm's scale
     /// and the root of its variance, a product of which is off by two and a half roundings at most.
-    fn of(stored: &Tolerance, values: &[f64]) -> Self {
+    fn of(stored: &Tolerance) -> Self {
         const FOLDED: f64 = 16.0 / (1 << 24) as f64;
-        let peak = values.iter().fold(0.0, |peak: f64, x| peak.max(x.abs()));
-        let (relative, absolute, rounding) = match stored.name {
-            name if name == FLOAT16.name => (3.0 / (1 << 11) as f64, 0.0, 1.0 / (1 << 24) as f64),
-            name if name == BFLOAT16.name => (3.0 / (1 << 8) as f64, 0.0, 0.0),
-            // A step is a share of the range.
-            name if name == INT8.name => (FOLDED, 2.0 * peak / 255.0, 0.0),
-            _ => (FOLDED, 0.0, 0.0),
+        let (relative, least) = match stored.name {
+            name if name == FLOAT16.name => (3.0 / (1 << 11) as f64, 1.0 / (1 << 24) as f64),
+            name if name == BFLOAT16.name => (3.0 / (1 << 8) as f64, 0.0),
+            _ => (FOLDED, 0.0),
         };
-        Self { relative: relative.max(FOLDED), absolute, rounding }
+        Self { relative, least }
     }
 
-    /// Of a sum of terms that have this magnitude together, and `roundings` of stored elements in it. What a norm
+    /// Of a sum of terms that have this magnitude together, in which stored elements are off by `rounding`. What a norm
     /// scales down may be a norm's own entry that is rounded, so that one rounding is always admitted.
-    fn admits(self, magnitude: f64, roundings: f64) -> f64 {
-        self.relative * magnitude + self.absolute + self.rounding * roundings.max(1.0)
+    fn admits(self, magnitude: f64, rounding: f64) -> f64 {
+        self.relative * magnitude + rounding.max(self.least)
     }
 }
 

@@ -1,0 +1,118 @@
+//! What a recognised file's rounding lets its logits be off by.
+
+use emo_proto::file::OnnxFile;
+use ndarray::ArrayD;
+
+use super::probes::Probe;
+use crate::compare::{FLOAT32, Tolerance};
+use crate::earned::{self, Disturbed, MOST_EARNED};
+use crate::eval::{Evaluator, Rounding};
+use crate::finding::{Finding, Severity};
+use crate::runtime::{Concrete, Failure};
+
+/// What a file is held to where nobody demands more, or less.
+#[derive(Debug, Clone, Copy)]
+pub struct Earned {
+    /// Of the outputs, by the name of the coarsest type on their way.
+    pub whole: Tolerance,
+    /// Of the function that the file computes when nothing is rounded: how far lone constants of a coarse type, as an ε
+    /// or the √2 of a GELU, may move it.
+    pub function: Tolerance,
+    /// Whether anything is coarser than f32.
+    pub coarse: bool,
+}
+
+/// What `file`, whose input and output are `ports`, earns on inputs of the first shape among `probes`. `own` is the
+/// coarsest type on its way; `weights` says whether its weights' rounding counts.
+///
+/// # Errors
+/// The file is coarser than f32 and has an operator that is not evaluated in f64.
+pub fn earned(
+    file: &OnnxFile,
+    ports: (&str, &str),
+    probes: &[Probe],
+    own: &Tolerance,
+    weights: bool,
+) -> Result<Earned, Failure> {
+    if own == &FLOAT32 {
+        return Ok(Earned { whole: FLOAT32, function: FLOAT32, coarse: false });
+    }
+    let Some(first) = probes.first() else {
+        return Ok(Earned { whole: *own, function: FLOAT32, coarse: true });
+    };
+    let draws = Draws::of(file, ports, first, probes)?;
+    let whole = draws.share(if weights { Disturbed::All } else { Disturbed::Arithmetic })?;
+    let function = draws.share(Disturbed::Numbers)?;
+    Ok(Earned {
+        whole: Tolerance { bound: whole, ..*own },
+        function: Tolerance { bound: function, ..FLOAT32 },
+        coarse: true,
+    })
+}
+
+/// What ranges of integers that are too small for these inputs let the outputs be off by, which other inputs may fit:
+/// between what is earned and this, a file is neither right nor wrong.
+///
+/// # Errors
+/// As [`earned`].
+pub fn saturated(file: &OnnxFile, ports: (&str, &str), probes: &[Probe]) -> Result<f64, Failure> {
+    let Some(first) = probes.first() else { return Ok(0.0) };
+    Draws::of(file, ports, first, probes)?.share(Disturbed::Saturated)
+}
+
+/// Inputs of one shape, and what comes out where nothing is rounded.
+struct Draws<'a> {
+    file: &'a OnnxFile,
+    evaluator: Evaluator,
+    runs: Vec<(&'a [ArrayD<f32>], Vec<ArrayD<f64>>)>,
+}
+
+impl<'a> Draws<'a> {
+    /// Inputs at most; each is disturbed once.
+    const MOST: usize = 4;
+
+    fn of(
+        file: &'a OnnxFile,
+        (input, output): (&str, &str),
+        first: &Probe,
+        probes: &'a [Probe],
+    ) -> Result<Self, Failure> {
+        let shape = first.input.shape();
+        let (input, output) = (input.to_owned(), output.to_owned());
+        let model = Concrete::new(file, &[(input.clone(), shape.to_vec())])?;
+        let evaluator = Evaluator::new(&model, &[input], &[output])?;
+        let alike = probes.iter().map(|p| &p.input).filter(|i| i.shape() == shape).take(Self::MOST);
+        let mut runs = Vec::new();
+        for input in alike {
+            let inputs = std::slice::from_ref(input);
+            runs.push((inputs, evaluator.run(inputs, Rounding::Exact)?));
+        }
+        Ok(Self { file, evaluator, runs })
+    }
+
+    /// Beside what f32 is allowed, as a share of the largest logit.
+    fn share(&self, disturbed: Disturbed) -> Result<f64, Failure> {
+        let runs: Vec<_> = self.runs.iter().map(|(inputs, exact)| (*inputs, exact.as_slice())).collect();
+        let shares = earned::earned(&self.evaluator, &self.file.model, &runs, disturbed)?;
+        Ok(FLOAT32.bound + shares.into_iter().fold(0.0, f64::max))
+    }
+}
+
+/// The code of a file whose rounding explains nearly anything.
+pub const TOO_COARSE: &str = "too-coarse";
+
+/// Keeps the verdict open on a file that rounds so much that its outputs tell little.
+#[must_use]
+pub fn too_coarse(earned: &Earned) -> Option<Finding> {
+    let Tolerance { name, bound, .. } = earned.whole;
+    (bound > MOST_EARNED).then(|| Finding {
+        code: TOO_COARSE,
+        severity: Severity::Warning,
+        place: String::new(),
+        message: format!(
+            "expected rounding that leaves the outputs what they are, found {name} that may move them by {bound:.1e} of \
+             the largest; the function is right where nothing is rounded, and how much is lost only pictures tell"
+        ),
+        file: None,
+    })
+}
