@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::plain::plain;
+
 /// What went wrong and where: `place: message`, lower case, no full stop.
 ///
 /// A message says what was expected, what was found and what to do next; the
@@ -23,7 +25,8 @@ impl Error {
     /// The same error with its place in front.
     #[must_use]
     pub fn at(self, place: impl fmt::Display) -> Self {
-        Self { message: format!("{place}: {}", self.message) }
+        // Whoever chose the name does not choose what the reader's terminal does.
+        Self { message: format!("{}: {}", plain(&place.to_string()), self.message) }
     }
 }
 

@@ -1,13 +1,16 @@
-//! Files: opened without copying weights, written whole or not at all.
+//! Files: opened by a name from anybody, without copying weights; written whole or not at all.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use memmap2::Mmap;
 use prost::Message;
 
+pub use crate::map::settled;
+use crate::map::{self, Stamp};
+pub use crate::write::{sweep, write_atomic};
 use crate::{Error, ModelProto, Result, tensor::External};
 
 /// What the first bytes of a file that is no ONNX model say about it.
@@ -65,80 +68,157 @@ pub fn open(path: &Path) -> Result<OnnxFile> {
     OnnxFile::from_bytes(map(path)?, external).map_err(|error| error.at(path.display()))
 }
 
-/// The bytes of the file at `path`, memory-mapped: pages are read when they are touched.
+/// The bytes of the file at `path`, memory-mapped: pages are read when they are touched, so that a large file costs
+/// no more memory than what is asked of it.
 ///
-/// The file must not be changed in place while the bytes are alive. [`write_atomic`] replaces a
-/// file and is safe.
+/// For what is judged and not kept: the file may change meanwhile. Where it is cut short, the process ends with an
+/// error; whatever else is done to it, [`settled`] tells. [`write_atomic`] replaces a file and leaves the map as it is.
 ///
 /// # Errors
 /// When there is no regular file at `path` or it cannot be read; names the path.
 pub fn map(path: &Path) -> Result<Bytes> {
-    map_io(path).map_err(|cause| Error::new(cause).at(path.display()))
+    regular(path).and_then(|file| map::map(&file, path)).map_err(|cause| Error::new(cause).at(path.display()))
 }
 
-fn map_io(path: &Path) -> io::Result<Bytes> {
-    // Asked before opening: opening a pipe would wait for a writer.
-    let metadata = fs::metadata(path)?;
-    require_file(&metadata)?;
-    if metadata.len() == 0 {
-        return Ok(Bytes::new()); // some systems refuse an empty mapping
-    }
-    let file = File::open(path)?;
-    #[expect(unsafe_code, reason = "a read-only mapping; that nobody changes the file is documented")]
-    let mapping = unsafe { Mmap::map(&file)? };
-    Ok(Bytes::from_owner(mapping))
-}
-
-/// Bytes that one call writes.
-const PIECE: usize = 1 << 16;
-
-/// Writes `bytes` to `path` so that an interruption leaves the old file or the new one.
+/// A copy of the file at `path`, which has `most` bytes at most.
 ///
-/// They go to a temporary file beside the target, to the disk, then under the target's name. On
-/// failure nothing is left behind. A symbolic link keeps pointing to the file that is replaced.
+/// For what is kept, or told by its digest: nobody changes the copy.
 ///
 /// # Errors
-/// When the folder does not exist or is none, when something other than a regular file has the
-/// name, or when the disk refuses; names the path.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_io(path, bytes).map_err(|cause| Error::new(format!("cannot write: {cause}")).at(path.display()))
+/// When there is no regular file at `path`, when it is larger, cannot be read or changes meanwhile; names the path.
+pub fn read(path: &Path, most: u64) -> Result<Bytes> {
+    let source = Source::open(path)?;
+    let bytes = source.whole(most)?;
+    source.settled()?;
+    Ok(bytes)
 }
 
-fn write_io(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if path.file_name().is_none() {
-        return Err(io::Error::other("the path names no file"));
+/// The text of the file at `path`, which has `most` bytes at most.
+///
+/// # Errors
+/// Those of [`read`], and the file is no UTF-8.
+pub fn text(path: &Path, most: u64) -> Result<String> {
+    let bytes = read(path, most)?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|error| Error::new(format!("expected text in UTF-8, found {error}")).at(path.display()))?;
+    Ok(text.to_owned())
+}
+
+/// A file that is read by pieces, for what is too large to be read whole.
+#[derive(Debug)]
+pub struct Source {
+    file: File,
+    path: PathBuf,
+    stamp: Stamp,
+}
+
+impl Source {
+    /// # Errors
+    /// When there is no regular file at `path`; names the path.
+    pub fn open(path: &Path) -> Result<Self> {
+        let opened = regular(path).and_then(|file| Ok((Stamp::settling(&file)?, file)));
+        let (stamp, file) = opened.map_err(|cause| Error::new(cause).at(path.display()))?;
+        Ok(Self { file, path: path.to_owned(), stamp })
     }
-    // Through links, lest `/dev/stdout` or a shared model's link be replaced.
-    let target = match fs::canonicalize(path) {
-        Ok(target) => {
-            require_file(&fs::metadata(&target)?)?;
-            target
+
+    /// How many it had when it was opened.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.stamp.bytes()
+    }
+
+    /// A copy of the whole file, which has `most` bytes at most.
+    ///
+    /// # Errors
+    /// It is larger; those of [`Source::read`].
+    pub fn whole(&self, most: u64) -> Result<Bytes> {
+        let found = self.bytes();
+        if found > most {
+            let why = format!("expected a file of {most} bytes at most, found {found}");
+            return Err(Error::new(why).at(self.path.display()));
         }
-        Err(_) => path.to_owned(), // there is none yet; what else is wrong shows below
-    };
-    let folder = folder(&target);
-    if !fs::metadata(folder).is_ok_and(|metadata| metadata.is_dir()) {
-        return Err(io::Error::other(format!("there is no folder {}; create it first", folder.display())));
+        self.read(0..found)
     }
 
-    let mut options = tempfile::Builder::new();
-    options.prefix(".emo-").suffix(".part");
-    // As for any new file; the user's umask narrows it.
-    #[cfg(unix)]
-    options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    // The random name of the temporary file is kept out of every message.
-    let mut temporary = options.tempfile_in(folder).map_err(|cause| io::Error::from(cause.kind()))?;
-    // In pieces: Linux caches what one call writes in units of its size, and maps such a unit whole
-    // for a reader that wants a few bytes of it. An audit reads no weights.
-    for piece in bytes.chunks(PIECE) {
-        temporary.as_file_mut().write_all(piece)?;
+    /// A copy of a part of the file.
+    ///
+    /// # Errors
+    /// It has no such part any more, memory does not hold it, or the disk fails; names the path.
+    pub fn read(&self, range: Range<u64>) -> Result<Bytes> {
+        let at = |error: Error| error.at(self.path.display());
+        let length = range.end.saturating_sub(range.start);
+        let mut bytes = Vec::new();
+        let room = usize::try_from(length).ok().filter(|length| bytes.try_reserve_exact(*length).is_ok());
+        room.ok_or_else(|| at(Error::new(format!("expected memory for {length} bytes, found too little"))))?;
+        // From where nobody else reads: several threads may share the file.
+        let mut reader = At { file: &self.file, offset: range.start }.take(length);
+        reader.read_to_end(&mut bytes).map_err(|cause| at(Error::new(cause)))?;
+        if bytes.len() as u64 != length {
+            return Err(map::changed(&self.path));
+        }
+        Ok(bytes.into())
     }
-    temporary.as_file().sync_all()?;
-    temporary.persist(&target).map_err(|failure| failure.error)?;
-    Ok(())
+
+    /// Whether the file holds what it held when it was opened, so that the parts that were read are of one content.
+    ///
+    /// # Errors
+    /// It was written to, cut short, replaced or deleted.
+    pub fn settled(&self) -> Result<()> {
+        match self.stamp.is_of(&self.path) {
+            true => Ok(()),
+            false => Err(map::changed(&self.path)),
+        }
+    }
 }
 
-fn require_file(metadata: &fs::Metadata) -> io::Result<()> {
+/// Reads a file from an offset of its own.
+struct At<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl Read for At<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        #[cfg(unix)]
+        let read = std::os::unix::fs::FileExt::read_at(self.file, buffer, self.offset)?;
+        #[cfg(windows)]
+        let read = std::os::windows::fs::FileExt::seek_read(self.file, buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+/// Opens the regular file at `path` for reading: a pipe would wait for a writer, a device may never end.
+///
+/// # Errors
+/// There is none; the system's words.
+pub fn regular(path: &Path) -> io::Result<File> {
+    opened(path, File::options().read(true))
+}
+
+/// Opens the regular file at `path` for locking; it is made if need be.
+///
+/// # Errors
+/// Something else has the name, or the folder refuses.
+pub fn lockable(path: &Path) -> io::Result<File> {
+    opened(path, File::options().create(true).truncate(false).write(true))
+}
+
+fn opened(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    // Before it is opened, for opening alone does something to some devices; and after, for what was opened.
+    match fs::metadata(path) {
+        Ok(metadata) => require_file(&metadata)?,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+        Err(cause) => return Err(cause),
+    }
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    require_file(&file.metadata()?)?;
+    Ok(file)
+}
+
+pub(crate) fn require_file(metadata: &fs::Metadata) -> io::Result<()> {
     if metadata.is_file() {
         return Ok(());
     }
@@ -147,7 +227,7 @@ fn require_file(metadata: &fs::Metadata) -> io::Result<()> {
 }
 
 /// The folder that holds `path`.
-fn folder(path: &Path) -> &Path {
+pub(crate) fn folder(path: &Path) -> &Path {
     path.parent().filter(|parent| *parent != PathBuf::new()).unwrap_or(Path::new("."))
 }
 

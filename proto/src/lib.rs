@@ -34,13 +34,16 @@
 mod error;
 mod external;
 pub mod file;
+mod map;
 /// The messages of the ONNX schema, generated from `onnx.proto`.
 #[rustfmt::skip]
 pub mod onnx;
 mod packed;
+pub mod plain;
 pub mod tensor;
 pub mod text;
 mod typed;
+mod write;
 
 pub use bytes::Bytes;
 pub use error::{Error, Result};

@@ -9,6 +9,7 @@ use std::fmt::{self, Display, Write as _};
 use sha2::{Digest as _, Sha256};
 
 use crate::attribute_proto::AttributeType;
+use crate::plain::plain;
 use crate::tensor::{DataType, External, Tensor};
 use crate::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
@@ -60,12 +61,30 @@ pub fn digest(proto: &TensorProto, external: &External) -> crate::Result<String>
     Ok(text)
 }
 
+/// Writes names without their hidden characters: none of them ends a line.
+struct Plain<'a, 'f>(&'a mut fmt::Formatter<'f>);
+
+impl fmt::Write for Plain<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write_str(&plain(text))
+    }
+}
+
+impl Plain<'_, '_> {
+    /// The text and, last, the end of its line.
+    fn line(&mut self, text: fmt::Arguments) -> fmt::Result {
+        self.write_fmt(text)?;
+        self.0.write_char('\n')
+    }
+}
+
 impl Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let f = &mut Plain(f);
         let model = self.model;
-        writeln!(f, "model ir_version {}", model.ir_version())?;
+        f.line(format_args!("model ir_version {}", model.ir_version()))?;
         for set in &model.opset_import {
-            writeln!(f, "opset {} {}", named(set.domain(), "ai.onnx"), set.version())?;
+            f.line(format_args!("opset {} {}", named(set.domain(), "ai.onnx"), set.version()))?;
         }
         let known = [
             ("producer", model.producer_name()),
@@ -74,16 +93,16 @@ impl Display for Text<'_> {
             ("doc_string", model.doc_string()),
         ];
         for (key, value) in known.into_iter().filter(|(_, value)| !value.is_empty()) {
-            writeln!(f, "{key} {value:?}")?;
+            f.line(format_args!("{key} {value:?}"))?;
         }
         for entry in &model.metadata_props {
-            writeln!(f, "metadata {} {:?}", entry.key(), entry.value())?;
+            f.line(format_args!("metadata {} {:?}", entry.key(), entry.value()))?;
         }
         for function in &model.functions {
             self.function(f, function)?;
         }
         if let Some(graph) = &model.graph {
-            writeln!(f, "graph {}", graph.name())?;
+            f.line(format_args!("graph {}", graph.name()))?;
             self.graph(f, graph, "", 1)?;
         }
         Ok(())
@@ -91,48 +110,48 @@ impl Display for Text<'_> {
 }
 
 impl Text<'_> {
-    fn function(&self, f: &mut fmt::Formatter<'_>, function: &FunctionProto) -> fmt::Result {
+    fn function(&self, f: &mut Plain<'_, '_>, function: &FunctionProto) -> fmt::Result {
         let overload = if function.overload().is_empty() { "" } else { ":" };
         let (domain, name, version) = (function.domain(), function.name(), function.overload());
         let (inputs, outputs) = (function.input.join(", "), function.output.join(", "));
-        writeln!(f, "function {domain}.{name}{overload}{version}({inputs}) -> ({outputs})")?;
+        f.line(format_args!("function {domain}.{name}{overload}{version}({inputs}) -> ({outputs})"))?;
         for set in &function.opset_import {
-            writeln!(f, "  opset {} {}", named(set.domain(), "ai.onnx"), set.version())?;
+            f.line(format_args!("  opset {} {}", named(set.domain(), "ai.onnx"), set.version()))?;
         }
         for name in &function.attribute {
-            writeln!(f, "  attribute {name}")?;
+            f.line(format_args!("  attribute {name}"))?;
         }
         for attribute in &function.attribute_proto {
-            writeln!(f, "  attribute {} = {}", attribute.name(), self.value(attribute))?;
+            f.line(format_args!("  attribute {} = {}", attribute.name(), self.value(attribute)))?;
         }
         // The types of a function's values are different at each call.
         let untyped = Text { describe: &|_, _| None, ..*self };
         function.node.iter().try_for_each(|node| untyped.node(f, node, "", 1))
     }
 
-    fn graph(&self, f: &mut fmt::Formatter<'_>, graph: &GraphProto, path: &str, depth: usize) -> fmt::Result {
+    fn graph(&self, f: &mut Plain<'_, '_>, graph: &GraphProto, path: &str, depth: usize) -> fmt::Result {
         let indent = "  ".repeat(depth);
         let mut interface = |word: &str, values: &[ValueInfoProto]| {
-            values
-                .iter()
-                .try_for_each(|value| writeln!(f, "{indent}{word} {}", self.typed(path, value.name())))
+            values.iter().try_for_each(|value| {
+                f.line(format_args!("{indent}{word} {}", self.typed(path, value.name())))
+            })
         };
         interface("input", &graph.input)?;
         interface("output", &graph.output)?;
         let mut initializers: Vec<&TensorProto> = graph.initializer.iter().collect();
         initializers.sort_by_key(|tensor| tensor.name());
         for tensor in initializers {
-            writeln!(f, "{indent}constant {}: {}", tensor.name(), self.tensor(tensor))?;
+            f.line(format_args!("{indent}constant {}: {}", tensor.name(), self.tensor(tensor)))?;
         }
         for sparse in &graph.sparse_initializer {
             let name = sparse.values.as_ref().map_or("", |values| values.name());
-            writeln!(f, "{indent}constant {name}: {}", self.sparse(sparse))?;
+            f.line(format_args!("{indent}constant {name}: {}", self.sparse(sparse)))?;
         }
         graph.node.iter().try_for_each(|node| self.node(f, node, path, depth))
     }
 
     /// `y: FLOAT [1, 8] = Gemm(x, w) {transB = 1} # fc`, its bodies below it.
-    fn node(&self, f: &mut fmt::Formatter<'_>, node: &NodeProto, path: &str, depth: usize) -> fmt::Result {
+    fn node(&self, f: &mut Plain<'_, '_>, node: &NodeProto, path: &str, depth: usize) -> fmt::Result {
         let indent = "  ".repeat(depth);
         let outputs: Vec<String> = node.output.iter().map(|name| self.typed(path, name)).collect();
         let domain = if matches!(node.domain(), "" | "ai.onnx") { "" } else { "." };
@@ -154,10 +173,10 @@ impl Text<'_> {
         if !node.name().is_empty() {
             write!(f, " # {}", node.name())?;
         }
-        writeln!(f)?;
+        f.line(format_args!(""))?;
         for body in bodies {
             for graph in body.g.iter().chain(&body.graphs) {
-                writeln!(f, "{indent}  {} = graph {}", body.name(), graph.name())?;
+                f.line(format_args!("{indent}  {} = graph {}", body.name(), graph.name()))?;
                 self.graph(f, graph, &self::path(path, node, body.name()), depth + 2)?;
             }
         }

@@ -62,8 +62,12 @@ fn only_regular_files_are_opened() {
     if cfg!(unix) {
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         for (path, why) in cases {
-            let error = file::map(&path).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("{}: {why}", path.display())), "{error}");
+            for opened in
+                [file::map(&path).err(), file::read(&path, 1).err(), file::Source::open(&path).err()]
+            {
+                let error = opened.unwrap().to_string();
+                assert!(error.starts_with(&format!("{}: {why}", path.display())), "{error}");
+            }
         }
     }
 }
@@ -88,6 +92,39 @@ fn writing_replaces_the_whole_file() {
     assert_eq!(old, "a longer first version", "a mapping outlives the replacement");
     assert_eq!(fs::read(&path).unwrap(), b"second");
     assert_eq!(names(folder.path()), ["model.onnx"]);
+}
+
+/// What a killed process left goes with the next write, what another one is writing stays.
+#[test]
+fn leftovers_are_cleared_away() {
+    let folder = tempdir().unwrap();
+    let [left, held, path] =
+        [".emo-a.part", ".emo-b.part", "model.onnx"].map(|name| folder.path().join(name));
+    fs::write(&left, "half").unwrap();
+    fs::write(&held, "half").unwrap();
+    let holder = fs::File::open(&held).unwrap();
+    holder.lock().unwrap();
+    file::write_atomic(&path, b"whole").unwrap();
+    assert_eq!(names(folder.path()), [".emo-b.part", "model.onnx"]);
+    drop(holder);
+    file::write_atomic(&path, b"whole").unwrap();
+    assert_eq!(names(folder.path()), ["model.onnx"]);
+}
+
+#[test]
+fn copies_are_bounded() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("file");
+    fs::write(&path, "12345").unwrap();
+    assert_eq!(file::read(&path, 5).unwrap(), "12345");
+    assert_eq!(file::text(&path, 5).unwrap(), "12345");
+    let error = file::read(&path, 4).unwrap_err().to_string();
+    assert!(error.ends_with("expected a file of 4 bytes at most, found 5"), "{error}");
+    let source = file::Source::open(&path).unwrap();
+    assert_eq!(source.read(1..3).unwrap(), "23");
+    assert!(source.read(3..6).is_err());
+    let error = source.read(0..1 << 60).unwrap_err().to_string();
+    assert!(error.contains("expected memory for 1152921504606846976 bytes, found too little"), "{error}");
 }
 
 #[test]

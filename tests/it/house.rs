@@ -96,6 +96,32 @@ fn nothing_prints_outside_the_command_line() {
     }
 }
 
+/// What only certain files may do, so that it is done in one way: a file that a user names may be a pipe, and a
+/// stream may be closed.
+const DUTIES: [(&str, &[&str]); 7] = [
+    ("File::open(", &["proto/src/write.rs"]),
+    ("File::options(", &["proto/src/file.rs"]),
+    ("fs::read(", &[]),
+    // Of the system's own.
+    ("fs::read_to_string(", &["zoo/src/cli/bench.rs"]),
+    ("Mmap::map", &["proto/src/map.rs"]),
+    ("io::stdout(", &["zoo/src/cli/streams.rs"]),
+    ("io::stderr(", &["zoo/src/cli/streams.rs"]),
+];
+
+#[test]
+fn files_and_streams_are_opened_in_one_place() {
+    for (what, homes) in DUTIES {
+        for krate in ["proto", "exporter", "verifier", "zoo"] {
+            for (path, text) in sources(&root().join(krate).join("src")) {
+                let code = text.split("#[cfg(test)]").next().unwrap();
+                let home = homes.iter().any(|home| path == root().join(home));
+                assert!(home || !code.contains(what), "{}: {what}", path.display());
+            }
+        }
+    }
+}
+
 /// The judge's reference shares nothing with the builder but the variant's row and the weights.
 #[test]
 fn the_reference_stands_alone() {

@@ -13,6 +13,7 @@ mod corpus;
 mod cost;
 mod dump;
 mod exports;
+mod fire;
 mod goldens;
 mod hostile;
 mod house;

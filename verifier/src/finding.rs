@@ -1,5 +1,6 @@
 //! What a judge has to say of a file: one shape for every check, claim, budget and report.
 
+use emo_proto::plain::plain;
 use serde::Serialize;
 
 /// How bad a finding is.
@@ -38,4 +39,14 @@ pub struct Finding {
     pub message: String,
     /// The file as the user named it; `None` for one that has no name.
     pub file: Option<String>,
+}
+
+impl Finding {
+    /// The same with the hidden characters of its texts escaped.
+    #[must_use]
+    pub fn plain(&self) -> Self {
+        let text = |text: &String| plain(text).into_owned();
+        let (place, message) = (text(&self.place), text(&self.message));
+        Self { place, message, file: self.file.as_ref().map(text), ..self.clone() }
+    }
 }

@@ -36,6 +36,9 @@ pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
 }
 
+/// Bytes of a checkpoint: the models' have a hundredth.
+const LARGEST: u64 = 1 << 32;
+
 impl Weights {
     /// Exactly the `expected` tensors, from where `spec` says.
     ///
@@ -79,18 +82,17 @@ impl Weights {
     }
 
     fn read(path: &Path, expected: &[Parameter]) -> Result<Self> {
-        let file = file::map(path)?;
+        let source = file::Source::open(path)?;
+        let file = source.whole(LARGEST)?;
         let load = || {
             let (listing, entry) = listing::network(listing::list(path, &file)?, expected)?;
             mismatch::compare(expected, &shapes(&listing))?;
-            thread::scope(|scope| {
-                let origin = scope.spawn(|| Origin::of_file(&file, entry));
-                let tensors = tensors(&listing);
-                let origin = origin.join().unwrap_or_else(|payload| panic::resume_unwind(payload));
-                Ok(Self { origin, tensors: tensors? })
-            })
+            let (origin, tensors) = beside(|| Origin::of_file(&file, entry.clone()), || tensors(&listing));
+            Ok(Self { origin, tensors: tensors? })
         };
-        load().map_err(|error: Error| error.at(path.display()))
+        let loaded = load().map_err(|error: Error| error.at(path.display()));
+        // The reader of pickles opens the file by its name once more.
+        source.settled().and(loaded)
     }
 
     /// Where the weights came from.
@@ -115,6 +117,19 @@ impl Weights {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
+}
+
+/// Both, side by side where a thread can be had.
+fn beside<A: Send, B>(first: impl Fn() -> A + Send + Sync, second: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let other = thread::Builder::new().spawn_scoped(scope, &first);
+        let b = second();
+        let a = other.map_or_else(
+            |_| first(),
+            |other| other.join().unwrap_or_else(|payload| panic::resume_unwind(payload)),
+        );
+        (a, b)
+    })
 }
 
 /// Whether a file holds exactly the `expected` tensors, by name and shape; none is read.

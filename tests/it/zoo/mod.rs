@@ -1,5 +1,6 @@
 //! `emo zoo` as those who release files meet it, and those who use them.
 
+mod edited;
 mod hostile;
 mod interrupted;
 mod tampered;
@@ -35,7 +36,7 @@ fn build(folder: &TempDir, more: &[&str]) -> (i32, String, String) {
 }
 
 /// A folder whose `zoo` holds the two files, built once and copied.
-fn built() -> TempDir {
+pub fn built() -> TempDir {
     static BUILT: OnceLock<TempDir> = OnceLock::new();
     let original = BUILT.get_or_init(|| {
         let folder = TempDir::new().unwrap();

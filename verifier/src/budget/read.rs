@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
 
-use emo_proto::{Error, Result};
+use emo_proto::{Error, Result, file};
 use serde_json::{Map, Value};
 
 use super::{Budget, Limit, Range};
@@ -28,14 +28,16 @@ impl FromStr for Budget {
     }
 }
 
+/// Bytes of a budget.
+const LARGEST: u64 = 1 << 20;
+
 impl Budget {
     /// Reads the budget at `path`.
     ///
     /// # Errors
     /// The file cannot be read, or holds a key or a value that is no limit.
     pub fn open(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::new).and_then(|text| text.parse());
-        text.map_err(|error| error.at(path.display()))
+        file::text(path, LARGEST)?.parse().map_err(|error: Error| error.at(path.display()))
     }
 }
 

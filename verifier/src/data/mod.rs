@@ -201,9 +201,12 @@ fn numbered(path: &Path, before: &str, after: &str) -> Option<usize> {
     path.file_name()?.to_str()?.strip_prefix(before)?.strip_suffix(after)?.parse().ok()
 }
 
+/// Bytes of a tensor's file: protobuf's own limit.
+const LARGEST_TENSOR: u64 = (1 << 31) - 1;
+
 /// The tensor in a file, and its name.
 fn recorded(path: &Path) -> Result<(String, ArrayD<f32>)> {
-    let proto = TensorProto::decode(emo_proto::file::map(path)?)
+    let proto = TensorProto::decode(emo_proto::file::read(path, LARGEST_TENSOR)?)
         .map_err(|cause| Error::new(format!("expected a tensor as ONNX has it: {cause}")))?;
     let tensor = Tensor::decode(&proto, &External::none())?;
     Ok((proto.name().to_owned(), array(&tensor)?))

@@ -21,7 +21,7 @@ const LONGEST_HEADER: usize = 1 << 16;
 /// It cannot be read, is cut short or of another format, or its elements are no numbers that f32 holds.
 pub fn npy(path: &Path) -> Result<ArrayD<f32>> {
     let at = |error: Error| error.at(path.display());
-    let file = std::fs::File::open(path).map_err(|cause| at(Error::new(cause)))?;
+    let file = emo_proto::file::regular(path).map_err(|cause| at(Error::new(cause)))?;
     array(&mut std::io::BufReader::new(file)).map_err(at)
 }
 
@@ -31,7 +31,7 @@ pub fn npy(path: &Path) -> Result<ArrayD<f32>> {
 /// Those of [`npy`] for any of them, and those of the archive.
 pub fn npz(path: &Path) -> Result<Vec<(String, ArrayD<f32>)>> {
     let at = |error: Error| error.at(path.display());
-    let file = std::fs::File::open(path).map_err(|cause| at(Error::new(cause)))?;
+    let file = emo_proto::file::regular(path).map_err(|cause| at(Error::new(cause)))?;
     archive(std::io::BufReader::new(file)).map_err(at)
 }
 

@@ -26,7 +26,8 @@ pub fn image(path: &Path, size: (usize, usize)) -> Result<ArrayD<f32>> {
 
 fn decode(path: &Path) -> Result<Picture> {
     let error = |cause: &dyn std::fmt::Display| Error::new(cause).at(path.display());
-    let reader = image::ImageReader::open(path).map_err(|cause| error(&cause))?;
+    let file = emo_proto::file::regular(path).map_err(|cause| error(&cause))?;
+    let reader = image::ImageReader::new(std::io::BufReader::new(file));
     let mut reader = reader.with_guessed_format().map_err(|cause| error(&cause))?;
     let mut limits = image::Limits::default();
     limits.max_alloc = Some(MOST_PIXELS as u64 * 8);

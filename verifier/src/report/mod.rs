@@ -12,7 +12,10 @@ mod markdown;
 mod sarif;
 mod text;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+
+use emo_proto::plain::plain;
 
 use crate::finding::{Finding, Severity};
 use crate::sym::Expr;
@@ -23,7 +26,7 @@ pub use github::github;
 pub use junit::junit;
 pub use markdown::markdown;
 pub use sarif::sarif;
-pub use text::{Style, text};
+pub use text::{COLOURS, Style, text};
 
 /// What a command has to say.
 #[derive(Debug, Clone, Default)]
@@ -101,7 +104,45 @@ impl Cell {
     }
 }
 
+impl Report {
+    /// The same with the hidden characters of names and messages escaped, each text a line: what is written of it
+    /// does nothing to a terminal, and no name is taken for a line of the report.
+    #[must_use]
+    pub fn plain(&self) -> Self {
+        Self { command: self.command, subjects: self.subjects.iter().map(Subject::plain).collect() }
+    }
+}
+
+/// An owned text, hidden characters escaped.
+fn owned(text: &str) -> String {
+    plain(text).into_owned()
+}
+
+impl Table {
+    fn plain(&self) -> Self {
+        let cell = |cell: &Cell| match cell {
+            Cell::Text(text) => Cell::Text(owned(text)),
+            Cell::Count(count) => match plain(&count.to_string()) {
+                Cow::Borrowed(_) => Cell::Count(count.clone()),
+                Cow::Owned(text) => Cell::Text(text),
+            },
+        };
+        let rows = self.rows.iter().map(|row| row.iter().map(cell).collect()).collect();
+        Self { title: owned(&self.title), header: self.header.clone(), rows, note: owned(&self.note) }
+    }
+}
+
 impl Subject {
+    fn plain(&self) -> Self {
+        Self {
+            name: owned(&self.name),
+            headline: owned(&self.headline),
+            facts: self.facts.iter().map(|(name, value)| (*name, owned(value))).collect(),
+            tables: self.tables.iter().map(Table::plain).collect(),
+            findings: self.findings.iter().map(Finding::plain).collect(),
+        }
+    }
+
     /// How many findings are this severe.
     #[must_use]
     pub fn count(&self, severity: Severity) -> usize {

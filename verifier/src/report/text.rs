@@ -22,6 +22,9 @@ enum Role {
     Severity(Severity),
 }
 
+/// All that a report colours with, as a terminal takes it: between `ESC [` and `m`.
+pub const COLOURS: [&str; 6] = ["0", "1", "2", "1;31", "1;33", "1;36"];
+
 /// Findings beyond this many are for machines.
 const MOST_FINDINGS: usize = 50;
 /// A name is not shortened below this many characters.

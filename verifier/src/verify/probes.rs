@@ -98,7 +98,7 @@ impl Bench<'_> {
         let port = self.port;
         thread::scope(|scope| {
             let (send, truths) = mpsc::sync_channel::<(Array4<f64>, Vec<f64>)>(probes.len());
-            scope.spawn(move || {
+            let refer = move || {
                 for probe in probes {
                     let Some(input) = port.image.map(&probe.input) else { return };
                     let truth = reference.logits(&input, None);
@@ -107,7 +107,12 @@ impl Bench<'_> {
                         return;
                     }
                 }
-            });
+            };
+            // The channel holds all answers, so that they can be made first where no thread can be had.
+            if thread::Builder::new().spawn_scoped(scope, refer.clone()).is_err() {
+                refer();
+            }
+            drop(refer); // with its end of the channel
             let mut answers = Vec::with_capacity(probes.len());
             for run in probes.chunk_by(|a, b| a.input.shape() == b.input.shape()) {
                 let shape = run[0].input.shape().to_vec();

@@ -7,7 +7,8 @@ use emo_exporter::models::emo::{Batch, CLASSES, Request, VARIANTS, Variant};
 use emo_exporter::profile::{Opset, Profile};
 use emo_exporter::weights::{self, Spec};
 use emo_exporter::{Export, half};
-use emo_proto::file::{OnnxFile, write_atomic};
+use emo_proto::file::OnnxFile;
+use emo_proto::plain::plain;
 use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
 use emo_verifier::identity::Identity;
@@ -17,7 +18,7 @@ use emo_verifier::runtime::Tract;
 use emo_verifier::written::{Probe, count, findings, numerics};
 use serde_json::json;
 
-use super::files::apart;
+use super::files::{apart, write};
 use super::output::{Format, Report, json as to_json, untrained};
 use super::progress::Progress;
 use super::{Outcome, Verdict, names};
@@ -146,7 +147,7 @@ pub fn run(args: &Args) -> Outcome {
     let verdict = report.verdict();
     if verdict == Verdict::Holds {
         progress.step("writing");
-        write_atomic(&out, &file.bytes)?;
+        write(&out, &file.bytes)?;
     }
     drop(progress);
 
@@ -161,7 +162,7 @@ pub fn run(args: &Args) -> Outcome {
         }
         Format::Text => {
             let subject = written.unwrap_or_else(|| format!("{} not written", out.display()));
-            let mut text = report.text(&subject);
+            let mut text = report.text(&plain(&subject));
             text += &format!("{} bytes, sha256 {sha256}\n", file.bytes.len());
             if let Some(note) = untrained(&origin) {
                 text += &format!("{note}\n");

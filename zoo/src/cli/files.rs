@@ -1,9 +1,10 @@
 //! Several files in one call: patterns, and work on them side by side.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use emo_proto::file::{OnnxFile, open};
+use emo_proto::file::{OnnxFile, open, settled, write_atomic};
 use emo_verifier::finding::{Finding, Severity};
 use emo_verifier::report::Subject;
 use rayon::prelude::*;
@@ -57,8 +58,20 @@ pub fn each<T: Send>(
             Err(error) => failed.push(format!("{error:#}")),
         }
     }
-    if failed.is_empty() { Ok(done) } else { Err(anyhow!(failed.join("\nerror: "))) }
+    if failed.is_empty() { Ok(done) } else { Err(Several(failed).into()) }
 }
+
+/// What several files have to say, an error each.
+#[derive(Debug)]
+pub struct Several(pub Vec<String>);
+
+impl fmt::Display for Several {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("; "))
+    }
+}
+
+impl std::error::Error for Several {}
 
 /// Opens every file and does `work` on it as [`each`] does. One of several that cannot be read takes nothing from
 /// the others.
@@ -110,6 +123,15 @@ impl From<Unreadable> for Finding {
     fn from(Unreadable(finding): Unreadable) -> Self {
         finding
     }
+}
+
+/// Writes a file on the strength of others, if those are still what they were.
+///
+/// # Errors
+/// They are not, or the disk refuses.
+pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    settled()?;
+    Ok(write_atomic(path, bytes)?)
 }
 
 /// What is read stays: no file of `written`, each behind the flag that names it, is one of `read` or another of

@@ -1,13 +1,11 @@
-//! The formats of reports, and the terminal that text is laid out for.
+//! The formats of reports.
 
-use std::io::IsTerminal as _;
-
-use anstream::{AutoStream, ColorChoice};
 use clap::ValueEnum;
-use emo_verifier::report::{self, Report, Style};
+use emo_verifier::report::{self, Report};
 use serde_json::Value;
 
 use super::output::json;
+use super::streams::style;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
@@ -31,9 +29,14 @@ pub enum Format {
 impl Format {
     /// The report in this format; `data` is its JSON.
     pub fn write(self, report: &Report, data: impl FnOnce() -> Value) -> anyhow::Result<String> {
+        if self == Format::Json {
+            return json(&data());
+        }
+        // Before any format lays the names out, none of them does anything but be read.
+        let report = &report.plain();
         Ok(match self {
-            Format::Text => report::text(report, style()),
             Format::Json => json(&data())?,
+            Format::Text => report::text(report, style()),
             Format::Markdown => report::markdown(report),
             Format::Csv => report::csv(report),
             Format::Junit => report::junit(report),
@@ -46,15 +49,4 @@ impl Format {
 /// The JSON of several files; of one it is that file's.
 pub fn of_files(mut documents: Vec<Value>) -> Value {
     if documents.len() == 1 { documents.remove(0) } else { Value::Array(documents) }
-}
-
-/// Colours and a width where stdout is a terminal; NO_COLOR, CLICOLOR_FORCE and COLUMNS are heeded.
-fn style() -> Style {
-    let stdout = std::io::stdout();
-    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    let terminal = || terminal_size::terminal_size_of(&stdout).map(|(width, _)| width.0.into());
-    Style {
-        colour: AutoStream::choice(&stdout) != ColorChoice::Never,
-        width: columns.or_else(|| terminal().filter(|_| stdout.is_terminal())),
-    }
 }

@@ -14,20 +14,24 @@ mod lint;
 mod list;
 mod names;
 mod output;
+mod process;
 mod profiles;
 mod progress;
 mod runtime;
 mod show;
 mod sizes;
+mod streams;
 mod table;
 mod verify;
 mod zoo;
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use emo_proto::plain::plain;
 use emo_verifier::runtime::Failure;
+
+use process::Mistake;
 
 /// Writes EMO vision models as ONNX without Python, and judges ONNX files.
 #[derive(Debug, Parser)]
@@ -96,46 +100,54 @@ type Outcome = anyhow::Result<(String, Verdict)>;
 /// Parses the arguments of the process, runs the subcommand, prints.
 #[must_use]
 pub fn main() -> ExitCode {
-    emo_verifier::runtime::silence_guarded_panics();
-    let outcome = match Cli::parse().command {
-        Command::List(args) => list::run(&args),
-        Command::Show(args) => show::run(&args),
-        Command::Export(args) => export::run(&args),
-        Command::Verify(args) => verify::run(&args),
-        Command::Audit(args) => audit::run(&args),
-        Command::Check(args) => check::run(&args),
-        Command::Lint(args) => lint::run(&args),
-        Command::Profiles(args) => profiles::run(&args),
-        Command::Diff(args) => diff::run(&args),
-        Command::Dump(args) => dump::run(&args),
-        Command::Bench(args) => bench::run(&args),
-        Command::Zoo(args) => zoo::run(&args),
-    };
-    let printed = outcome.and_then(|(data, verdict)| {
-        print(&data)?;
-        Ok(verdict)
-    });
-    match printed {
-        Ok(verdict) => ExitCode::from(verdict as u8),
+    process::prepare();
+    match streams::can_print().and_then(|()| serve()) {
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
-            complain(&error);
-            // An engine's limits say nothing of the file.
-            let undecided = error.downcast_ref().is_some_and(Failure::is_undecided);
+            streams::complain(&error);
+            // An engine's limits say nothing of the file, and our mistakes even less.
+            let undecided = error.downcast_ref().is_some_and(Failure::is_undecided) || error.is::<Mistake>();
             ExitCode::from(if undecided { Verdict::Undecidable } else { Verdict::Invalid } as u8)
         }
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the one place where an error is told")]
-fn complain(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+/// Serves the request that the arguments are, and says what came of it.
+fn serve() -> anyhow::Result<u8> {
+    let Cli { command } = match Cli::try_parse() {
+        Ok(request) => request,
+        Err(usage) => {
+            // In words that do nothing to a terminal: a shell's pattern may have made them of files' names.
+            let words = std::env::args_os().map(|word| plain(&word.to_string_lossy()).into_owned());
+            let usage = Cli::try_parse_from(words).err().unwrap_or(usage);
+            streams::explain(&usage)?;
+            return Ok(u8::try_from(usage.exit_code()).unwrap_or(Verdict::Invalid as u8));
+        }
+    };
+    let (data, verdict) = process::guarded(|| run(&command))?;
+    streams::print(&data)?;
+    Ok(verdict as u8)
 }
 
-/// A reader that has seen enough closes the pipe; that is no error.
-fn print(data: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(data.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+fn run(command: &Command) -> Outcome {
+    match command {
+        Command::List(args) => list::run(args),
+        Command::Show(args) => show::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Audit(args) => audit::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Lint(args) => lint::run(args),
+        Command::Profiles(args) => profiles::run(args),
+        Command::Diff(args) => diff::run(args),
+        Command::Dump(args) => dump::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Zoo(args) => zoo::run(args),
     }
+}
+
+/// Every subcommand with its table of arguments, as the parser has it.
+#[must_use]
+pub fn commands() -> clap::Command {
+    Cli::command()
 }

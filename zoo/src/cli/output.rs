@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Context as _;
 use clap::ValueEnum;
 use emo_exporter::weights::Origin;
+use emo_proto::plain;
 use emo_verifier::audit::{Audit, Counts};
 use emo_verifier::identity::Identity;
 use emo_verifier::range::{LARGEST, Range, SMALLEST_NORMAL};
@@ -24,9 +25,10 @@ pub enum Format {
     Json,
 }
 
-/// JSON as a file has it, with a line's end.
+/// JSON as a file has it, with a line's end; hidden characters of names are escaped.
 pub fn json(value: &impl Serialize) -> anyhow::Result<String> {
-    Ok(serde_json::to_string_pretty(value).context("the report has no JSON form")? + "\n")
+    let text = serde_json::to_string_pretty(value).context("the report has no JSON form")?;
+    Ok(plain::json(&text).into_owned() + "\n")
 }
 
 /// What is known of a file after its counts, and after its run where there was one.

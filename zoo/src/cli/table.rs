@@ -1,6 +1,7 @@
 //! Tables as text: the first column to the left, numbers to the right.
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use emo_proto::plain::plain;
 
 /// A table without rules; lines are indented by one blank.
 #[must_use]
@@ -8,9 +9,9 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     let cells = |row: Vec<String>| {
-        let cell = |(i, text)| match i {
-            0 => Cell::new(text),
-            _ => Cell::new(text).set_alignment(CellAlignment::Right),
+        let cell = |(i, text): (usize, String)| match i {
+            0 => Cell::new(plain(&text)),
+            _ => Cell::new(plain(&text)).set_alignment(CellAlignment::Right),
         };
         row.into_iter().enumerate().map(cell).collect::<Vec<_>>()
     };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use emo_exporter::weights::Spec;
-use emo_proto::file::{OnnxFile, open};
+use emo_proto::file::{OnnxFile, open, settled};
 use emo_verifier::audit::Sizes;
 use emo_verifier::compare::Tolerance;
 use emo_verifier::data::{self, Ports};
@@ -134,6 +134,7 @@ fn row(
     let mut found = verify(file, Some(folder), &request, runtime).with_context(|| name.clone())?;
     found.findings.iter_mut().for_each(|finding| finding.file = Some(name.clone()));
     if let Some(folder) = &args.save_data {
+        settled()?;
         data::write(folder, &found.sets(&file.model), &Ports::of(&file.model))?;
     }
     let mut document = json!({ "schema": "emo.verify/1", "file": name });

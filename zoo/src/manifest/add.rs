@@ -14,6 +14,7 @@ use emo_verifier::verify::{Outcome, Request, Verdict, verify};
 use super::build::{Made, record};
 use super::entry::{Entry, NOT_STATED, Numerics, Provenance, upper_bound};
 use super::facts::stranger;
+use super::guard::LARGEST_FILE;
 use super::{Store, decode};
 
 /// What is said of a file that no byte of it tells.
@@ -48,8 +49,9 @@ pub enum Added {
 /// weights cannot be read.
 pub fn add(store: &Store, path: &Path, statement: &Statement) -> Result<Added> {
     let mut manifest = store.manifest_or_new()?;
-    // By its bytes alone: the store takes single files.
-    let file = decode(emo_proto::file::map(path)?).map_err(|error| error.at(path.display()))?;
+    // By its bytes alone: the store takes single files. A copy, so that what is judged is what is stored.
+    let file =
+        decode(emo_proto::file::read(path, LARGEST_FILE)?).map_err(|error| error.at(path.display()))?;
     if let Some(location) = storage(&file.model).external.first() {
         let why =
             format!("expected weights inside the file, found some in {location:?}; save it as one file");
@@ -87,11 +89,7 @@ pub fn add(store: &Store, path: &Path, statement: &Statement) -> Result<Added> {
 
 /// The published model that the file is, or `None` where it neither is nor claims to be one.
 fn judged(path: &Path, verdict: &Verdict, statement: &Statement) -> Result<Option<&'static str>, Added> {
-    let reason = verdict.reason.clone().unwrap_or_default();
-    let words = match verdict.cause {
-        Some(cause) => format!("{} {cause}: {reason}", verdict.verdict.name()),
-        None => format!("{}: {reason}", verdict.verdict.name()),
-    };
+    let words = words(verdict);
     let other = |claim: &&str| verdict.model != Some(*claim);
     match (verdict.verdict, statement.claim) {
         (Outcome::Pass, claim) => match claim.filter(other) {
@@ -127,16 +125,7 @@ fn describe(
     super::guard::path(&place, folder).map_err(|error| error.at(path.display()))?;
     let (mut entry, against) = stranger(file, folder, &place, model.is_some())?;
     if model.is_some() {
-        let figure = |figure: Option<f64>| upper_bound(figure.unwrap_or(f64::INFINITY));
-        entry.numerics = Some(Numerics {
-            runtime: verdict.runtime.to_owned(),
-            probes: verdict.probes.iter().map(|probe| probe.name.clone()).collect(),
-            tolerance: verdict.tolerance.unwrap_or_default().to_owned(),
-            bound: verdict.bound.unwrap_or_default(),
-            max_abs: figure(verdict.max_abs),
-            of_largest: figure(verdict.max_relative),
-            holds: verdict.verdict == Outcome::Pass,
-        });
+        entry.numerics = Some(numerics(verdict));
     }
     if let Some(spec) = &statement.weights {
         entry.weights = provenance(spec, model, verdict.classes)?;
@@ -144,6 +133,38 @@ fn describe(
     entry.license = statement.license.clone().unwrap_or_else(|| NOT_STATED.to_owned());
     entry.source.clone_from(&statement.source);
     Ok((entry, against))
+}
+
+/// What a run of the file shows today, and in the verifier's words why it does not pass, if it does not.
+///
+/// # Errors
+/// The weights cannot be read, or the engine does not take the file.
+pub fn measured(file: &OnnxFile, weights: Option<Spec>) -> Result<(Numerics, Option<String>)> {
+    let verdict = verify(file, None, &Request { weights, ..Request::default() }, &Tract)?;
+    let against = (verdict.verdict != Outcome::Pass).then(|| words(&verdict));
+    Ok((numerics(&verdict), against))
+}
+
+fn numerics(verdict: &Verdict) -> Numerics {
+    let figure = |figure: Option<f64>| upper_bound(figure.unwrap_or(f64::INFINITY));
+    Numerics {
+        runtime: verdict.runtime.to_owned(),
+        probes: verdict.probes.iter().map(|probe| probe.name.clone()).collect(),
+        tolerance: verdict.tolerance.unwrap_or_default().to_owned(),
+        bound: verdict.bound.unwrap_or_default(),
+        max_abs: figure(verdict.max_abs),
+        of_largest: figure(verdict.max_relative),
+        holds: verdict.verdict == Outcome::Pass,
+    }
+}
+
+/// A verdict and its reason.
+fn words(verdict: &Verdict) -> String {
+    let reason = verdict.reason.clone().unwrap_or_default();
+    match verdict.cause {
+        Some(cause) => format!("{} {cause}: {reason}", verdict.verdict.name()),
+        None => format!("{}: {reason}", verdict.verdict.name()),
+    }
 }
 
 /// Where the weights came from that the file was held to.

@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 
 use emo_exporter::export_with;
+use emo_exporter::weights::Spec;
 use emo_proto::{Bytes, Error, Result};
 use emo_verifier::finding::{Finding, Severity};
 use emo_verifier::paper::published;
 use rayon::prelude::*;
 
+use super::add::measured;
 use super::checkpoints::Checkpoints;
 use super::difference::differences;
-use super::entry::Entry;
+use super::entry::{Entry, Numerics, Provenance};
 use super::evidence::{Evidence, Shelf, Watch, during, key, shelf};
 use super::facts::{sha256, stranger, written};
 use super::recipe::Recipe;
@@ -61,7 +63,14 @@ pub fn check(
             };
             let bytes = store.bytes(&entry.model_path, &entry.model)?;
             match bytes.or_else(|| rebuilt.filter(|_| alone)) {
-                Some(bytes) => judge(entry, bytes, &mut findings),
+                Some(bytes) => {
+                    if let Some(checkpoints) =
+                        checkpoints.filter(|_| recipe(entry).is_none() && entry.numerics.is_some())
+                    {
+                        findings.extend(judge_again(entry, &bytes, checkpoints));
+                    }
+                    judge(entry, bytes, &mut findings);
+                }
                 None => {
                     let advice = if shelf.is_none() { "; --rebuild or emo zoo build makes it" } else { "" };
                     findings.push(finding(
@@ -175,7 +184,10 @@ fn rebuild(entry: &Entry, shelf: &Shelf, findings: &mut Vec<Finding>) -> Option<
         return None;
     };
     match again(entry, &recipe, evidence) {
-        Ok(bytes) => Some(bytes),
+        Ok((bytes, numerics)) => {
+            findings.extend(run(entry, &numerics));
+            Some(bytes)
+        }
         Err((code, error)) => {
             findings.push(finding(entry, code, "", error.to_string()));
             None
@@ -183,7 +195,19 @@ fn rebuild(entry: &Entry, shelf: &Shelf, findings: &mut Vec<Finding>) -> Option<
     }
 }
 
-fn again(entry: &Entry, recipe: &Recipe, evidence: &Evidence) -> Result<Bytes, (&'static str, Error)> {
+/// What a run made anew has against an entry.
+fn run(entry: &Entry, measured: &Numerics) -> Vec<Finding> {
+    let own = measured.contradiction().map(|why| finding(entry, "numerics", "", why));
+    let refuted = entry.numerics.iter().flat_map(|recorded| recorded.refuted(measured));
+    let differing = refuted.map(|(field, recorded, found)| {
+        finding(entry, "numerics", field, format!("{} by a run of today", expected(&recorded, &found)))
+    });
+    own.into_iter().chain(differing).collect()
+}
+
+type Again = (Bytes, Numerics);
+
+fn again(entry: &Entry, recipe: &Recipe, evidence: &Evidence) -> Result<Again, (&'static str, Error)> {
     let export = export_with(&recipe.request, evidence.weights.clone()).map_err(|error| (REBUILD, error))?;
     let bytes = Bytes::from(export.bytes);
     let digest = sha256(&bytes);
@@ -193,9 +217,26 @@ fn again(entry: &Entry, recipe: &Recipe, evidence: &Evidence) -> Result<Bytes, (
     }
     let file = decode(bytes.clone()).map_err(|error| (REBUILD, error))?;
     let numerics = evidence.numerics(&file).map_err(|error| ("numerics", error))?;
-    match numerics.contradiction() {
-        None => Ok(bytes),
-        Some(contradiction) => Err(("numerics", Error::new(contradiction))),
+    Ok((bytes, numerics))
+}
+
+/// Judges a stranger's file anew, where it was held to the weights that it says.
+fn judge_again(entry: &Entry, bytes: &Bytes, checkpoints: &Checkpoints) -> Vec<Finding> {
+    let spec = match (&entry.weights, entry.weights.seed()) {
+        (Provenance::Named { .. }, seed) => Ok(seed.map(Spec::Formula)),
+        (Provenance::Checkpoint(_), _) => {
+            checkpoints.path(&entry.weights).map(|path| Some(Spec::File(path))).ok_or(())
+        }
+    };
+    let Ok(weights) = spec else {
+        let message = "expected its checkpoint to judge it again, found none; --weights-dir names its folder";
+        return vec![finding(entry, NO_CHECKPOINT, "weights", message.to_owned())];
+    };
+    let measured = decode(bytes.clone()).and_then(|file| measured(&file, weights));
+    match measured {
+        Ok((numerics, None)) => run(entry, &numerics),
+        Ok((_, Some(words))) => vec![finding(entry, "numerics", "numerics.holds", words)],
+        Err(error) => vec![finding(entry, "numerics", "", error.to_string())],
     }
 }
 

@@ -69,6 +69,13 @@ impl Checkpoints {
         }
     }
 
+    /// Where the checkpoint with that digest is, whatever model's it is.
+    #[must_use]
+    pub fn path(&self, weights: &Provenance) -> Option<PathBuf> {
+        let mut all = self.by_model.values().flatten();
+        all.find(|(_, own)| Provenance::from(own.origin()) == *weights).map(|(path, _)| path.clone())
+    }
+
     /// The weights that a recipe asks for: a formula's, or those of the checkpoint with its digest.
     #[must_use]
     pub fn supply(&self, recipe: &Recipe) -> Option<Weights> {

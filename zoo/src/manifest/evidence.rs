@@ -18,6 +18,10 @@ use super::checkpoints::Checkpoints;
 use super::entry::{Numerics, upper_bound};
 use super::recipe::Recipe;
 
+fn near(recorded: f64, measured: f64) -> bool {
+    recorded <= measured * SPREAD && measured <= recorded * SPREAD
+}
+
 /// Shows what is being done while it is.
 pub trait Watch: Sync {
     fn during(&self, what: &str, work: &mut dyn FnMut());
@@ -89,7 +93,34 @@ impl Evidence {
     }
 }
 
+/// How far the figures of two runs may be apart, as a factor: processors differ in an engine's last bits. Half of an
+/// upper bound of two digits is no more than 0.55 of what it bounds, so that no half and no double passes.
+const SPREAD: f64 = 1.75;
+
 impl Numerics {
+    /// The fields in which a run made anew shows something else than what is recorded, with both sides.
+    #[must_use]
+    pub fn refuted(&self, measured: &Self) -> Vec<(&'static str, String, String)> {
+        let exact = [
+            ("numerics.runtime", self.runtime == measured.runtime),
+            ("numerics.probes", self.probes == measured.probes),
+            ("numerics.tolerance", self.tolerance == measured.tolerance),
+            ("numerics.bound", self.bound == measured.bound),
+            ("numerics.holds", self.holds == measured.holds),
+            ("numerics.max_abs", near(self.max_abs, measured.max_abs)),
+            ("numerics.of_largest", near(self.of_largest, measured.of_largest)),
+        ];
+        let side = |numerics: &Self, field: &str| {
+            let value = serde_json::to_value(numerics).unwrap_or_default();
+            field
+                .split_once('.')
+                .and_then(|(_, name)| value.get(name))
+                .map_or(String::new(), ToString::to_string)
+        };
+        let differing = exact.into_iter().filter(|(_, equal)| !equal);
+        differing.map(|(field, _)| (field, side(self, field), side(measured, field))).collect()
+    }
+
     /// What contradicts itself in a record of a run: no byte of a file tells it.
     #[must_use]
     pub fn contradiction(&self) -> Option<String> {

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use emo_proto::{Error, Result};
 use serde_json::Value;
 
-use super::entry::{Entry, SCHEMA};
+use super::entry::{Entry, Provenance, SCHEMA};
 
 /// Bytes of a manifest.
-pub const LARGEST_MANIFEST: usize = 1 << 26;
+pub const LARGEST_MANIFEST: u64 = 1 << 26;
 /// Bytes of a file: protobuf's own limit.
-const LARGEST_FILE: u64 = (1 << 31) - 1;
+pub const LARGEST_FILE: u64 = (1 << 31) - 1;
 /// Bytes of any text in an entry.
 const LONGEST_TEXT: usize = 1 << 12;
 /// Bytes of a path.
@@ -130,9 +130,15 @@ fn sound(entry: &Entry) -> Result<()> {
         }
     };
     digest("metadata.model_sha", &entry.metadata.model_sha, 64)?;
-    if let super::entry::Provenance::Checkpoint(checkpoint) = &entry.weights {
+    if let Provenance::Checkpoint(checkpoint) = &entry.weights {
         digest("weights.sha256", &checkpoint.sha256, 64)?;
         digest("weights.git_blob", &checkpoint.git_blob, 40)?;
+    }
+    // Its fields say one thing: what the digest is of is official, or it is not.
+    let weights = &entry.weights;
+    if weights.origin().map_or_else(Provenance::own, |origin| Provenance::from(&origin)) != *weights {
+        let why = "expected file, formula:SEED or a checkpoint as its digest tells it, found another origin";
+        return Err(Error::new(why).at("weights"));
     }
     let bytes = entry.metadata.model_bytes;
     if !(1..=LARGEST_FILE).contains(&bytes) {

@@ -60,19 +60,7 @@ impl Manifest {
     /// # Errors
     /// Those of [`Manifest::parse`], or the file cannot be read; names the path.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = file::map(path)?;
-        let read = || {
-            if bytes.len() > guard::LARGEST_MANIFEST {
-                let (most, found) = (guard::LARGEST_MANIFEST, bytes.len());
-                return Err(Error::new(format!(
-                    "expected a manifest of {most} bytes at most, found {found}"
-                )));
-            }
-            let text = std::str::from_utf8(&bytes)
-                .map_err(|error| Error::new(format!("expected JSON in UTF-8, found {error}")))?;
-            Self::parse(text)
-        };
-        read().map_err(|error| error.at(path.display()))
+        Self::parse(&file::text(path, guard::LARGEST_MANIFEST)?).map_err(|error| error.at(path.display()))
     }
 
     /// The manifest's text: entries in the order of their paths, fields in that of their names.

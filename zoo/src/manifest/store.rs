@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use emo_proto::file::{OnnxFile, map, write_atomic};
+use emo_proto::file::{OnnxFile, lockable, read, sweep, write_atomic};
 use emo_proto::tensor::External;
 use emo_proto::{Error, Result};
 
@@ -87,14 +87,15 @@ impl Store {
         Ok(file)
     }
 
-    /// The file of an entry, memory-mapped; `None` where there is none.
+    /// A copy of the file of an entry, so that its digest and what is judged are of the same bytes; `None` where
+    /// there is none.
     ///
     /// # Errors
     /// It cannot be read, or is a link.
     pub fn bytes(&self, path: &str, model: &str) -> Result<Option<emo_proto::Bytes>> {
         let place = self.place(path, model)?;
         match place.exists() {
-            true => map(&place).map(Some),
+            true => read(&place, guard::LARGEST_FILE).map(Some),
             false => Ok(None),
         }
     }
@@ -149,8 +150,8 @@ impl Store {
         let at = |error: std::io::Error| Error::new(error).at(self.folder.display());
         fs::create_dir_all(&self.folder).map_err(at)?;
         let path = self.folder.join(LOCK);
-        let mut options = File::options();
-        let file = options.create(true).truncate(false).write(true).open(&path).map_err(at)?;
+        no_link(&path, LOCK)?;
+        let file = lockable(&path).map_err(|error| Error::new(error).at(path.display()))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -160,8 +161,12 @@ impl Store {
             Err(TryLockError::Error(error)) => return Err(at(error)),
         }
         // Where this project writes: the folder and those of its models.
-        for part in self.walk(1)?.into_iter().filter(|path| is_part(path)) {
-            fs::remove_file(self.folder.join(&part)).map_err(at)?;
+        sweep(&self.folder);
+        for entry in fs::read_dir(&self.folder).map_err(at)? {
+            let entry = entry.map_err(at)?;
+            if entry.file_type().map_err(at)?.is_dir() {
+                sweep(&entry.path());
+            }
         }
         Ok(Lock { _file: file })
     }
@@ -178,12 +183,11 @@ impl Store {
                 || cards.contains(path)
                 || manifest.get(path).is_some()
         };
-        Ok(self.walk(usize::MAX)?.into_iter().filter(|path| !known(path)).collect())
+        Ok(self.walk()?.into_iter().filter(|path| !known(path)).collect())
     }
 
-    /// Every file and link that is no more than `depth` folders down, from the folder, sorted; links are
-    /// not followed.
-    fn walk(&self, depth: usize) -> Result<Vec<String>> {
+    /// Every file and link in the folder and below, from the folder, sorted; links are not followed.
+    fn walk(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         let mut folders = vec![PathBuf::new()];
         while let Some(folder) = folders.pop() {
@@ -192,8 +196,7 @@ impl Store {
                 let entry = entry.map_err(at)?;
                 let path = folder.join(entry.file_name());
                 match entry.file_type().map_err(at)?.is_dir() {
-                    true if folder.components().count() < depth => folders.push(path),
-                    true => {}
+                    true => folders.push(path),
                     false => found.push(path.to_string_lossy().replace('\\', "/")),
                 }
             }
@@ -201,12 +204,6 @@ impl Store {
         found.sort_unstable();
         Ok(found)
     }
-}
-
-/// Whether a file is one that [`write_atomic`] had not finished.
-fn is_part(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    name.starts_with(".emo-") && name.ends_with(".part")
 }
 
 /// A file of the store, judged by its bytes alone: nothing beside it belongs to it.

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use emo_proto::file::{OnnxFile, write_atomic};
+use emo_proto::file::OnnxFile;
 use emo_verifier::audit::{Audit, By, Sizes, UNCOUNTED, groups, tally};
 use emo_verifier::budget::{self, Budget};
 use emo_verifier::claim::{self, Claim};
@@ -16,7 +16,7 @@ use emo_verifier::plot::plot;
 use emo_verifier::report::Report;
 use emo_verifier::sym::Expr;
 
-use super::files::{Unreadable, apart, each_read, expand};
+use super::files::{Unreadable, apart, each_read, expand, write};
 use super::formats::{Format, of_files};
 use super::sizes::{SizeArgs, Unused};
 use super::{Outcome, Verdict};
@@ -103,11 +103,11 @@ pub fn run(args: &Args) -> Outcome {
     Unused::check(readable().map(|file| &file.unused))?;
     for file in readable() {
         if let Some(path) = &args.write_budget {
-            write_atomic(path, budget::write(&file.audit, &file.name, &file.size).as_bytes())?;
+            write(path, budget::write(&file.audit, &file.name, &file.size).as_bytes())?;
         }
         if let Some(path) = &args.plot {
             let title = Path::new(&file.name).file_name().unwrap_or_default().to_string_lossy();
-            write_atomic(path, plot(&file.audit, &title).as_bytes())?;
+            write(path, plot(&file.audit, &title).as_bytes())?;
         }
     }
     let view = View { by: args.by(), explain: args.explain, whole: args.format == Format::Csv };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use emo_exporter::models::emo::Variant;
 use emo_exporter::weights::Spec;
+use emo_proto::plain::plain;
 use serde_json::json;
 
 use super::super::output::{Format, json as to_json};
@@ -61,8 +62,8 @@ pub fn run(args: &Args) -> Outcome {
             &json!({ "schema": "emo.zoo.add/1", "outcome": word, "model_path": path, "reason": reason }),
         )?,
         Format::Text => match reason {
-            Some(reason) => format!("{word}  {path}\n{reason}\n"),
-            None => format!("{word}  {path}\n"),
+            Some(reason) => format!("{word}  {}\n{}\n", plain(&path), plain(&reason)),
+            None => format!("{word}  {}\n", plain(&path)),
         },
     };
     Ok((data, verdict))

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow};
 use emo_exporter::models::emo::{VARIANTS, Variant};
 use emo_exporter::profile::{Opset, PROFILES, Profile};
+use emo_proto::plain::plain;
 use serde_json::json;
 
 use super::super::output::{Format, json as to_json};
@@ -42,7 +43,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Outcome {
-    super::threads(args.jobs).context("no threads to build with")?.install(|| build(args))
+    super::on_threads(args.jobs, || build(args))
 }
 
 fn build(args: &Args) -> Outcome {
@@ -111,7 +112,7 @@ fn report(args: &Args, built: &Built) -> Outcome {
                 }
             }
             let (w, k, r) = (written.len(), kept.len(), refused.len());
-            let folder = args.out.display();
+            let folder = plain(&args.out.to_string_lossy()).into_owned();
             text + &format!("{folder}: {w} written and verified, {k} unchanged, {r} refused\n")
         }
     };

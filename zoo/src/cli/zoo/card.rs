@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
+use emo_proto::plain::plain;
 
 use super::super::{Outcome, Verdict};
 use crate::manifest::Store;
@@ -37,7 +38,7 @@ pub fn run(args: &Args) -> Outcome {
             return Err(anyhow!("expected a model of the manifest, found the path of a file: {model}"));
         }
         let path = store.write_card(model, &card(model, &entries))?;
-        text += &format!("{}\n", path.display());
+        text += &format!("{}\n", plain(&path.display().to_string()));
     }
     Ok((text, Verdict::Holds))
 }

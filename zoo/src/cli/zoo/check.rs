@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use emo_exporter::models::emo::VARIANTS;
 use emo_verifier::finding::Severity;
 use emo_verifier::report::{Report, Subject};
@@ -34,7 +33,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Outcome {
-    super::threads(args.jobs).context("no threads to check with")?.install(|| judge(args))
+    super::on_threads(args.jobs, || judge(args))
 }
 
 fn judge(args: &Args) -> Outcome {

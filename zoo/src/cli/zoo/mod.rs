@@ -59,12 +59,16 @@ impl Watch for Bars {
     }
 }
 
-/// Threads to work on: as many as asked for, or one a processor. More than a few a processor would only wait.
-fn threads(asked: Option<u16>) -> anyhow::Result<rayon::ThreadPool> {
+/// Works on threads: as many as asked for, or one a processor; where so many cannot be had, on those that there
+/// are. More than a few a processor would only wait.
+fn on_threads(asked: Option<u16>, work: impl FnOnce() -> Outcome + Send) -> Outcome {
     const A_PROCESSOR: usize = 4;
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = asked.map_or(processors, |n| usize::from(n).min(A_PROCESSOR * processors));
-    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?)
+    match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
+        Ok(pool) => pool.install(work),
+        Err(_) => work(),
+    }
 }
 
 /// The manifest in a folder, or in a file of its own.
