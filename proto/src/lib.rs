@@ -31,6 +31,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod decode;
 mod error;
 mod external;
 pub mod file;
@@ -41,6 +42,7 @@ mod packed;
 pub mod tensor;
 pub mod text;
 mod typed;
+mod wire;
 
 pub use bytes::Bytes;
 pub use error::{Error, Result};

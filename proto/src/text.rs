@@ -156,7 +156,7 @@ impl Text<'_> {
         }
         writeln!(f)?;
         for body in bodies {
-            for graph in body.g.iter().chain(&body.graphs) {
+            for graph in body.g.as_deref().into_iter().chain(&body.graphs) {
                 writeln!(f, "{indent}  {} = graph {}", body.name(), graph.name())?;
                 self.graph(f, graph, &self::path(path, node, body.name()), depth + 2)?;
             }

@@ -32,6 +32,7 @@ pub mod data;
 pub mod diff;
 pub mod fact;
 pub mod finding;
+mod hash;
 pub mod identity;
 pub mod image;
 pub mod infer;

@@ -33,13 +33,13 @@ mod text;
 mod training;
 mod window;
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 pub use context::{Arguments, Ctx};
 
 use crate::cost::Work;
 use crate::fact::Fact;
+use crate::hash::HashMap;
 use crate::sym::Expr;
 
 /// Why a rule could not tell: what it expected and what it found.
