@@ -22,6 +22,7 @@ mod own_profiles;
 mod profiles;
 mod reexport;
 mod runtime;
+mod small_inputs;
 mod traps;
 mod verify;
 mod verify_command;
