@@ -172,7 +172,7 @@ impl Nodes<'_> {
                 op_type: Some("Constant".to_owned()),
                 output: vec![name.to_owned()],
                 attribute: vec![AttributeProto {
-                    t: Some(tensor.encode("")),
+                    t: Some(tensor.encode("").into()),
                     ..attribute("value", AttributeType::Tensor)
                 }],
                 ..NodeProto::default()

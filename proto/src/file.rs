@@ -6,12 +6,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use prost::Message;
-
 pub use crate::map::settled;
 use crate::map::{self, Stamp};
 pub use crate::write::{sweep, write_atomic};
-use crate::{Error, ModelProto, Result, tensor::External};
+use crate::{Error, ModelProto, Result, decode, tensor::External};
 
 /// What the first bytes of a file that is no ONNX model say about it.
 const LOOKALIKES: [(&[u8], &str); 6] = [
@@ -48,7 +46,7 @@ impl OnnxFile {
         let lookalike = || {
             LOOKALIKES.iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, what)| (*what).to_owned())
         };
-        let model = ModelProto::decode(bytes.clone())
+        let model = decode::model(bytes.clone())
             .map_err(|cause| not_onnx(lookalike().unwrap_or_else(|| cause.to_string())))?;
         if model.graph.is_none() {
             return Err(not_onnx(lookalike().unwrap_or_else(|| "it holds no graph".to_owned())));

@@ -31,6 +31,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod decode;
 mod error;
 mod external;
 pub mod file;
@@ -43,6 +44,7 @@ pub mod plain;
 pub mod tensor;
 pub mod text;
 mod typed;
+mod wire;
 mod write;
 
 pub use bytes::Bytes;

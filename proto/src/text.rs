@@ -175,7 +175,7 @@ impl Text<'_> {
         }
         f.line(format_args!(""))?;
         for body in bodies {
-            for graph in body.g.iter().chain(&body.graphs) {
+            for graph in body.g.as_deref().into_iter().chain(&body.graphs) {
                 f.line(format_args!("{indent}  {} = graph {}", body.name(), graph.name()))?;
                 self.graph(f, graph, &self::path(path, node, body.name()), depth + 2)?;
             }

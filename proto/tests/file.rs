@@ -16,7 +16,7 @@ use tempfile::tempdir;
 /// A model whose graph nests `depth` branches, as an If in an If does.
 fn nested(depth: usize) -> ModelProto {
     let nest = |inner: GraphProto| {
-        let attribute = AttributeProto { g: Some(inner), ..Default::default() };
+        let attribute = AttributeProto { g: Some(inner.into()), ..Default::default() };
         let node = NodeProto { attribute: vec![attribute], ..Default::default() };
         GraphProto { node: vec![node], ..Default::default() }
     };
@@ -35,7 +35,7 @@ fn other_files_are_no_models() {
         (b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer"),
         (b"<!DOCTYPE html>", "it starts like a web page"),
         (b"{\"a\": 1}", "it starts like JSON"),
-        (&nested(60).encode_to_vec(), "failed to decode Protobuf message"),
+        (&nested(60).encode_to_vec(), "expected messages that nest to 100 at most"),
     ];
     let folder = tempdir().unwrap();
     let path = folder.path().join("model.onnx");

@@ -9,6 +9,11 @@ fn generated_code_is_fresh() {
     let out = tempfile::tempdir().expect("a temporary folder");
     prost_build::Config::new()
         .bytes([".onnx.TensorProto.raw_data"])
+        // An attribute holds one of these at most, and a large graph has a million attributes.
+        .boxed(".onnx.AttributeProto.t")
+        .boxed(".onnx.AttributeProto.g")
+        .boxed(".onnx.AttributeProto.tp")
+        .boxed(".onnx.AttributeProto.sparse_tensor")
         .out_dir(out.path())
         .compile_fds(schema)
         .expect("code is generated");

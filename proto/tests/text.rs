@@ -58,7 +58,7 @@ fn a_line_a_node() {
         input: Vec::new(),
         ..graph(vec![], vec![node("Neg", &["x"], &["y"], vec![])])
     };
-    let body = AttributeProto { g: Some(body), ..attribute("then_branch", AttributeType::Graph) };
+    let body = AttributeProto { g: Some(body.into()), ..attribute("then_branch", AttributeType::Graph) };
     let float = AttributeProto { f: Some(0.1), ..attribute("alpha", AttributeType::Float) };
     let reference =
         AttributeProto { ref_attr_name: Some("a".to_owned()), ..attribute("alpha", AttributeType::Float) };

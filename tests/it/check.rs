@@ -232,12 +232,12 @@ static BASE: LazyLock<ModelProto> = LazyLock::new(|| {
     let branch = |name: &str, operator: &str| AttributeProto {
         name: Some(format!("{name}_branch")),
         r#type: Some(AttributeType::Graph.into()),
-        g: Some(GraphProto {
+        g: Some(Box::new(GraphProto {
             name: Some(name.to_owned()),
             node: vec![node(operator, &["tail.called"], &[&format!("tail.{name}")])],
             output: vec![ValueInfoProto { name: Some(format!("tail.{name}")), ..Default::default() }],
             ..Default::default()
-        }),
+        })),
         ..Default::default()
     };
     let call =

@@ -249,7 +249,7 @@ fn agrees_with_numbers(model: &ModelProto, formulas: &Inference) {
         [("n", 2), ("h", 9), ("w", 7), ("half.0", 5)].map(|(k, v)| (k.to_owned(), v)).into();
     let numbers = infer(model, &bindings);
     let value = |name: &str| bindings.get(name).copied();
-    for (name, formula) in &formulas.values {
+    for (name, formula) in formulas.values.iter() {
         let number = &numbers.values[name];
         let pairs = |a: &[Expr], b: &[Expr]| a.iter().cloned().zip(b.to_vec()).collect::<Vec<_>>();
         let mut same = Vec::new();

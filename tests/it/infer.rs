@@ -20,7 +20,7 @@ fn of(inference: &Inference, value: &str) -> String {
 }
 
 fn problems(inference: &Inference) -> Vec<String> {
-    let problems = inference.nodes.iter().filter_map(|n| Some((n.place(), n.problem.as_ref()?)));
+    let problems = inference.nodes.iter().filter_map(|n| Some((n.place(), n.problem()?)));
     problems.map(|(place, why)| format!("{place}: {why}")).collect()
 }
 
@@ -63,9 +63,9 @@ fn the_dearer_branch_counts_unless_a_constant_decides() {
         let model = decide(condition);
         let inference = inferred(&model);
         assert_eq!((of(&inference, "z"), macs(&inference)), ("FLOAT []".to_owned(), expected.to_owned()));
-        assert_eq!(inference.nodes[0].note.is_some(), condition.is_none());
+        assert_eq!(inference.nodes[0].note().is_some(), condition.is_none());
         // Both branches hold parameters, whichever runs.
-        let weights: usize = inference.nodes.iter().map(|n| n.weights.len()).sum();
+        let weights: usize = inference.nodes.iter().map(|n| n.weights().len()).sum();
         assert_eq!((weights, problems(&inference)), (2, vec![]));
         assert_eq!(inference.bodies[1].values["y"].describe(), "FLOAT [n, 5]");
         assert_eq!(&*inference.nodes[1].path, "If(z)/then_branch/");
@@ -202,7 +202,7 @@ fn functions_are_walked_at_each_call() {
     );
     assert_eq!(macs(&inference), "24·n + 240");
     // One tensor is one weight, however often it is read.
-    assert_eq!(inference.nodes.iter().map(|n| n.weights.len()).sum::<usize>(), 1);
+    assert_eq!(inference.nodes.iter().map(|n| n.weights().len()).sum::<usize>(), 1);
     assert_eq!(problems(&inference), Vec::<String>::new());
     let places: Vec<String> = inference.nodes.iter().map(NodeFacts::place).collect();
     assert_eq!(places[4], "call_x/inner(y)/Cast(y)");

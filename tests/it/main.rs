@@ -24,6 +24,7 @@ mod own_profiles;
 mod profiles;
 mod reexport;
 mod runtime;
+mod small_inputs;
 mod traps;
 mod tricks;
 mod verify;

@@ -60,7 +60,7 @@ fn elements_and_constants_do_not_pile_up() {
     let model = model(17, graph_of(inputs, constants, sums.chain(fills).chain([read]).collect(), &["y"]));
     let start = Instant::now();
     let inference = survive(&model);
-    assert_eq!(inference.nodes.last().unwrap().weights, [0]);
+    assert_eq!(inference.nodes.last().unwrap().weights(), [0]);
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
 }
 
@@ -96,7 +96,7 @@ fn functions_that_multiply_or_call_themselves_are_found() {
         let inputs = vec![value("x", DataType::Float, &[1.into()])];
         let model = ModelProto { functions, ..model(17, graph_of(inputs, vec![], vec![call], &["y"])) };
         let inference = survive(&model);
-        let found = inference.nodes.iter().filter_map(|n| n.problem.as_deref()).any(|p| p.contains(why));
+        let found = inference.nodes.iter().filter_map(|n| n.problem()).any(|p| p.contains(why));
         assert!(found, "nobody says {why}");
     }
 }

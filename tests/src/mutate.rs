@@ -46,7 +46,7 @@ impl Subject {
             .collect();
         let depths = inference.nodes.iter().zip(&recognition.depths);
         let depths = depths.flat_map(|(n, &d)| n.node.output.iter().map(move |o| (o.clone(), d))).collect();
-        let outputs_of = inference.nodes.iter().flat_map(|n| n.node.output.iter().zip(&n.outputs));
+        let outputs_of = inference.nodes.iter().flat_map(|n| n.node.output.iter().zip(n.written()));
         let floats = outputs_of.filter(|(_, fact)| fact.is_float()).map(|(name, _)| name.clone()).collect();
         let first = &recognition.layers[0].1.parts[0];
         let dtype = inference.nodes[first.node].outputs[0].dtype;
@@ -126,7 +126,7 @@ impl Subject {
         let graph = self.model.graph.as_ref()?;
         let constant = graph.node.iter().find(|n| n.output.first().is_some_and(|o| o == value));
         let tensor = match constant {
-            Some(n) if n.op_type() == "Constant" => n.attribute.first()?.t.as_ref()?,
+            Some(n) if n.op_type() == "Constant" => n.attribute.first()?.t.as_deref()?,
             Some(_) => return None,
             None => graph.initializer.iter().find(|i| i.name() == value)?,
         };

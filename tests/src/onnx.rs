@@ -96,12 +96,12 @@ pub fn text(name: &str, text: &str) -> AttributeProto {
 
 #[must_use]
 pub fn tensor(name: &str, tensor: TensorProto) -> AttributeProto {
-    AttributeProto { t: Some(tensor), ..attribute(name, AttributeType::Tensor) }
+    AttributeProto { t: Some(tensor.into()), ..attribute(name, AttributeType::Tensor) }
 }
 
 #[must_use]
 pub fn graph(name: &str, graph: GraphProto) -> AttributeProto {
-    AttributeProto { g: Some(graph), ..attribute(name, AttributeType::Graph) }
+    AttributeProto { g: Some(graph.into()), ..attribute(name, AttributeType::Graph) }
 }
 
 /// What a function's caller gives as `argument`.

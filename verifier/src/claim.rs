@@ -214,8 +214,9 @@ fn normalised(
 ) -> Result<Option<Entry>, String> {
     let before = inference.nodes.iter().zip(&recognition.depths).filter(|(_, depth)| **depth == 0);
     let scaling = |node: &NodeFacts| matches!(node.node.op_type(), "Sub" | "Div" | "Mul" | "Add");
-    let counting: Vec<&NodeFacts> = before.map(|(node, _)| node).filter(|n| !n.weights.is_empty()).collect();
-    let three = |node: &&NodeFacts| node.weights.iter().all(|&w| inference.constants[w].parameters.is(3));
+    let counting: Vec<&NodeFacts> =
+        before.map(|(node, _)| node).filter(|n| !n.weights().is_empty()).collect();
+    let three = |node: &&NodeFacts| node.weights().iter().all(|&w| inference.constants[w].parameters.is(3));
     match counting.as_slice() {
         [] if found == Count::default() => Ok(None),
         [first, ..] if counting.iter().all(|n| scaling(n) && three(n)) && found.fvcore == 0 => {
@@ -246,7 +247,7 @@ fn found(inference: &Inference, recognition: &Recognition, input: &Input) -> Res
     };
     let mut found = vec![Count::default(); recognition.layers.len() + 1];
     for (node, &depth) in inference.nodes.iter().zip(&recognition.depths) {
-        let params: Expr = node.weights.iter().map(|&w| inference.constants[w].parameters.clone()).sum();
+        let params: Expr = node.weights().iter().map(|&w| inference.constants[w].parameters.clone()).sum();
         let count = Count {
             params: number(&params, node)?,
             macs: number(&node.cost.macs, node)?,
@@ -341,7 +342,7 @@ impl Segment<'_> {
     fn explain(&self) -> Result<Vec<Entry>, String> {
         let mut entries = Vec::new();
         for node in self.nodes() {
-            if let Work::Pool { kind: Pool::GlobalMean, inputs, .. } = &node.work {
+            if let Work::Pool { kind: Pool::GlobalMean, inputs, .. } = &*node.work {
                 let elements = at_batch_one(inputs, self.input.batch.as_deref()).unwrap_or(0);
                 entries.push(Entry {
                     norm: format!("mean behind {}", self.layer().name),

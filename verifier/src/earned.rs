@@ -79,7 +79,7 @@ fn tensors(model: &ModelProto) -> HashSet<String> {
     let graph = || model.graph.iter();
     let initializers = graph().flat_map(|g| &g.initializer).filter(|t| is_tensor(t));
     let nodes = graph().flat_map(|g| &g.node).filter(|node| {
-        let tensor = node.attribute.first().and_then(|a| a.t.as_ref());
+        let tensor = node.attribute.first().and_then(|a| a.t.as_deref());
         node.op_type() == "Constant" && tensor.is_some_and(is_tensor)
     });
     let named = initializers.map(|tensor| tensor.name().to_owned());

@@ -34,6 +34,7 @@ pub mod earned;
 pub mod eval;
 pub mod fact;
 pub mod finding;
+mod hash;
 pub mod identity;
 pub mod image;
 pub mod infer;

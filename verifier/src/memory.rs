@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::audit::{estimate, inputs};
 use crate::fact::Fact;
-use crate::infer::{Body, Inference, NodeFacts};
+use crate::infer::{Body, Inference, NodeFacts, Values};
 use crate::sym::Expr;
 
 /// Operators that give the same elements another shape.
@@ -102,22 +102,21 @@ struct Memory<'a> {
 
 impl Memory<'_> {
     /// The peak of the nodes at `path`: `given` are there from the start, `kept` to the end.
-    fn peak(&self, path: &str, values: &HashMap<&str, Fact>, given: &[&str], kept: &[&str]) -> Peak {
+    fn peak(&self, path: &str, values: &Values, given: &[&str], kept: &[&str]) -> Peak {
         let nodes = self.nodes.get(path).map(Vec::as_slice).unwrap_or_default();
         let plan = Plan::of(nodes, values, given, kept, &|facts| self.scratch(facts));
-        let sizes = plan.sizes.iter().chain(plan.steps.iter().map(|step| &step.scratch));
+        let sizes = plan.sizes.iter().chain(plan.scratch.values());
         if let Some(reason) = sizes.flat_map(Expr::reasons).next() {
             return Peak::unknown(reason.to_string());
         }
         let greedy = plan.greedy();
-        if greedy.len() < plan.steps.len() {
+        if greedy.len() < plan.steps() {
             return Peak::unknown("nodes read each other's outputs in a circle".to_owned());
         }
-        let (mut best, mut at) = plan.peak(&greedy);
+        let (mut best, mut at) = plan.peak(greedy.iter().map(|&i| i as usize));
         let mut order = Order::Greedy;
         if plan.is_sorted() {
-            let file: Vec<usize> = (0..plan.steps.len()).collect();
-            let (bytes, step) = plan.peak(&file);
+            let (bytes, step) = plan.peak(0..plan.steps());
             if !is_larger(&bytes, &best) {
                 (best, at, order) = (bytes, step, Order::File);
             }
@@ -163,151 +162,208 @@ fn is_larger(a: &Expr, b: &Expr) -> bool {
     }
 }
 
-/// What a node reads and writes, each once.
+/// Lists of small numbers, one after the other: a graph of a million nodes has several millions of them.
 #[derive(Debug, Default)]
-struct Step {
-    reads: Vec<usize>,
-    writes: Vec<usize>,
-    /// The steps that must have run.
-    after: Vec<usize>,
-    /// Bytes that its bodies take.
-    scratch: Expr,
+struct Lists {
+    ends: Vec<u32>,
+    items: Vec<u32>,
+}
+
+impl Lists {
+    fn push(&mut self, list: &[u32]) {
+        self.items.extend(list);
+        self.ends.push(self.items.len() as u32);
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn of(&self, index: usize) -> &[u32] {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        &self.items[start as usize..self.ends[index] as usize]
+    }
+
+    /// The lists of those that have each of `items` numbers in theirs.
+    fn turned(&self, items: usize) -> Self {
+        let mut ends = vec![0_u32; items];
+        self.items.iter().for_each(|&item| ends[item as usize] += 1);
+        let mut end = 0;
+        for count in &mut ends {
+            end += std::mem::replace(count, end);
+        }
+        // Each end is a start until all of its list is there.
+        let mut turned = vec![0; self.items.len()];
+        for index in 0..self.len() {
+            for &item in self.of(index) {
+                turned[ends[item as usize] as usize] = index as u32;
+                ends[item as usize] += 1;
+            }
+        }
+        Self { ends, items: turned }
+    }
 }
 
 /// Nodes as steps over buffers.
 #[derive(Debug, Default)]
 struct Plan {
-    steps: Vec<Step>,
+    /// The buffers that a step reads, and those that it alone writes.
+    reads: Lists,
+    writes: Lists,
+    /// The steps that must have run.
+    after: Lists,
+    /// Bytes that the bodies of a step take, where it has some.
+    scratch: HashMap<usize, Expr>,
+    /// Bytes of each buffer.
     sizes: Vec<Expr>,
     /// Buffers that are there from the start.
-    given: Vec<usize>,
+    given: Vec<u32>,
     /// How many steps read a buffer; one more if it is kept.
-    readers: Vec<usize>,
+    readers: Vec<u32>,
 }
+
+/// No buffer, no step.
+const NONE: u32 = u32::MAX;
 
 impl Plan {
     fn of(
         nodes: &[&NodeFacts],
-        values: &HashMap<&str, Fact>,
+        values: &Values,
         given: &[&str],
         kept: &[&str],
         scratch: &dyn Fn(&NodeFacts) -> Expr,
     ) -> Self {
         let mut plan = Plan::default();
-        let mut buffers: HashMap<&str, usize> = HashMap::new();
-        let mut writers: HashMap<&str, usize> = HashMap::new();
+        // By the place of a value.
+        let (mut buffers, mut writers) = (vec![NONE; values.len()], vec![NONE; values.len()]);
         for &name in given {
             let buffer = plan.buffer(name, values);
             plan.given.push(buffer);
-            buffers.insert(name, buffer);
+            values.position(name).into_iter().for_each(|at| buffers[at] = buffer);
         }
         for (i, facts) in nodes.iter().enumerate() {
             let viewed = facts.node.input.first().filter(|_| is_view(facts.node));
-            let shared = viewed.and_then(|name| buffers.get(name.as_str())).copied();
+            let viewed = viewed.and_then(|name| values.position(name)).map(|at| buffers[at]);
             for output in facts.node.output.iter().filter(|name| !name.is_empty()) {
+                let shared = viewed.filter(|&buffer| buffer != NONE);
                 let buffer = shared.unwrap_or_else(|| plan.buffer(output, values));
-                buffers.insert(output, buffer);
-                writers.insert(output, i);
+                let Some(at) = values.position(output) else { continue };
+                (buffers[at], writers[at]) = (buffer, i as u32);
             }
         }
         plan.readers = vec![0; plan.sizes.len()];
+        let (mut reads, mut writes, mut after) = (Vec::new(), Vec::new(), Vec::new());
         for (i, facts) in nodes.iter().enumerate() {
-            let mut step = Step { scratch: scratch(facts), ..Step::default() };
-            for name in reads(facts.node) {
-                step.reads.extend(buffers.get(name));
-                step.after.extend(writers.get(name).filter(|&&writer| writer != i));
-            }
-            step.writes.extend(facts.node.output.iter().filter_map(|name| buffers.get(name.as_str())));
-            for list in [&mut step.reads, &mut step.writes, &mut step.after] {
+            [&mut reads, &mut writes, &mut after].into_iter().for_each(Vec::clear);
+            each_read(facts.node, &mut |name| {
+                let Some(at) = values.position(name) else { return };
+                reads.extend(Some(buffers[at]).filter(|&buffer| buffer != NONE));
+                after.extend(Some(writers[at]).filter(|&writer| writer != NONE && writer != i as u32));
+            });
+            let written = facts.node.output.iter().filter_map(|name| values.position(name));
+            writes.extend(written.map(|at| buffers[at]).filter(|&buffer| buffer != NONE));
+            for list in [&mut reads, &mut writes, &mut after] {
                 list.sort_unstable();
                 list.dedup();
             }
-            step.writes.retain(|buffer| step.reads.binary_search(buffer).is_err());
-            step.reads.iter().for_each(|&buffer| plan.readers[buffer] += 1);
-            plan.steps.push(step);
+            writes.retain(|buffer| reads.binary_search(buffer).is_err());
+            reads.iter().for_each(|&buffer| plan.readers[buffer as usize] += 1);
+            plan.reads.push(&reads);
+            plan.writes.push(&writes);
+            plan.after.push(&after);
+            let scratch = scratch(facts);
+            if !scratch.is(0) {
+                plan.scratch.insert(i, scratch);
+            }
         }
-        kept.iter().filter_map(|name| buffers.get(name)).for_each(|&buffer| plan.readers[buffer] += 1);
+        let kept = kept.iter().filter_map(|name| values.position(name)).map(|at| buffers[at]);
+        kept.filter(|&buffer| buffer != NONE).for_each(|buffer| plan.readers[buffer as usize] += 1);
         plan
     }
 
-    fn buffer(&mut self, name: &str, values: &HashMap<&str, Fact>) -> usize {
+    fn buffer(&mut self, name: &str, values: &Values) -> u32 {
         self.sizes.push(match values.get(name) {
             Some(fact) if fact.source.is_some() => 0.into(),
             Some(fact) => bytes(fact),
             None => Expr::unknown(&format!("{name} is not reached")),
         });
-        self.sizes.len() - 1
+        self.sizes.len() as u32 - 1
+    }
+
+    fn steps(&self) -> usize {
+        self.reads.len()
     }
 
     fn is_sorted(&self) -> bool {
-        self.steps.iter().enumerate().all(|(i, step)| step.after.iter().all(|&before| before < i))
+        (0..self.steps()).all(|i| self.after.of(i).iter().all(|&before| (before as usize) < i))
     }
 
     /// The peak of an order, and the step at which it is met.
-    fn peak(&self, order: &[usize]) -> (Expr, usize) {
+    fn peak(&self, order: impl Iterator<Item = usize>) -> (Expr, usize) {
         let mut left = self.readers.clone();
-        let mut live: Expr = self.given.iter().map(|&buffer| self.sizes[buffer].clone()).sum();
-        let (mut peak, mut at) = (live.clone(), order.first().copied().unwrap_or(0));
-        for &i in order {
-            let step = &self.steps[i];
-            for &buffer in &step.writes {
-                live = &live + &self.sizes[buffer];
+        let mut live: Expr = self.given.iter().map(|&buffer| self.sizes[buffer as usize].clone()).sum();
+        let mut met: Option<(Expr, usize)> = None;
+        for i in order {
+            let (mut peak, mut at) = met.unwrap_or_else(|| (live.clone(), i));
+            for &buffer in self.writes.of(i) {
+                live = &live + &self.sizes[buffer as usize];
             }
-            let with_bodies = &live + &step.scratch;
+            let with_bodies = self.scratch.get(&i).map_or_else(|| live.clone(), |scratch| &live + scratch);
             if is_larger(&with_bodies, &peak) {
                 (peak, at) = (with_bodies, i);
             }
-            for &buffer in &step.reads {
-                left[buffer] -= 1;
+            met = Some((peak, at));
+            for &buffer in self.reads.of(i) {
+                left[buffer as usize] -= 1;
             }
-            let touched = step.reads.iter().chain(&step.writes);
-            for &buffer in touched.filter(|&&buffer| left[buffer] == 0) {
-                live = &live - &self.sizes[buffer];
+            for &buffer in self.reads.of(i).iter().chain(self.writes.of(i)) {
+                if left[buffer as usize] == 0 {
+                    live = &live - &self.sizes[buffer as usize];
+                }
             }
         }
-        (peak, at)
+        met.unwrap_or((live, 0))
     }
 
     /// An order that runs, of the nodes that can, the one whose end leaves the least memory;
     /// shorter than the graph where nodes wait for each other.
-    fn greedy(&self) -> Vec<usize> {
+    fn greedy(&self) -> Vec<u32> {
         let sizes: Vec<i64> = self.sizes.iter().map(estimate).collect();
         let mut left = self.readers.clone();
-        let mut waits: Vec<usize> = self.steps.iter().map(|step| step.after.len()).collect();
-        let mut next: Vec<Vec<usize>> = vec![Vec::new(); self.steps.len()];
-        let mut readers: Vec<Vec<usize>> = vec![Vec::new(); self.sizes.len()];
-        for (i, step) in self.steps.iter().enumerate() {
-            step.after.iter().for_each(|&before| next[before].push(i));
-            step.reads.iter().for_each(|&buffer| readers[buffer].push(i));
-        }
-        let gain = |i: usize, left: &[usize]| {
-            let step = &self.steps[i];
-            let freed = step.reads.iter().filter(|&&buffer| left[buffer] == 1).map(|&b| sizes[b]);
-            let kept = step.writes.iter().filter(|&&buffer| left[buffer] > 0).map(|&b| sizes[b]);
-            freed.fold(0_i64, i64::saturating_add).saturating_sub(kept.fold(0, i64::saturating_add))
+        let mut waits: Vec<u32> = (0..self.steps()).map(|i| self.after.of(i).len() as u32).collect();
+        let (next, readers) = (self.after.turned(self.steps()), self.reads.turned(self.sizes.len()));
+        let gain = |i: u32, left: &[u32]| {
+            let freed = self.reads.of(i as usize).iter().filter(|&&buffer| left[buffer as usize] == 1);
+            let kept = self.writes.of(i as usize).iter().filter(|&&buffer| left[buffer as usize] > 0);
+            let [freed, kept] = [
+                freed.fold(0, |sum, &b| i64::saturating_add(sum, sizes[b as usize])),
+                kept.fold(0, |sum, &b| i64::saturating_add(sum, sizes[b as usize])),
+            ];
+            freed.saturating_sub(kept)
         };
-        let ready = (0..self.steps.len()).filter(|&i| waits[i] == 0);
-        let mut heap: BinaryHeap<(i64, Reverse<usize>)> =
-            ready.map(|i| (gain(i, &left), Reverse(i))).collect();
-        let mut done = vec![false; self.steps.len()];
-        let mut order = Vec::with_capacity(self.steps.len());
+        let ready = (0..self.steps() as u32).filter(|&i| waits[i as usize] == 0);
+        let mut heap: BinaryHeap<(i64, Reverse<u32>)> = ready.map(|i| (gain(i, &left), Reverse(i))).collect();
+        let mut done = vec![false; self.steps()];
+        let mut order = Vec::with_capacity(self.steps());
         while let Some((_, Reverse(i))) = heap.pop() {
             // A step is there again with a better key when it becomes the last reader of a buffer.
-            if std::mem::replace(&mut done[i], true) {
+            if std::mem::replace(&mut done[i as usize], true) {
                 continue;
             }
             order.push(i);
-            for &after in &next[i] {
-                waits[after] -= 1;
-                if waits[after] == 0 {
+            for &after in next.of(i as usize) {
+                waits[after as usize] -= 1;
+                if waits[after as usize] == 0 {
                     heap.push((gain(after, &left), Reverse(after)));
                 }
             }
-            for &buffer in &self.steps[i].reads {
-                left[buffer] -= 1;
-                if left[buffer] == 1 {
-                    let last = readers[buffer].iter().copied().find(|&reader| !done[reader]);
-                    heap.extend(last.filter(|&r| waits[r] == 0).map(|r| (gain(r, &left), Reverse(r))));
+            for &buffer in self.reads.of(i as usize) {
+                left[buffer as usize] -= 1;
+                if left[buffer as usize] == 1 {
+                    let last =
+                        readers.of(buffer as usize).iter().copied().find(|&reader| !done[reader as usize]);
+                    let last = last.filter(|&reader| waits[reader as usize] == 0);
+                    heap.extend(last.map(|reader| (gain(reader, &left), Reverse(reader))));
                 }
             }
         }
@@ -316,15 +372,14 @@ impl Plan {
 }
 
 /// The values that a node reads, those that its bodies take from around them among them.
-fn reads(node: &NodeProto) -> Vec<&str> {
-    let mut names: Vec<&str> = node.input.iter().map(String::as_str).collect();
+fn each_read<'a>(node: &'a NodeProto, see: &mut dyn FnMut(&'a str)) {
+    node.input.iter().for_each(|name| see(name));
     for attribute in &node.attribute {
-        for body in attribute.g.iter().chain(&attribute.graphs) {
-            names.extend(body.node.iter().flat_map(reads));
-            names.extend(body.output.iter().map(ValueInfoProto::name));
+        for body in attribute.g.as_deref().into_iter().chain(&attribute.graphs) {
+            body.node.iter().for_each(|node| each_read(node, see));
+            body.output.iter().for_each(|output| see(output.name()));
         }
     }
-    names
 }
 
 #[cfg(test)]

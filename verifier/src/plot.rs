@@ -74,12 +74,12 @@ fn bars<'a>(parts: &'a [Part]) -> Vec<Bar<'a>> {
     let amount = |count: &Expr| estimate(count).max(0) as f64;
     let is_drawn = |part: &&Part| !(part.counts.cost.macs.is(0) && part.counts.params.is(0));
     let drawn: Vec<&Part> = parts.iter().filter(is_drawn).collect();
-    let shared = shared(drawn.iter().map(|part| part.scope.as_str()));
+    let shared = shared(drawn.iter().map(|part| &*part.scope));
     let bar = |part: &'a Part| Bar {
         part,
         module: part.scope.split('.').nth(shared).unwrap_or(""),
         name: match part.scope.split('.').skip(shared).collect::<Vec<_>>().join(".") {
-            path if path.is_empty() => part.node.clone(),
+            path if path.is_empty() => part.node.to_string(),
             path => path,
         },
         macs: amount(&part.counts.cost.macs),

@@ -224,7 +224,7 @@ impl<'a> Recovery<'a> {
             self.inference.nodes[index].node.output.iter().map(String::as_str).collect();
         for node in &self.inference.nodes[index + 1..] {
             let inputs = &node.node.input;
-            let product = matches!(node.work, Work::MatMul { .. });
+            let product = matches!(*node.work, Work::MatMul { .. });
             match inputs.iter().position(|name| reached.contains(&name.as_str())) {
                 Some(operand) if product => return operand == 1,
                 Some(_) => reached.extend(node.node.output.iter().map(String::as_str)),
@@ -308,7 +308,7 @@ impl<'a> Recovery<'a> {
     fn batch_norm(&mut self, depth: usize, site: &NormSite, left_over: Option<Vec<f32>>) -> Result<()> {
         const ENTRIES: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
         let c = site.channels;
-        let kept = self.nodes(depth).find(|n| matches!(n.work, Work::BatchNorm { .. }));
+        let kept = self.nodes(depth).find(|n| matches!(*n.work, Work::BatchNorm { .. }));
         let entries: [Vec<f32>; 4] = match kept {
             Some(node) => {
                 let epsilon = attribute(node, "epsilon").unwrap_or(1e-5);
@@ -335,7 +335,7 @@ impl<'a> Recovery<'a> {
     /// Scale and shift of a layer norm, as an operator's or as vectors that are multiplied and added.
     fn layer_norm(&mut self, depth: usize, site: &NormSite) -> Result<()> {
         let c = site.channels;
-        let operator = self.nodes(depth).find(|n| matches!(n.work, Work::LayerNorm { .. }));
+        let operator = self.nodes(depth).find(|n| matches!(*n.work, Work::LayerNorm { .. }));
         let vector = |this: &Self, name: Option<&String>| {
             let tensor = this.constants.tensor(name?).ok()?;
             (tensor.len() == c).then(|| tensor.f32s().ok()).flatten()

@@ -49,18 +49,21 @@ const DATA: [&str; 34] = [
 /// object, storage keys. Raw numbers follow.
 const PICKLES: usize = 5;
 
+/// Steps of pickles that are taken. A tensor takes some forty, and each may make an object of a hundred bytes.
+const MOST_STEPS: usize = 1 << 20;
+
 /// Everything that the pickles at the start of `file` name beyond tensors and plain data:
-/// `posix.system`.
+/// `posix.system`. `None` where they go on for too long.
 ///
 /// Stops at what is no pickle: the reader that follows tells why.
-pub(super) fn foreign(file: &[u8]) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
+pub(super) fn foreign(file: &[u8]) -> Option<BTreeSet<String>> {
+    let (mut names, mut steps) = (BTreeSet::new(), MOST_STEPS);
     let mut rest = Some(file);
     for _ in 0..PICKLES {
-        rest = rest.and_then(|pickle| scan(pickle, &mut names));
+        rest = rest.and_then(|pickle| scan(pickle, &mut names, &mut steps));
     }
     names.retain(|name| !is_data(name));
-    names
+    (steps > 0).then_some(names)
 }
 
 fn is_data(name: &str) -> bool {
@@ -69,7 +72,7 @@ fn is_data(name: &str) -> bool {
 }
 
 /// Add what one pickle names to `names`; the bytes after it, unless it is malformed.
-fn scan<'a>(pickle: &'a [u8], names: &mut BTreeSet<String>) -> Option<&'a [u8]> {
+fn scan<'a>(pickle: &'a [u8], names: &mut BTreeSet<String>, steps: &mut usize) -> Option<&'a [u8]> {
     let mut rest = Reader(pickle);
     let mut memo: HashMap<u64, Option<&[u8]>> = HashMap::new();
     // The two latest strings on the stack, as STACK_GLOBAL takes them, and what the
@@ -79,6 +82,10 @@ fn scan<'a>(pickle: &'a [u8], names: &mut BTreeSet<String>) -> Option<&'a [u8]> 
 
     loop {
         let &[opcode] = rest.take(1)? else { return None };
+        *steps = steps.saturating_sub(1);
+        if *steps == 0 {
+            return None;
+        }
         let string = match opcode {
             b'.' => return Some(rest.0),
             // GLOBAL and INST spell what they name, STACK_GLOBAL takes it from the stack.
@@ -233,14 +240,14 @@ mod tests {
             (b"\x80\x02K\x01.\x80\x02c__builtin__\neval\nX\x01\0\0\x001\x85R.", "__builtin__.eval"),
         ];
         for (pickle, name) in cases {
-            assert_eq!(foreign(pickle).into_iter().collect::<Vec<_>>(), [name], "{pickle:?}");
+            assert_eq!(foreign(pickle).unwrap().into_iter().collect::<Vec<_>>(), [name], "{pickle:?}");
         }
     }
 
     #[test]
     fn data_is_not_foreign() {
         let pickle = b"\x80\x02ccollections\nOrderedDict\n)Rctorch\nFloatStorage\nctorch._utils\n_rebuild_tensor_v2\n.";
-        assert!(foreign(pickle).is_empty());
+        assert!(foreign(pickle).unwrap().is_empty());
         for name in ["torch.hub.load", "torch.load", "torchFloatStorage", "builtins.eval"] {
             assert!(!is_data(name), "{name}");
         }
@@ -257,7 +264,7 @@ mod tests {
             b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff",
             b"gx\n.",
         ] {
-            assert!(foreign(pickle).is_empty(), "{pickle:?}");
+            assert!(foreign(pickle).unwrap().is_empty(), "{pickle:?}");
         }
     }
 }

@@ -12,6 +12,7 @@ use super::Parameter;
 const LISTED: usize = 500;
 /// Bounds on what is compared in search of a nearest name: names come from strangers.
 const NEAREST_CANDIDATES: usize = 4096;
+const NEAREST_PAIRS: usize = 1 << 17;
 const NEAREST_LENGTH: usize = 200;
 /// Similarity (1 is equal) from which a name counts as a likely misspelling.
 const NEAREST_SIMILARITY: f64 = 0.6;
@@ -41,7 +42,8 @@ pub(super) fn compare(expected: &[Parameter], found: &BTreeMap<&str, &[usize]>) 
         misshapen.len()
     );
     list(&mut text, "missing", &missing, |parameter| {
-        let nearest = nearest(&parameter.name, &unexpected)
+        let most = (NEAREST_PAIRS / missing.len()).min(NEAREST_CANDIDATES);
+        let nearest = nearest(&parameter.name, around(&parameter.name, &unexpected, most))
             .map_or(String::new(), |name| format!(" (nearest: {})", Shown(name)));
         format!("{}{nearest}", parameter.name)
     });
@@ -83,11 +85,17 @@ fn list<T>(text: &mut String, kind: &str, items: &[T], line: impl Fn(&T) -> Stri
     }
 }
 
+/// So many names before and after the place that `name` would have among `sorted` ones.
+fn around<'a, 'n>(name: &str, sorted: &'a [&'n str], most: usize) -> &'a [&'n str] {
+    let place = sorted.partition_point(|other| *other < name);
+    let start = place.saturating_sub(most / 2).min(sorted.len().saturating_sub(most));
+    &sorted[start..(start + most).min(sorted.len())]
+}
+
 /// The candidate nearest to `name`, if it is near at all.
 fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
     candidates
         .iter()
-        .take(NEAREST_CANDIDATES)
         .filter(|candidate| candidate.len() <= NEAREST_LENGTH)
         .map(|candidate| (strsim::normalized_levenshtein(name, candidate), *candidate))
         .filter(|(similarity, _)| *similarity >= NEAREST_SIMILARITY)

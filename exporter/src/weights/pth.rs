@@ -10,7 +10,7 @@ use emo_proto::Bytes;
 use emo_proto::tensor::Tensor;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, Result};
-use pytorch_reader::{DType, MAX_PICKLE_SIZE, PickleError, PytorchError, PytorchReader};
+use pytorch_reader::{DType, PickleError, PytorchError, PytorchReader};
 use zip::ZipArchive;
 use zip::result::ZipResult;
 
@@ -19,6 +19,8 @@ use super::listing::{Entry, Listing, not_float};
 use super::mismatch::Shown;
 
 const ZIP: &[u8] = b"PK";
+/// Bytes of an archive's pickle, which tells where tensors are: some 150 for each.
+const LONGEST_PICKLE: u64 = 1 << 24;
 
 /// Whether a file opens as a zip archive or a pickle does.
 pub(super) fn is(file: &[u8]) -> bool {
@@ -101,10 +103,16 @@ fn refuse_code(file: &Bytes) -> Result<()> {
     const LISTED: usize = 5;
 
     let callables = if file.starts_with(ZIP) {
-        callables::foreign(&archived_pickle(file).map_err(|error| damaged(&error))?)
+        let pickle = archived_pickle(file).map_err(|error| damaged(&error))?;
+        callables::foreign(&pickle).filter(|_| pickle.len() as u64 <= LONGEST_PICKLE)
     } else {
         callables::foreign(file)
     };
+    let callables = callables.ok_or_else(|| {
+        Error::new(
+            "expected a pickle of some hundred tensors, found one that is far longer: save the weights alone",
+        )
+    })?;
     if callables.is_empty() {
         return Ok(());
     }
@@ -128,7 +136,7 @@ fn archived_pickle(file: &Bytes) -> Result<Vec<u8>, PytorchError> {
     let folder = folders.filter(|folder| folder.is_empty() || folder.ends_with('/')).min_by_key(|f| f.len());
     let mut pickle = Vec::new();
     if let Some(name) = folder.map(|folder| format!("{folder}data.pkl")) {
-        archive.by_name(&name)?.take(MAX_PICKLE_SIZE).read_to_end(&mut pickle)?;
+        archive.by_name(&name)?.take(LONGEST_PICKLE + 1).read_to_end(&mut pickle)?;
     }
     Ok(pickle)
 }

@@ -52,7 +52,7 @@ pub fn explain(audit: &Audit) -> Vec<Explanation> {
             .map(|c| Rule { convention: c.name, how: (c.rule)(&part.work).how.into_owned() })
             .collect();
         let at = *index.entry((&part.operator, rules.clone())).or_insert_with(|| {
-            let (operator, work) = (part.operator.clone(), part.work.kind());
+            let (operator, work) = (part.operator.to_string(), part.work.kind());
             explanations.push(Explanation { operator, work, nodes: 0, cost: Cost::default(), rules });
             explanations.len() - 1
         });

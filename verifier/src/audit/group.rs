@@ -56,7 +56,7 @@ pub fn groups(audit: &Audit, by: By) -> Vec<Group> {
     let parts = audit.parts.as_slice();
     match by {
         By::Op => {
-            let mut groups = gather(parts, |part| vec![part.operator.as_str()]);
+            let mut groups = gather(parts, |part| vec![&*part.operator]);
             groups.sort_by_key(|g| {
                 let cost = |e: &Expr| std::cmp::Reverse(estimate(e));
                 let Counts { params, cost: all } = &g.counts;
@@ -66,7 +66,7 @@ pub fn groups(audit: &Audit, by: By) -> Vec<Group> {
         }
         By::Node => gather_each(parts),
         By::Scope { depth } => {
-            let mut groups = gather(parts, |part| match part.scope.as_str() {
+            let mut groups = gather(parts, |part| match &*part.scope {
                 "" => vec![ELSEWHERE],
                 scope => ancestors(scope, depth.max(1)).collect(),
             });
@@ -83,7 +83,7 @@ pub(super) fn blocks(parts: &[Part]) -> Vec<(String, Counts)> {
     if !is_emo(parts) {
         return Vec::new();
     }
-    let counted = parts.iter().filter(|part| part.counts != Counts::default());
+    let counted = parts.iter().filter(|part| *part.counts != Counts::default());
     gather(counted, |part| vec![block_of(part)]).into_iter().map(|g| (g.name, g.counts)).collect()
 }
 
@@ -105,7 +105,7 @@ fn gather<'a>(
     for part in parts {
         for key in keys(part) {
             let at = *index.entry(key).or_insert_with(|| {
-                let operator = Some(part.operator.clone());
+                let operator = Some(part.operator.to_string());
                 groups.push(Group { name: key.to_owned(), operator, ..Group::default() });
                 groups.len() - 1
             });
@@ -117,8 +117,8 @@ fn gather<'a>(
 
 fn gather_each(parts: &[Part]) -> Vec<Group> {
     let group = |part: &Part| {
-        let operator = Some(part.operator.clone());
-        let mut group = Group { name: part.node.clone(), operator, ..Group::default() };
+        let operator = Some(part.operator.to_string());
+        let mut group = Group { name: part.node.to_string(), operator, ..Group::default() };
         group.add(part);
         group
     };
@@ -138,7 +138,7 @@ impl Group {
         self.nodes += 1;
         self.counts.add(&part.counts);
         self.activations = &self.activations + &part.activations;
-        if self.operator.as_ref() != Some(&part.operator) {
+        if self.operator.as_deref() != Some(&part.operator) {
             self.operator = None;
         }
     }

@@ -9,6 +9,7 @@ mod sizes;
 mod storage;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor_proto::DataType;
@@ -18,7 +19,7 @@ use serde::Serialize;
 use crate::cost::{Cost, Work};
 use crate::fact::Fact;
 use crate::finding::{Finding, Severity};
-use crate::infer::{Bindings, Inference, NodeFacts, infer, infer_file};
+use crate::infer::{Bindings, Inference, NodeFacts, Values, infer, infer_file};
 use crate::memory::{self, Peak};
 use crate::sym::Expr;
 
@@ -62,15 +63,15 @@ pub struct Port {
 #[derive(Debug, Clone)]
 pub struct Part {
     /// Where it is: its name, behind the bodies and functions that it lies in.
-    pub node: String,
+    pub node: Box<str>,
     /// The operator, behind its domain where that is not ONNX's own: `com.microsoft.Gelu`.
-    pub operator: String,
+    pub operator: Arc<str>,
     /// The module path, dotted; empty where the file does not tell it.
-    pub scope: String,
-    pub counts: Counts,
+    pub scope: Arc<str>,
+    pub counts: Arc<Counts>,
     /// Elements written.
     pub activations: Expr,
-    pub work: Work,
+    pub work: Arc<Work>,
 }
 
 /// The counts of a file.
@@ -127,13 +128,14 @@ pub fn audit_file(file: &OnnxFile, bindings: &Bindings) -> Audit {
 /// The same of a walk that is done.
 #[must_use]
 pub fn tally(model: &ModelProto, inference: &Inference) -> Audit {
-    let parts: Vec<Part> = inference.nodes.iter().map(|n| part(n, inference)).collect();
+    let peak_memory = memory::peak(model, inference);
+    let parts = parts(inference);
     let mut totals = Counts::default();
     parts.iter().for_each(|part| totals.add(&part.counts));
-    let written = || inference.nodes.iter().flat_map(|n| &n.outputs).filter(|o| o.source.is_none());
+    let written = || inference.nodes.iter().flat_map(NodeFacts::written).filter(|o| o.source.is_none());
     let mut ranks = BTreeMap::new();
     written().filter_map(Fact::rank).for_each(|rank| *ranks.entry(rank).or_default() += 1);
-    let values = Values::of(inference);
+    let values = Visible::of(inference);
     let traffic: Expr = inference.nodes.iter().map(|n| moved(n, &values)).sum();
     let intensity = match (totals.cost.flops.count(), traffic.count()) {
         (Some(flops), Some(bytes)) if bytes > 0 => Some(flops as f64 / bytes as f64),
@@ -151,15 +153,15 @@ pub fn tally(model: &ModelProto, inference: &Inference) -> Audit {
         ir_version: model.ir_version(),
         blocks: group::blocks(&parts),
         totals,
-        uncounted: remarks(inference, |n| n.problem.as_ref()),
-        assumptions: remarks(inference, |n| n.note.as_ref()),
+        uncounted: remarks(inference, |n| n.problem()),
+        assumptions: remarks(inference, |n| n.note()),
         float_initializers: float_initializers(model),
         nodes: inference.nodes.len(),
         highest_rank: inference.highest_rank().map_or(0, |(rank, _)| rank),
         highest_rank_at: inference.highest_rank().map(|(_, value)| value.to_owned()),
         stored: storage(model),
         activations: parts.iter().map(|part| part.activations.clone()).sum(),
-        peak_memory: memory::peak(model, inference),
+        peak_memory,
         traffic,
         intensity,
         operators: histogram(&parts),
@@ -186,22 +188,42 @@ fn domain(domain: &str) -> &str {
     if domain.is_empty() { "ai.onnx" } else { domain }
 }
 
-fn part(n: &NodeFacts, inference: &Inference) -> Part {
-    let weights = || n.weights.iter().filter_map(|&index| inference.constants.get(index));
-    let written = n.outputs.iter().filter(|o| o.source.is_none() && !memory::is_view(n.node));
+/// The parts of all nodes; what is said of many alike is kept once.
+fn parts(inference: &Inference) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::with_capacity(inference.nodes.len());
+    let mut operators: HashMap<(&str, &str), Arc<str>> = HashMap::new();
+    for n in &inference.nodes {
+        let (domain, name) = (domain(n.node.domain()), n.node.op_type());
+        let operator = operators.entry((domain, name)).or_insert_with(|| match domain {
+            "ai.onnx" => name.into(),
+            domain => format!("{domain}.{name}").into(),
+        });
+        let part = part(n, operator.clone(), parts.last(), inference);
+        parts.push(part);
+    }
+    parts
+}
+
+fn part(n: &NodeFacts, operator: Arc<str>, last: Option<&Part>, inference: &Inference) -> Part {
+    let weights = || n.weights().iter().filter_map(|&index| inference.constants.get(index));
+    let written = n.written().filter(|o| o.source.is_none() && !memory::is_view(n.node));
     let activations: Expr = written.map(|o| known(&o.count())).sum();
-    let operator = match domain(n.node.domain()) {
-        "ai.onnx" => n.node.op_type().to_owned(),
-        domain => format!("{domain}.{}", n.node.op_type()),
+    let scope = scope(n.node, weights().map(|constant| constant.name.as_str()));
+    let Cost { macs, flops, fvcore, mmcv } = &*n.cost;
+    let counts = Counts {
+        params: known(&weights().map(|constant| constant.parameters.clone()).sum()),
+        cost: Cost { macs: known(macs), flops: known(flops), fvcore: known(fvcore), mmcv: known(mmcv) },
     };
-    let Cost { macs, flops, fvcore, mmcv } = &n.cost;
     Part {
-        node: n.place(),
+        node: n.place().into(),
         operator,
-        scope: scope(n.node, weights().map(|constant| constant.name.as_str())).into_owned(),
-        counts: Counts {
-            params: known(&weights().map(|constant| constant.parameters.clone()).sum()),
-            cost: Cost { macs: known(macs), flops: known(flops), fvcore: known(fvcore), mmcv: known(mmcv) },
+        scope: match last.filter(|last| *last.scope == *scope) {
+            Some(last) => last.scope.clone(),
+            None => scope.into(),
+        },
+        counts: match last.filter(|last| *last.counts == counts) {
+            Some(last) => last.counts.clone(),
+            None => counts.into(),
         },
         activations: known(&(&activations * &n.multiplicity)),
         work: n.work.clone(),
@@ -214,23 +236,23 @@ fn known(count: &Expr) -> Expr {
 }
 
 /// The bytes that a node reads and writes; none where constants decide what it writes.
-fn moved(n: &NodeFacts, values: &Values) -> Expr {
+fn moved(n: &NodeFacts, values: &Visible) -> Expr {
     if memory::is_view(n.node) || n.outputs.iter().all(|o| o.source.is_some()) {
         return 0.into();
     }
     let read = n.node.input.iter().filter_map(|name| values.get(&n.path, name));
-    let bytes: Expr = read.chain(&n.outputs).map(|fact| known(&memory::bytes(fact))).sum();
+    let bytes: Expr = read.chain(n.written()).map(|fact| known(&memory::bytes(fact))).sum();
     known(&(&bytes * &n.multiplicity))
 }
 
 /// The values of the graph and of its bodies.
-struct Values<'a> {
-    graph: &'a HashMap<&'a str, Fact>,
+struct Visible<'a> {
+    graph: &'a Values<'a>,
     /// By path, as [`NodeFacts::path`].
-    bodies: HashMap<&'a str, &'a HashMap<&'a str, Fact>>,
+    bodies: HashMap<&'a str, &'a Values<'a>>,
 }
 
-impl<'a> Values<'a> {
+impl<'a> Visible<'a> {
     fn of(inference: &'a Inference) -> Self {
         let bodies = inference.bodies.iter().map(|body| (&*body.path, &body.values)).collect();
         Self { graph: &inference.values, bodies }
@@ -252,11 +274,8 @@ fn histogram(parts: &[Part]) -> Vec<(String, usize)> {
     sorted
 }
 
-fn remarks(
-    inference: &Inference,
-    of: impl for<'n> Fn(&'n NodeFacts<'_>) -> Option<&'n String>,
-) -> Vec<Remark> {
-    let found = inference.nodes.iter().filter_map(|n| Some((n, of(n)?.clone())));
+fn remarks(inference: &Inference, of: impl for<'n> Fn(&'n NodeFacts<'_>) -> Option<&'n str>) -> Vec<Remark> {
+    let found = inference.nodes.iter().filter_map(|n| Some((n, of(n)?.to_owned())));
     found
         .map(|(n, reason)| Remark { node: n.place(), operator: n.node.op_type().to_owned(), reason })
         .collect()

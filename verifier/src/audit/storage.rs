@@ -64,9 +64,14 @@ impl<'a> Tally<'a> {
 
     /// Bodies nest no deeper than the decoder lets messages nest.
     fn attribute(&mut self, attribute: &'a AttributeProto) {
-        attribute.t.iter().chain(&attribute.tensors).for_each(|tensor| self.tensor(tensor));
-        attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors).for_each(|s| self.sparse(s));
-        attribute.g.iter().chain(&attribute.graphs).for_each(|graph| self.graph(graph));
+        attribute.t.as_deref().into_iter().chain(&attribute.tensors).for_each(|tensor| self.tensor(tensor));
+        attribute
+            .sparse_tensor
+            .as_deref()
+            .into_iter()
+            .chain(&attribute.sparse_tensors)
+            .for_each(|s| self.sparse(s));
+        attribute.g.as_deref().into_iter().chain(&attribute.graphs).for_each(|graph| self.graph(graph));
     }
 
     fn sparse(&mut self, sparse: &'a SparseTensorProto) {

@@ -230,8 +230,8 @@ impl Judge<'_> {
             let denied = budget.deny.contains(operator);
             let allowed = budget.allow.as_ref().is_none_or(|allow| allow.contains(operator));
             if denied || !allowed {
-                let nodes = self.audit.parts.iter().filter(|part| part.operator == *operator);
-                let nodes: Vec<String> = nodes.take(SUSPECTS).map(|part| part.node.clone()).collect();
+                let nodes = self.audit.parts.iter().filter(|part| *part.operator == **operator);
+                let nodes: Vec<String> = nodes.take(SUSPECTS).map(|part| part.node.to_string()).collect();
                 let why = if denied { "is denied" } else { "is not among those allowed" };
                 let count = if *n == 1 { "1 node".to_owned() } else { format!("{n} nodes") };
                 self.find(
@@ -264,7 +264,7 @@ impl Judge<'_> {
                         .is_some_and(|r| r.is_empty() || r.starts_with('.'))
                 };
                 let parts = self.audit.parts.iter().filter(below);
-                let named: Vec<_> = parts.map(|part| (part.node.as_str(), &part.counts)).collect();
+                let named: Vec<_> = parts.map(|part| (&*part.node, &*part.counts)).collect();
                 self.limit(scope, limit, most, found, || largest(limit, &named));
             }
         }
@@ -285,7 +285,7 @@ fn suspects(limit: Limit, audit: &Audit) -> Vec<String> {
         Limit::PeakMemory => vec![audit.peak_memory.at.clone()],
         Limit::HighestRank => audit.highest_rank_at.iter().cloned().collect(),
         _ => {
-            let named: Vec<_> = audit.parts.iter().map(|part| (part.node.as_str(), &part.counts)).collect();
+            let named: Vec<_> = audit.parts.iter().map(|part| (&*part.node, &*part.counts)).collect();
             largest(limit, &named)
         }
     }

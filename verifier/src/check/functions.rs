@@ -1,11 +1,10 @@
 //! Functions of the model: well formed, not recursive, called as they are defined.
 
-use std::collections::{HashMap, HashSet};
-
 use emo_proto::{AttributeProto, FunctionProto};
 
 use super::subject::{Callee, name_of};
 use super::{Check, Findings, Severity, Subject};
+use crate::hash::{HashMap, HashSet};
 use crate::schema;
 
 pub(super) const CHECKS: &[Check] = &[
@@ -29,7 +28,7 @@ pub(super) const CHECKS: &[Check] = &[
         severity: Severity::Error,
         what: "no two functions have one domain, name and overload",
         run: |s, f| {
-            let mut seen = HashSet::new();
+            let mut seen = HashSet::default();
             for function in &s.model.functions {
                 if !seen.insert((function.domain(), function.name(), function.overload())) {
                     f.add(
@@ -97,7 +96,7 @@ fn signature(s: &Subject, f: &mut Findings) {
             ("attribute", attributes.chain(with_default).collect()),
         ];
         for (role, names) in lists {
-            let mut seen = HashSet::new();
+            let mut seen = HashSet::default();
             for name in names.into_iter().filter(|name| !seen.insert(*name)) {
                 f.add(
                     place(function),
@@ -110,7 +109,7 @@ fn signature(s: &Subject, f: &mut Findings) {
 
 /// Each function with the functions that it or a body in it calls.
 fn calls<'a>(s: &Subject<'a>) -> HashMap<*const FunctionProto, Vec<&'a FunctionProto>> {
-    let mut calls: HashMap<_, Vec<_>> = HashMap::new();
+    let mut calls: HashMap<_, Vec<_>> = HashMap::default();
     for (scope, _, _, node) in s.nodes() {
         let key = (node.domain(), node.op_type(), node.overload());
         if let (Some(caller), Some(callee)) = (scope.function, s.functions.get(&key)) {
@@ -125,7 +124,7 @@ fn recursive(s: &Subject, f: &mut Findings) {
     let calls = calls(s);
     let callees =
         |function: &FunctionProto| calls.get(&std::ptr::from_ref(function)).map_or(&[][..], Vec::as_slice);
-    let mut done = HashSet::new();
+    let mut done = HashSet::default();
     for root in &s.model.functions {
         let mut path: Vec<(&FunctionProto, usize)> = vec![(root, 0)];
         while let Some((function, next)) = path.last_mut() {
@@ -158,7 +157,7 @@ fn recursive(s: &Subject, f: &mut Findings) {
 
 fn opset(s: &Subject, f: &mut Findings) {
     // The model's imports, then the first that a function adds for another domain.
-    let mut model: HashMap<&str, i64> = HashMap::new();
+    let mut model: HashMap<&str, i64> = HashMap::default();
     for set in &s.model.opset_import {
         model.insert(schema::canonical(set.domain()), set.version());
     }

@@ -1,10 +1,9 @@
 //! Names: written once, before they are read, and read by someone.
 
-use std::collections::{HashMap, HashSet};
-
 use emo_proto::NodeProto;
 
 use super::{Check, Findings, Severity, Subject};
+use crate::hash::{HashMap, HashSet};
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -243,7 +242,7 @@ fn redefined(s: &Subject, f: &mut Findings) {
                 f.add(scope.value("input", name), "expected an input of this name once, found it again");
             }
         }
-        let mut seen: HashMap<&str, usize> = HashMap::new();
+        let mut seen: HashMap<&str, usize> = HashMap::default();
         for (index, node) in scope.nodes.iter().enumerate() {
             for name in node.output.iter().map(String::as_str).filter(|name| !name.is_empty()) {
                 let again = seen.insert(name, index).map(|first| scope.place(first));
@@ -342,7 +341,7 @@ fn dead_node(s: &Subject, f: &mut Findings) {
 
 /// Names that come more than once, each as often as it comes again.
 fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::default();
     names.filter(|name| !name.is_empty() && !seen.insert(*name)).collect()
 }
 

@@ -1,6 +1,5 @@
 //! The file as checks see it: every graph, body and function in one list, names resolved.
 
-use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -10,6 +9,7 @@ use emo_proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto
 
 use super::types::{Environment, environment};
 use super::weights::Weight;
+use crate::hash::{HashMap, HashSet};
 use crate::infer::{Bindings, Inference, infer_file};
 use crate::ops;
 use crate::schema::{self, Schema};
@@ -84,10 +84,10 @@ impl<'a> Subject<'a> {
             external: &file.external,
             folder,
             scopes: Vec::new(),
-            functions: HashMap::new(),
+            functions: HashMap::default(),
             unresolved: Vec::new(),
             read: Vec::new(),
-            children: HashMap::new(),
+            children: HashMap::default(),
             inference: OnceLock::new(),
             environment: OnceLock::new(),
             weights: OnceLock::new(),
@@ -126,7 +126,7 @@ impl<'a> Subject<'a> {
     }
 
     fn resolve(&mut self) {
-        let mut read = vec![HashSet::new(); self.scopes.len()];
+        let mut read = vec![HashSet::default(); self.scopes.len()];
         for (at, scope) in self.scopes.iter().enumerate() {
             for (index, node) in scope.nodes.iter().enumerate() {
                 for name in node.input.iter().map(String::as_str).filter(|name| !name.is_empty()) {
@@ -186,11 +186,12 @@ impl<'a> Subject<'a> {
             graph.initializer.iter().map(|tensor| (scope.value("initializer", tensor.name()), tensor))
         });
         let attributes = self.nodes().flat_map(|(scope, _, index, node)| {
-            node.attribute.iter().flat_map(|a| a.t.iter().chain(&a.tensors).map(move |t| (a, t))).map(
-                move |(attribute, tensor)| {
+            node.attribute
+                .iter()
+                .flat_map(|a| a.t.as_deref().into_iter().chain(&a.tensors).map(move |t| (a, t)))
+                .map(move |(attribute, tensor)| {
                     (format!("{} attribute {}", scope.place(index), attribute.name()), tensor)
-                },
-            )
+                })
         });
         initializers.chain(attributes)
     }
@@ -303,7 +304,7 @@ pub fn name_of(function: &FunctionProto) -> String {
 
 /// The graphs that an attribute holds.
 fn bodies(attribute: &AttributeProto) -> impl Iterator<Item = (&AttributeProto, &GraphProto)> {
-    attribute.g.iter().chain(&attribute.graphs).map(move |graph| (attribute, graph))
+    attribute.g.as_deref().into_iter().chain(&attribute.graphs).map(move |graph| (attribute, graph))
 }
 
 fn join(path: &str, rest: &str) -> String {
@@ -327,7 +328,8 @@ fn written<'a>(before: impl Iterator<Item = &'a str>, nodes: &'a [NodeProto]) ->
         .iter()
         .enumerate()
         .flat_map(|(index, node)| node.output.iter().map(move |name| (name.as_str(), index + 1)));
-    let mut written = HashMap::new();
+    let mut written = HashMap::default();
+    written.reserve(nodes.len());
     for (name, at) in before.map(|name| (name, 0)).chain(outputs).filter(|(name, _)| !name.is_empty()) {
         written.entry(name).or_insert(at);
     }

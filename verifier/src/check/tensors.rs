@@ -230,7 +230,10 @@ fn sparse_tensors<'s>(s: &'s Subject) -> impl Iterator<Item = (String, &'s Spars
         })
     });
     let attributes = s.nodes().flat_map(|(scope, _, index, node)| {
-        let sparse = node.attribute.iter().flat_map(|a| a.sparse_tensor.iter().chain(&a.sparse_tensors));
+        let sparse = node
+            .attribute
+            .iter()
+            .flat_map(|a| a.sparse_tensor.as_deref().into_iter().chain(&a.sparse_tensors));
         sparse.map(move |sparse| (scope.place(index), sparse))
     });
     initializers.chain(attributes)

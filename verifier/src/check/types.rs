@@ -1,6 +1,5 @@
 //! Types and shapes: what is declared, what operators allow, what the walk over the graph finds.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use emo_proto::tensor_proto::DataType;
@@ -12,6 +11,7 @@ use super::operators::schemas;
 use super::subject::{Callee, Scope};
 use super::{Check, Findings, Severity, Subject};
 use crate::fact::{Fact, Kind};
+use crate::hash::{HashMap, HashSet};
 use crate::infer::of_type;
 use crate::ops::Ctx;
 use crate::schema::{self, Mark};
@@ -115,7 +115,7 @@ pub(super) const CHECKS: &[Check] = &[
         run: |s, f| {
             for (scope, graph) in s.graphs() {
                 let ends: HashSet<_> = scope.inputs.iter().chain(&scope.outputs).copied().collect();
-                let mut seen = HashSet::new();
+                let mut seen = HashSet::default();
                 for value in &graph.value_info {
                     let message = if !scope.written.contains_key(value.name()) {
                         "expected a value of this name, found none; drop the declaration"
@@ -274,7 +274,7 @@ fn spelling(fact: &Fact) -> Option<String> {
 fn type_mismatch(s: &Subject, f: &mut Findings) {
     for (place, node, schema) in schemas(s) {
         let (at, index) = (place.at, place.index);
-        let mut bound: HashMap<&str, (Type, &str)> = HashMap::new();
+        let mut bound: HashMap<&str, (Type, &str)> = HashMap::default();
         let sides = [("input", &node.input, &schema.inputs), ("output", &node.output, &schema.outputs)];
         for (role, names, formals) in sides {
             // Outputs are written right after the node.
@@ -308,19 +308,19 @@ fn type_mismatch(s: &Subject, f: &mut Findings) {
 fn impossible_operands(s: &Subject, f: &mut Findings) {
     let places: HashMap<_, _> =
         s.nodes().map(|(scope, at, index, node)| (std::ptr::from_ref(node), (scope, at, index))).collect();
-    let mut said = HashSet::new();
+    let mut said = HashSet::default();
     for facts in &s.inference().nodes {
-        let Some(problem) = &facts.problem else { continue };
+        let Some(problem) = facts.problem() else { continue };
         let Some(&(scope, at, index)) = places.get(&std::ptr::from_ref(facts.node)) else { continue };
         let by_rule = matches!(s.callee(scope, facts.node), Callee::Schema(_) | Callee::Known)
             && crate::ops::find(facts.node.domain(), facts.node.op_type()).is_some()
             && !facts.node.attribute.iter().any(|a| a.g.is_some());
-        let says = |fact: &Fact| fact.dims.as_ref().err().is_some_and(|why| **why == **problem);
+        let says = |fact: &Fact| fact.dims.as_ref().err().is_some_and(|why| **why == *problem);
         // What merely cannot be counted has outputs that are known.
-        let refused = facts.outputs.iter().all(says);
+        let refused = facts.written().all(says);
         let inherited = facts.node.input.iter().filter_map(|name| s.fact(at, index, name)).any(says);
         if by_rule && refused && !inherited && said.insert((std::ptr::from_ref(facts.node), problem)) {
-            f.add(scope.place(index), problem.clone());
+            f.add(scope.place(index), problem);
         }
     }
 }

@@ -2,6 +2,10 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher as _};
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use emo_proto::TensorProto;
 use emo_proto::tensor::{DataType, Tensor};
@@ -72,6 +76,13 @@ const FLOOD: usize = 16;
 /// Smaller payloads repeat by chance, and cost nothing.
 const LEAST_DUPLICATE: usize = 1024;
 
+/// Elements from which several threads are worth their start.
+const LEAST_SHARED: u64 = 1 << 24;
+/// Bytes at the start, in the middle and at the end that differ where tensors do, but for made ones.
+const SAMPLE: usize = 1 << 12;
+/// Tensors of one sample that a further one is compared with.
+const MOST_ALIKE: usize = 4;
+
 /// A tensor of floats and what is odd about its numbers.
 #[derive(Debug)]
 pub(super) struct Weight {
@@ -84,16 +95,39 @@ pub(super) struct Weight {
 }
 
 impl Weight {
-    /// Every float tensor that can be read.
+    /// Every float tensor that can be read, side by side: there may be tens of gigabytes of them.
     pub(super) fn all(s: &Subject) -> Vec<Self> {
-        s.tensors()
-            .filter_map(|(place, tensor)| {
-                let floats =
-                    DataType::try_from(tensor.data_type()).is_ok_and(|dtype| layout(dtype).is_some());
-                let decoded = floats.then(|| Tensor::decode(tensor, s.external).ok()).flatten()?;
-                Some(Self::of(place, &decoded))
-            })
-            .collect()
+        let floats = |tensor: &TensorProto| {
+            DataType::try_from(tensor.data_type()).is_ok_and(|dtype| layout(dtype).is_some())
+        };
+        let tensors: Vec<_> = s.tensors().filter(|(_, tensor)| floats(tensor)).collect();
+        let read = |(place, tensor): &(String, &TensorProto)| {
+            Some(Self::of(place.clone(), &Tensor::decode(tensor, s.external).ok()?))
+        };
+        let work = tensors.iter().map(|(_, tensor)| elements(tensor)).sum::<u64>();
+        if work < LEAST_SHARED {
+            return tensors.iter().filter_map(read).collect();
+        }
+        let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let help = || {
+            while let Some((index, tensor)) =
+                Some(next.fetch_add(1, Relaxed)).and_then(|i| Some((i, tensors.get(i)?)))
+            {
+                if let Some(weight) = read(tensor) {
+                    found.lock().unwrap_or_else(PoisonError::into_inner).push((index, weight));
+                }
+            }
+        };
+        thread::scope(|scope| {
+            // Where no thread can be started this one does it all.
+            for _ in 1..thread::available_parallelism().map_or(1, NonZero::get) {
+                drop(thread::Builder::new().spawn_scoped(scope, help));
+            }
+            help();
+        });
+        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        found.sort_unstable_by_key(|(index, _)| *index);
+        found.into_iter().map(|(_, weight)| weight).collect()
     }
 
     fn of(place: String, decoded: &Tensor) -> Self {
@@ -135,6 +169,11 @@ impl Weight {
             self.denormal += usize::from(high == zero && low != zero);
         }
     }
+}
+
+/// What the shape says; 0 where it is none.
+fn elements(tensor: &TensorProto) -> u64 {
+    tensor.dims.iter().try_fold(1, |n: u64, &dim| n.checked_mul(u64::try_from(dim).ok()?)).unwrap_or(0)
 }
 
 /// How the floats of a type lie, and for 16 bits where the exponent is.
@@ -185,7 +224,7 @@ fn float64(s: &Subject, f: &mut Findings) {
     }
 }
 
-/// Same type, shape and bytes. Only what has the type and shape of another is hashed, and only
+/// Same type, shape and bytes. Only of what has the type and shape of another is a sample hashed, and only
 /// what has its hash is compared.
 fn duplicates(s: &Subject, f: &mut Findings) {
     let mut alike: HashMap<_, Vec<_>> = HashMap::new();
@@ -196,14 +235,17 @@ fn duplicates(s: &Subject, f: &mut Findings) {
     }
     let mut found = Vec::new();
     for group in alike.into_values().filter(|group| group.len() > 1) {
-        let mut first: HashMap<u64, &TensorProto> = HashMap::new();
+        // Tensors of one sample that differ; made ones may be many, and each is compared with few.
+        let mut first: HashMap<u64, Vec<&TensorProto>> = HashMap::new();
         for (scope, tensor) in group {
             let Some(held) = bytes(s, tensor) else { continue };
-            let mut hasher = DefaultHasher::new();
-            hasher.write(&held);
-            let twin = *first.entry(hasher.finish()).or_insert(tensor);
-            if !std::ptr::eq(twin, tensor) && bytes(s, twin).is_some_and(|other| other == held) {
-                found.push((scope.value("initializer", tensor.name()), twin.name(), held.len()));
+            let others = first.entry(sample(&held)).or_default();
+            match others.iter().find(|other| bytes(s, other).is_some_and(|other| other == held)) {
+                Some(twin) => {
+                    found.push((scope.value("initializer", tensor.name()), twin.name(), held.len()))
+                }
+                None if others.len() < MOST_ALIKE => others.push(tensor),
+                None => {}
             }
         }
     }
@@ -214,6 +256,15 @@ fn duplicates(s: &Subject, f: &mut Findings) {
             format!("expected numbers of its own, found the {size} bytes of {twin:?}; share one initializer"),
         );
     }
+}
+
+fn sample(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let middle = bytes.len().saturating_sub(SAMPLE) / 2;
+    for start in [0, middle, bytes.len().saturating_sub(SAMPLE)] {
+        hasher.write(&bytes[start..(start + SAMPLE).min(bytes.len())]);
+    }
+    hasher.finish()
 }
 
 fn bytes(s: &Subject, tensor: &TensorProto) -> Option<emo_proto::Bytes> {

@@ -3,7 +3,7 @@
 //! The format is NumPy's "enhancement proposal 1", versions 1 to 3: a magic, the length of a header, the header
 //! as a Python dictionary, the elements.
 
-use std::io::{Read, Seek};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use emo_proto::{Error, Result};
@@ -12,6 +12,9 @@ use ndarray::{ArrayD, IxDyn, ShapeBuilder};
 
 /// Elements beyond which an array is held to be a trap.
 const MOST_ELEMENTS: usize = 1 << 28;
+/// Times its own size that an archive may hold, and beyond: numbers of a computation hardly compress.
+const MOST_TIMES: u64 = 64;
+const SLACK: u64 = 1 << 26;
 /// Bytes that a header may take, far more than one needs.
 const LONGEST_HEADER: usize = 1 << 16;
 
@@ -22,7 +25,7 @@ const LONGEST_HEADER: usize = 1 << 16;
 pub fn npy(path: &Path) -> Result<ArrayD<f32>> {
     let at = |error: Error| error.at(path.display());
     let file = emo_proto::file::regular(path).map_err(|cause| at(Error::new(cause)))?;
-    array(&mut std::io::BufReader::new(file)).map_err(at)
+    array(&mut std::io::BufReader::new(file), u64::MAX).map_err(at)
 }
 
 /// The arrays of the `.npz` file at `path` by name, in the file's order.
@@ -35,14 +38,17 @@ pub fn npz(path: &Path) -> Result<Vec<(String, ArrayD<f32>)>> {
     archive(std::io::BufReader::new(file)).map_err(at)
 }
 
-fn archive(file: impl Read + Seek) -> Result<Vec<(String, ArrayD<f32>)>> {
+fn archive(mut file: impl Read + Seek) -> Result<Vec<(String, ArrayD<f32>)>> {
+    let size = file.seek(SeekFrom::End(0)).map_err(Error::new)?;
+    let mut left = size.saturating_mul(MOST_TIMES).saturating_add(SLACK);
     let mut archive = zip::ZipArchive::new(file).map_err(Error::new)?;
     let (mut arrays, mut total) = (Vec::new(), 0);
     for i in 0..archive.len() {
         let mut entry = archive.by_index(i).map_err(Error::new)?;
         let file = entry.name().map_err(Error::new)?.into_owned();
         let name = file.strip_suffix(".npy").unwrap_or(&file).to_owned();
-        let array = array(&mut entry).map_err(|error| error.at(&name))?;
+        let array = array(&mut entry, left).map_err(|error| error.at(&name))?;
+        left = left.saturating_sub(array.len() as u64);
         total += array.len();
         if total > MOST_ELEMENTS {
             return Err(Error::new(format!("expected {MOST_ELEMENTS} elements at most, found more")));
@@ -52,8 +58,8 @@ fn archive(file: impl Read + Seek) -> Result<Vec<(String, ArrayD<f32>)>> {
     Ok(arrays)
 }
 
-/// Reads one array.
-fn array(file: &mut impl Read) -> Result<ArrayD<f32>> {
+/// Reads one array of `most` bytes at most.
+fn array(file: &mut impl Read, most: u64) -> Result<ArrayD<f32>> {
     let mut start = [0; 8];
     fill(file, &mut start)?;
     let [magic @ .., major, _] = &start;
@@ -91,6 +97,11 @@ fn array(file: &mut impl Read) -> Result<ArrayD<f32>> {
     // As many as there are: the header may promise more.
     let mut bytes = Vec::new();
     let size = count * element.size;
+    if size as u64 > most {
+        return Err(Error::new(format!(
+            "expected an archive that holds {MOST_TIMES} times its size at most, found an array of {size} bytes"
+        )));
+    }
     file.take(size as u64).read_to_end(&mut bytes).map_err(Error::new)?;
     if bytes.len() != size {
         return Err(Error::new(format!("expected {size} bytes of elements, found {}", bytes.len())));
@@ -231,7 +242,7 @@ mod tests {
     }
 
     fn read(file: &[u8]) -> Result<ArrayD<f32>> {
-        array(&mut &*file)
+        array(&mut &*file, u64::MAX)
     }
 
     #[test]

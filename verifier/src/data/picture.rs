@@ -1,9 +1,10 @@
 //! Pictures as the network takes them, by the published test transform: resized so that the network sees
 //! its middle 224 of 256 parts, cropped, scaled to 0…1, normalised by ImageNet's mean and deviation.
 
+use std::io::Cursor;
 use std::path::Path;
 
-use emo_proto::{Error, Result};
+use emo_proto::{Bytes, Error, Result, file};
 use ndarray::{Array4, ArrayD};
 
 use super::bicubic::{Picture, resized};
@@ -12,8 +13,10 @@ use crate::image::{DEVIATION, MEAN};
 /// A picture of 224 is the middle of one of 256.
 const CROP: usize = 224;
 const WHOLE: usize = 256;
-/// Pixels beyond which a picture is held to be a trap: 8,192 × 8,192.
-const MOST_PIXELS: usize = 1 << 26;
+/// Pixels beyond which a picture is held to be a trap: 8,192 × 4,096, above any of ImageNet.
+const MOST_PIXELS: usize = 1 << 25;
+/// What a PNG file starts with.
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 /// The picture (PNG or JPEG) at `path` as the network input `[1, 3, height, width]`.
 ///
@@ -26,9 +29,15 @@ pub fn image(path: &Path, size: (usize, usize)) -> Result<ArrayD<f32>> {
 
 fn decode(path: &Path) -> Result<Picture> {
     let error = |cause: &dyn std::fmt::Display| Error::new(cause).at(path.display());
-    let file = emo_proto::file::regular(path).map_err(|cause| error(&cause))?;
-    let reader = image::ImageReader::new(std::io::BufReader::new(file));
-    let mut reader = reader.with_guessed_format().map_err(|cause| error(&cause))?;
+    let bytes = plain(file::map(path)?);
+    let open = || image::ImageReader::new(Cursor::new(&bytes)).with_guessed_format();
+    let (width, height) =
+        open().map_err(|cause| error(&cause))?.into_dimensions().map_err(|cause| error(&cause))?;
+    if u64::from(width) * u64::from(height) > MOST_PIXELS as u64 {
+        let found = format!("expected {MOST_PIXELS} pixels at most, found {width} by {height}");
+        return Err(error(&found));
+    }
+    let mut reader = open().map_err(|cause| error(&cause))?;
     let mut limits = image::Limits::default();
     limits.max_alloc = Some(MOST_PIXELS as u64 * 8);
     reader.limits(limits);
@@ -38,6 +47,24 @@ fn decode(path: &Path) -> Result<Picture> {
         return Err(error(&"expected a picture, found one without pixels"));
     }
     Ok(Picture { height, width, pixels: picture.into_raw() })
+}
+
+/// A PNG file without what pixels do not need: profiles and texts are packed, and unpack to a thousand times
+/// their size. Any other file as it is.
+fn plain(file: Bytes) -> Bytes {
+    let Some(mut rest) = file.strip_prefix(PNG) else { return file };
+    let mut kept = PNG.to_vec();
+    // A length, a name, so many bytes and a checksum.
+    while let Some((length, name)) = rest.first_chunk().zip(rest.get(4..8)) {
+        let end = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX).saturating_add(12);
+        let (chunk, after) = rest.split_at(end.min(rest.len()));
+        // Small letters first: what a reader need not know. Transparency is of the pixels.
+        if name[0].is_ascii_uppercase() || name == b"tRNS" {
+            kept.extend(chunk);
+        }
+        rest = after;
+    }
+    kept.into()
 }
 
 /// The middle of the picture, resized and normalised.

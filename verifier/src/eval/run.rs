@@ -105,7 +105,7 @@ fn lacking(graph: &GraphProto) -> Option<Failure> {
             };
             return Some(Failure::Lacking { runtime: NAME, operator, node: label(node) });
         }
-        let bodies = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs));
+        let bodies = node.attribute.iter().flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs));
         bodies.into_iter().find_map(lacking)
     })
 }

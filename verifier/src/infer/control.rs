@@ -1,6 +1,7 @@
 //! Nodes that hold graphs: If, Loop, Scan, SequenceMap.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use emo_proto::tensor_proto::DataType;
 use emo_proto::text::{label, path};
@@ -47,7 +48,12 @@ impl<'a> Walk<'a, '_> {
         }
         let around = self.scope();
         let scope = Scope {
-            values: graph.input.iter().map(ValueInfoProto::name).zip(inputs.iter().cloned()).collect(),
+            values: graph
+                .input
+                .iter()
+                .map(ValueInfoProto::name)
+                .zip(inputs.iter().cloned().map(Arc::new))
+                .collect(),
             absent: HashSet::new(),
             captures: true,
             opsets: around.opsets.clone(),
@@ -99,7 +105,7 @@ impl<'a> Walk<'a, '_> {
     fn multiply(&mut self, start: usize, turns: &Expr) {
         for facts in &mut self.found.nodes[start..] {
             facts.multiplicity = &facts.multiplicity * turns;
-            facts.cost = facts.cost.times(turns);
+            facts.cost = Arc::new(facts.cost.times(turns));
         }
     }
 
@@ -124,10 +130,13 @@ impl<'a> Walk<'a, '_> {
         let (taken, note) = decided.unwrap_or_else(|| self.dearer(start, middle));
         let spared = if taken { middle..self.found.nodes.len() } else { start..middle };
         for facts in &mut self.found.nodes[spared] {
-            (facts.multiplicity, facts.cost) = (0.into(), Cost::default());
+            (facts.multiplicity, facts.cost) = (0.into(), Arc::default());
             // What never runs may be any nonsense.
             if certain {
-                (facts.problem, facts.impossible) = (None, false);
+                facts.impossible = false;
+                if let Some(said) = &mut facts.said {
+                    said.problem = None;
+                }
             }
         }
         let outputs = match certain {
@@ -153,7 +162,7 @@ impl<'a> Walk<'a, '_> {
         let (then, otherwise) = self.found.nodes[start..].split_at(middle - start);
         let fault = |nodes: &[super::NodeFacts]| {
             let impossible = nodes.iter().find(|facts| facts.impossible)?;
-            Some(format!("{}: {}", impossible.place(), impossible.problem.as_deref().unwrap_or_default()))
+            Some(format!("{}: {}", impossible.place(), impossible.problem().unwrap_or_default()))
         };
         let (taken, name, why) = match (fault(then), fault(otherwise)) {
             (None, Some(why)) => (true, "then_branch", why),
@@ -196,7 +205,7 @@ impl<'a> Walk<'a, '_> {
         let truth = || Fact::scalar(DataType::Bool).holding(Some(vec![1.into()]));
         let mut state = vec![ctx.optional(1).cloned().unwrap_or_else(truth)];
         for fact in ctx.inputs.get(2..).unwrap_or_default() {
-            state.push(fact.clone().ok_or("a carried value is missing")?);
+            state.push(Fact::clone(fact.as_ref().ok_or("a carried value is missing")?));
         }
         let start = self.found.nodes.len();
         let turn = [Fact::scalar(DataType::Int64)];
@@ -224,7 +233,10 @@ impl<'a> Walk<'a, '_> {
         let sliced = usize::try_from(ctx.int("num_scan_inputs", 0)).unwrap_or(usize::MAX);
         let carried = operands.len().checked_sub(sliced).filter(|_| sliced > 0);
         let carried = carried.ok_or_else(|| format!("expected {sliced} operands to scan, found fewer"))?;
-        let fact = |i: usize| operands[i].clone().ok_or_else(|| format!("operand {} is missing", i + lead));
+        let fact = |i: usize| match &operands[i] {
+            Some(fact) => Ok(Fact::clone(fact)),
+            None => Err(format!("operand {} is missing", i + lead)),
+        };
         let axes = |name: &str| if batched { None } else { ctx.ints(name) };
 
         let mut batch = Expr::Number(1);
@@ -288,7 +300,7 @@ impl<'a> Walk<'a, '_> {
         let Kind::Sequence(sequence) = &ctx.input(0)?.kind else {
             return Err(format!("expected a sequence, found {}", ctx.input(0)?.describe()));
         };
-        let item = |fact: &Option<Fact>| match fact {
+        let item = |fact: &Option<Arc<Fact>>| match fact.as_deref() {
             Some(Fact { kind: Kind::Sequence(sequence), .. }) => Ok(sequence.item.clone()),
             Some(fact) => Ok(fact.clone()),
             None => Err("an operand is missing".to_owned()),

@@ -1,11 +1,13 @@
 //! Functions that a model defines for itself.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use emo_proto::text::label;
 use emo_proto::{AttributeProto, FunctionProto, GraphProto, NodeProto};
 
+use super::Values;
 use super::walk::{Held, Scope, Visit, Walk, domain, opsets};
 use crate::fact::Fact;
 use crate::ops::Arguments;
@@ -22,7 +24,7 @@ impl<'a> Walk<'a, '_> {
     pub(super) fn call(
         &mut self,
         node: &'a NodeProto,
-        inputs: &[Option<Fact>],
+        inputs: &[Option<Arc<Fact>>],
         function: &'a FunctionProto,
     ) -> Visit {
         if self.calls.contains(&std::ptr::from_ref(function)) {
@@ -36,10 +38,10 @@ impl<'a> Walk<'a, '_> {
                 inputs.len()
             ));
         }
-        let (mut values, mut absent) = (HashMap::new(), HashSet::new());
+        let (mut values, mut absent) = (Values::default(), HashSet::new());
         for (i, name) in function.input.iter().enumerate() {
             match inputs.get(i).cloned().flatten() {
-                Some(fact) => drop(values.insert(name.as_str(), fact)),
+                Some(fact) => values.insert(name.as_str(), fact),
                 None => drop(absent.insert(name.as_str())),
             }
         }
@@ -84,7 +86,7 @@ impl<'a> Walk<'a, '_> {
     /// A graph that the node holds.
     pub(super) fn body(&mut self, node: &'a NodeProto, name: &str) -> Result<&'a GraphProto, String> {
         let attribute = node.attribute.iter().find(|a| a.name() == name);
-        let graph = attribute.and_then(|a| self.resolved(a)).and_then(|a| a.g.as_ref());
+        let graph = attribute.and_then(|a| self.resolved(a)).and_then(|a| a.g.as_deref());
         graph.ok_or_else(|| format!("expected a graph as {name}, found none"))
     }
 }

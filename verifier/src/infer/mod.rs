@@ -12,12 +12,14 @@ mod claims;
 mod control;
 mod function;
 mod order;
+mod outputs;
 mod source;
+mod values;
 mod walk;
 
 pub(crate) use order::order;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -29,7 +31,9 @@ use emo_proto::text::label;
 use emo_proto::{FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, type_proto};
 
 pub use claims::Contradiction;
+pub use outputs::Outputs;
 pub use source::Source;
+pub use values::Values;
 
 use crate::cost::{Cost, Work};
 use crate::fact::{Fact, Kind};
@@ -61,28 +65,62 @@ pub struct NodeFacts<'a> {
     pub scope: usize,
     /// Version of the operator set that the node belongs to.
     pub opset: i64,
-    pub outputs: Vec<Fact>,
+    pub outputs: Outputs,
     /// What the node does each time that it runs.
-    pub work: Work,
+    pub work: Arc<Work>,
     /// How often it runs.
     pub multiplicity: Expr,
     /// What it costs, all times together.
-    pub cost: Cost,
-    /// The constants that are parameters of this node and of none before, by index.
-    pub weights: Vec<usize>,
-    /// Why the node cannot be counted.
-    pub problem: Option<String>,
-    /// What was decided about it that a reader of its count should know.
-    pub note: Option<String>,
-    /// The sources that its weight operands read.
-    reads: Vec<usize>,
+    pub cost: Arc<Cost>,
+    /// What few nodes have.
+    weighed: Option<Box<Weighed>>,
+    said: Option<Box<Said>>,
     /// Whether it computes on quantised numbers.
     quantised: bool,
     /// Whether its operands contradict it: then it cannot run.
     impossible: bool,
 }
 
+/// The constants behind a node's weight operands.
+#[derive(Debug, Default)]
+struct Weighed {
+    /// The sources that the operands read.
+    reads: Vec<usize>,
+    /// The constants that are parameters of this node and of none before, by index.
+    weights: Vec<usize>,
+}
+
+/// What is to be said of a node's count.
+#[derive(Debug, Default)]
+struct Said {
+    problem: Option<String>,
+    note: Option<String>,
+}
+
 impl NodeFacts<'_> {
+    /// The constants that are parameters of this node and of none before, by index.
+    #[must_use]
+    pub fn weights(&self) -> &[usize] {
+        self.weighed.as_ref().map_or(&[], |weighed| &weighed.weights)
+    }
+
+    /// Why the node cannot be counted.
+    #[must_use]
+    pub fn problem(&self) -> Option<&str> {
+        self.said.as_ref()?.problem.as_deref()
+    }
+
+    /// What was decided about it that a reader of its count should know.
+    #[must_use]
+    pub fn note(&self) -> Option<&str> {
+        self.said.as_ref()?.note.as_deref()
+    }
+
+    /// The facts of what it writes.
+    pub fn written(&self) -> impl Iterator<Item = &Fact> {
+        self.outputs.iter().map(AsRef::as_ref)
+    }
+
     /// Where the node is: its path and its name, or its operator and output where it has no name.
     #[must_use]
     pub fn place(&self) -> String {
@@ -108,14 +146,14 @@ pub struct Body<'a> {
     /// What declares its values; a function declares them in its own list.
     pub graph: Option<&'a GraphProto>,
     pub value_info: &'a [ValueInfoProto],
-    pub values: HashMap<&'a str, Fact>,
+    pub values: Values<'a>,
 }
 
 /// Everything that the walk found; nodes in the order in which they run, a body's after its node.
 #[derive(Debug)]
 pub struct Inference<'a> {
     /// The values of the main graph.
-    pub values: HashMap<&'a str, Fact>,
+    pub values: Values<'a>,
     pub nodes: Vec<NodeFacts<'a>>,
     pub constants: Vec<Constant>,
     /// What values are made of that constants alone decide.
@@ -207,7 +245,7 @@ impl<'a> Inference<'a> {
     /// The highest rank of any value, and a value that has it.
     #[must_use]
     pub fn highest_rank(&self) -> Option<(usize, &'a str)> {
-        let outputs = self.nodes.iter().flat_map(|n| n.node.output.iter().zip(&n.outputs));
+        let outputs = self.nodes.iter().flat_map(|n| n.node.output.iter().zip(n.written()));
         outputs.filter_map(|(name, fact)| Some((fact.rank()?, name.as_str()))).max_by_key(|(rank, _)| *rank)
     }
 }

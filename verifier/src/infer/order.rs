@@ -1,8 +1,10 @@
 //! The order in which nodes run.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use emo_proto::NodeProto;
+
+use crate::hash::{HashMap, HashSet};
 
 /// The nodes so that each comes after those whose outputs it reads, otherwise as they are in the
 /// file. Nodes of a cycle, and what hangs on them, come last.
@@ -12,7 +14,7 @@ pub(crate) fn order(nodes: &[NodeProto]) -> Option<Vec<&NodeProto>> {
     if is_sorted(nodes) {
         return None;
     }
-    let mut writers: HashMap<&str, usize> = HashMap::new();
+    let mut writers: HashMap<&str, usize> = HashMap::default();
     for (i, node) in nodes.iter().enumerate() {
         for output in node.output.iter().filter(|name| !name.is_empty()) {
             writers.entry(output).or_insert(i);
@@ -43,8 +45,8 @@ pub(crate) fn order(nodes: &[NodeProto]) -> Option<Vec<&NodeProto>> {
 
 /// Whether no node reads what a later one writes. What nobody writes disturbs no order.
 fn is_sorted(nodes: &[NodeProto]) -> bool {
-    let mut written: HashSet<&str> = HashSet::new();
-    let mut missing: HashSet<&str> = HashSet::new();
+    let mut written: HashSet<&str> = HashSet::default();
+    let mut missing: HashSet<&str> = HashSet::default();
     for node in nodes {
         for input in &node.input {
             if !written.contains(input.as_str()) {

@@ -1,5 +1,7 @@
 //! Constants, and what is made of them alone.
 
+use std::sync::Arc;
+
 use super::{Constant, Inference};
 use crate::fact::Fact;
 use crate::ops::Row;
@@ -32,7 +34,7 @@ impl Inference<'_> {
     }
 
     /// The source of what is computed from `inputs`, if constants alone decide it.
-    pub(super) fn computed(&mut self, inputs: &[Option<Fact>]) -> Option<usize> {
+    pub(super) fn computed(&mut self, inputs: &[Option<Arc<Fact>>]) -> Option<usize> {
         let mut parts = Vec::new();
         for input in inputs.iter().flatten() {
             parts.push(input.source?);
@@ -55,7 +57,8 @@ impl Inference<'_> {
     pub(super) fn find_weights(&mut self) {
         let mut seen = vec![false; self.sources.len()];
         for node in &mut self.nodes {
-            let mut open: Vec<(usize, bool)> = node.reads.iter().map(|&source| (source, true)).collect();
+            let Some(weighed) = &mut node.weighed else { continue };
+            let mut open: Vec<(usize, bool)> = weighed.reads.iter().map(|&source| (source, true)).collect();
             while let Some((source, direct)) = open.pop() {
                 // A source that was seen has given its constants away.
                 if std::mem::replace(&mut seen[source], true) {
@@ -71,12 +74,12 @@ impl Inference<'_> {
                             if let Some(packed) = packed(node.node).filter(|_| is_quantised(fact)) {
                                 *parameters = packed;
                             }
-                            node.weights.push(index);
+                            weighed.weights.push(index);
                         }
                     }
                 }
             }
-            node.weights.sort_unstable();
+            weighed.weights.sort_unstable();
         }
     }
 }
@@ -96,7 +99,7 @@ pub(super) fn is_quantised(fact: &Fact) -> bool {
 }
 
 /// The sources of a row's weight operands. What constants alone decide reads none: it computes one.
-pub(super) fn reads(row: &Row, inputs: &[Option<Fact>]) -> Vec<usize> {
+pub(super) fn reads(row: &Row, inputs: &[Option<Arc<Fact>>]) -> Vec<usize> {
     if inputs.iter().flatten().all(|fact| fact.source.is_some()) {
         return Vec::new();
     }

@@ -1,7 +1,7 @@
 //! The walk itself: scopes, and a visit a node.
 
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,20 +12,25 @@ use emo_proto::{
     FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto, ValueInfoProto,
 };
 
-use super::{Bindings, Body, Inference, NodeFacts, declared, order, source};
+use super::{Bindings, Body, Inference, NodeFacts, Outputs, Said, Values, Weighed, declared, order, source};
 use crate::cost::{Cost, Work};
 use crate::fact::{Fact, Kind};
 use crate::ops::{self, Arguments, Ctx, Why};
 use crate::sym::Expr;
 
-/// Visits to nodes of bodies and functions, beyond which a file is held to be a trap.
-const MOST_VISITS: usize = 1 << 18;
+/// Visits to nodes of bodies and functions, beyond which a file is held to be a trap: for each node that the
+/// file has, beyond, and ever.
+const MOST_VISITS: [usize; 3] = [16, 1 << 15, 1 << 18];
+/// Bytes of names and paths that are as dear as a visit.
+const NAMES: usize = 256;
 /// Bodies within bodies, beyond what protobuf lets a file nest.
 const MOST_SCOPES: usize = 64;
 /// Axes, beyond which no engine goes.
 const MOST_AXES: usize = 255;
 /// Elements and parts of formulas that are followed in a graph: for each node, and beyond.
 const FOLLOWED: (usize, usize) = (64, 1 << 22);
+/// Facts that a new one may be alike.
+const RECENT: usize = 8;
 /// What an item of a sequence weighs beside an element.
 const ITEM: usize = 8;
 
@@ -33,7 +38,7 @@ pub(super) type Opsets<'a> = Rc<HashMap<&'a str, i64>>;
 
 /// Where names have a meaning.
 pub(super) struct Scope<'a> {
-    pub values: HashMap<&'a str, Fact>,
+    pub values: Values<'a>,
     /// Parameters of a function that its caller leaves out.
     pub absent: HashSet<&'a str>,
     /// Whether the names around are seen: in bodies, not in functions.
@@ -62,15 +67,21 @@ pub(super) struct Walk<'a, 'e> {
     entered: usize,
     /// Visits to nodes of bodies that are left.
     left: usize,
+    most: usize,
     /// Elements and parts of formulas that are left to follow.
     follow: usize,
+    /// The last facts that were new.
+    recent: VecDeque<Arc<Fact>>,
+    /// What most nodes do, and what it costs.
+    free: Arc<Work>,
+    nothing: Arc<Cost>,
 }
 
 pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bindings) -> Inference<'a> {
     let graph = model.graph.as_ref();
     let found = Inference {
-        values: HashMap::new(),
-        nodes: Vec::new(),
+        values: Values::default(),
+        nodes: Vec::with_capacity(graph.map_or(0, |graph| graph.node.len())),
         constants: Vec::new(),
         sources: Vec::new(),
         bodies: Vec::new(),
@@ -78,6 +89,7 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
     };
     let functions =
         model.functions.iter().map(|f| ((domain(f.domain()), f.name(), f.overload()), f)).collect();
+    let most = most_visits(model);
     let mut walk = Walk {
         external,
         functions,
@@ -86,12 +98,16 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
         found,
         known: HashMap::new(),
         entered: 0,
-        left: MOST_VISITS,
+        left: most,
+        most,
         follow: FOLLOWED.1 + FOLLOWED.0 * graph.map_or(0, |graph| graph.node.len()),
+        recent: VecDeque::new(),
+        free: Arc::default(),
+        nothing: Arc::default(),
     };
     if let Some(graph) = graph {
         walk.scopes.push(Scope {
-            values: HashMap::new(),
+            values: Values::with_capacity(graph.input.len() + graph.initializer.len() + graph.node.len()),
             absent: HashSet::new(),
             captures: false,
             opsets: opsets(&model.opset_import),
@@ -105,7 +121,7 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
             let mut fact = declared(input, bindings);
             // An input that no tensor can be is unknown; the node that needs it says so.
             let _ = walk.bound(&mut fact);
-            walk.scope().values.insert(input.name(), fact);
+            walk.scope().values.insert(input.name(), Arc::new(fact));
         }
         walk.constants(graph);
         walk.nodes(&graph.node);
@@ -113,6 +129,19 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
     }
     walk.found.find_weights();
     walk.found
+}
+
+/// Visits to what nodes hold and call: in proportion to the file, which may be small and multiply.
+fn most_visits(model: &ModelProto) -> usize {
+    fn count(nodes: &[NodeProto]) -> usize {
+        let attributes = nodes.iter().flat_map(|node| &node.attribute);
+        let bodies = attributes.flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs));
+        nodes.len() + bodies.map(|body| count(&body.node)).sum::<usize>()
+    }
+    let [each, more, most] = MOST_VISITS;
+    let graph = model.graph.iter().map(|graph| count(&graph.node)).sum::<usize>();
+    let nodes = graph + model.functions.iter().map(|function| count(&function.node)).sum::<usize>();
+    (each * nodes + more).min(most.max(2 * nodes))
 }
 
 /// `ai.onnx` is another name for the domain without one.
@@ -170,9 +199,9 @@ impl<'a> Walk<'a, '_> {
         self.scopes.last_mut().expect("there is a scope as long as nodes are visited")
     }
 
-    pub(super) fn lookup(&self, name: &str) -> Option<Fact> {
+    pub(super) fn lookup(&self, name: &str) -> Option<Arc<Fact>> {
         for scope in self.scopes.iter().rev() {
-            if let Some(fact) = scope.values.get(name) {
+            if let Some(fact) = scope.values.shared(name) {
                 return Some(fact.clone());
             }
             if scope.absent.contains(name) {
@@ -182,7 +211,10 @@ impl<'a> Walk<'a, '_> {
                 break;
             }
         }
-        Some(Fact::unknown(DataType::Undefined, &format!("{name} is not written before it is read")))
+        Some(Arc::new(Fact::unknown(
+            DataType::Undefined,
+            &format!("{name} is not written before it is read"),
+        )))
     }
 
     /// Initializers of a graph.
@@ -191,12 +223,12 @@ impl<'a> Walk<'a, '_> {
             let fact = self.constant(std::ptr::from_ref(tensor).cast(), tensor.name(), |walk| {
                 Ctx::tensor_in(tensor, walk.external)
             });
-            self.scope().values.insert(tensor.name(), fact);
+            self.scope().values.insert(tensor.name(), Arc::new(fact));
         }
         for sparse in &graph.sparse_initializer {
             let name = sparse.values.as_ref().map_or("", |values| values.name());
             let fact = self.constant(std::ptr::from_ref(sparse).cast(), name, |_| dense(sparse));
-            self.scope().values.insert(name, fact);
+            self.scope().values.insert(name, Arc::new(fact));
         }
     }
 
@@ -230,8 +262,9 @@ impl<'a> Walk<'a, '_> {
             return Err(format!("bodies nest deeper than {MOST_SCOPES}"));
         }
         let nodes = held.nodes();
-        self.left = self.left.checked_sub(nodes.len()).ok_or_else(|| {
-            format!("its bodies and functions come to more than {MOST_VISITS} nodes when written out")
+        let names = nodes.iter().map(|node| scope.path.len() + label(node).len()).sum::<usize>();
+        self.left = self.left.checked_sub(nodes.len() + names / NAMES).ok_or_else(|| {
+            format!("its bodies and functions come to more than {} nodes when written out", self.most)
         })?;
         let (around, holder) = (self.scope().id, self.scope().at);
         self.entered += 1;
@@ -243,7 +276,7 @@ impl<'a> Walk<'a, '_> {
         }
         self.nodes(nodes);
         let absent = || Fact::unknown(DataType::Undefined, "an operand that is left out");
-        let facts = outputs.map(|name| self.lookup(name).unwrap_or_else(absent)).collect();
+        let facts = outputs.map(|name| self.lookup(name).map_or_else(absent, Arc::unwrap_or_clone)).collect();
         if let Some(Scope { path, id: scope, values, .. }) = self.scopes.pop() {
             let nodes = start..self.found.nodes.len();
             let (graph, value_info) = (held.graph(), held.value_info());
@@ -255,7 +288,7 @@ impl<'a> Walk<'a, '_> {
 
     fn visit(&mut self, node: &'a NodeProto) {
         let operand = |name: &String| (!name.is_empty()).then(|| self.lookup(name)).flatten();
-        let inputs: Vec<Option<Fact>> = node.input.iter().map(operand).collect();
+        let inputs: Vec<Option<Arc<Fact>>> = node.input.iter().map(operand).collect();
         let scope = self.scope();
         let opset = scope.opsets.get(domain(node.domain())).copied().unwrap_or(0);
         let (path, multiplicity, scope_id) = (scope.path.clone(), scope.multiplicity.clone(), scope.id);
@@ -269,14 +302,12 @@ impl<'a> Walk<'a, '_> {
             path,
             scope: scope_id,
             opset,
-            outputs: Vec::new(),
-            work: Work::Free,
+            outputs: Outputs::default(),
+            work: self.free.clone(),
             multiplicity,
-            cost: Cost::default(),
-            weights: Vec::new(),
-            problem: None,
-            note: None,
-            reads: Vec::new(),
+            cost: self.nothing.clone(),
+            weighed: None,
+            said: None,
             quantised: false,
             impossible: false,
         });
@@ -306,21 +337,42 @@ impl<'a> Walk<'a, '_> {
         self.trace(node, &inputs, &mut visit.outputs);
 
         let facts = &mut self.found.nodes[at];
-        facts.cost = Cost::of(&visit.work).times(&facts.multiplicity);
-        if visit.problem.is_none() {
-            visit.problem = uncounted(&visit.work);
+        if !matches!(visit.work, Work::Free) {
+            let cost = Cost::of(&visit.work);
+            let reasons = cost.reasons();
+            if visit.problem.is_none() && !reasons.is_empty() {
+                visit.problem = Some(reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+            }
+            (facts.cost, facts.work) = (Arc::new(cost.times(&facts.multiplicity)), Arc::new(visit.work));
         }
         if let Some(row) = row {
-            facts.reads = source::reads(row, &inputs);
-            facts.quantised = inputs.first().and_then(Option::as_ref).is_some_and(source::is_quantised);
+            let reads = source::reads(row, &inputs);
+            facts.weighed = (!reads.is_empty()).then(|| Box::new(Weighed { reads, weights: Vec::new() }));
+            facts.quantised = inputs.first().and_then(Option::as_deref).is_some_and(source::is_quantised);
         }
-        (facts.work, facts.problem, facts.note) = (visit.work, visit.problem, visit.note);
+        if visit.problem.is_some() || visit.note.is_some() {
+            facts.said = Some(Box::new(Said { problem: visit.problem, note: visit.note }));
+        }
         facts.impossible = visit.impossible;
-        facts.outputs.clone_from(&visit.outputs);
-        let scope = self.scope();
-        for (name, fact) in node.output.iter().zip(visit.outputs).filter(|(name, _)| !name.is_empty()) {
-            scope.values.insert(name, fact);
+        let outputs: Outputs = visit.outputs.into_iter().map(|fact| self.shared(&inputs, fact)).collect();
+        for (name, fact) in node.output.iter().zip(outputs.iter()).filter(|(name, _)| !name.is_empty()) {
+            self.scope().values.insert(name, fact.clone());
         }
+        self.found.nodes[at].outputs = outputs;
+    }
+
+    /// The fact, or the same of an operand or a recent node: most values of a graph are alike.
+    fn shared(&mut self, inputs: &[Option<Arc<Fact>>], fact: Fact) -> Arc<Fact> {
+        let known = inputs.iter().flatten().chain(&self.recent).find(|known| ***known == fact);
+        if let Some(known) = known {
+            return known.clone();
+        }
+        let fact = Arc::new(fact);
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(fact.clone());
+        fact
     }
 
     /// Holds a fact to what a tensor can be, and the walk to memory in proportion to the graph.
@@ -361,7 +413,7 @@ impl<'a> Walk<'a, '_> {
 
     /// Outputs that constants alone decide are made of the same constants. What turns a shape or a
     /// quantised tensor into a float one makes a constant of its own.
-    fn trace(&mut self, node: &'a NodeProto, inputs: &[Option<Fact>], outputs: &mut [Fact]) {
+    fn trace(&mut self, node: &'a NodeProto, inputs: &[Option<Arc<Fact>>], outputs: &mut [Fact]) {
         let constant = inputs.iter().flatten().all(|fact| fact.source.is_some());
         match node.op_type() {
             "Constant" | "ConstantOfShape" | "DequantizeLinear" if constant => {
@@ -403,12 +455,6 @@ pub(super) fn rule(row: &ops::Row, ctx: &Ctx) -> Visit {
         Ok(work) => Visit { work, ..Visit::free(outputs) },
         Err(why) => Visit { problem: Some(why), ..Visit::free(outputs) },
     }
-}
-
-/// Why the work cannot be counted.
-fn uncounted(work: &Work) -> Option<String> {
-    let reasons = Cost::of(work).reasons();
-    (!reasons.is_empty()).then(|| reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
 fn unknown_operator(node: &NodeProto) -> Why {

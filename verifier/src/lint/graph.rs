@@ -8,7 +8,7 @@ use emo_proto::attribute_proto::AttributeType;
 use emo_proto::tensor_proto::DataType;
 
 use crate::fact::Fact;
-use crate::infer::{self, Body, Inference};
+use crate::infer::{self, Body, Inference, Values};
 use crate::sym::Expr;
 
 /// A node that runs.
@@ -190,7 +190,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn values(&self, scope: usize) -> &'a HashMap<&'a str, Fact> {
+    fn values(&self, scope: usize) -> &'a Values<'a> {
         self.bodies.get(&scope).map_or(&self.inference.values, |body| &body.values)
     }
 
@@ -217,7 +217,7 @@ impl<'a> Reader<'a> {
         let attributes = node.attribute.iter().map(|a| (a.name(), self.argument(facts.scope, a)));
         let attributes: Vec<(&str, &AttributeProto)> =
             attributes.filter_map(|(name, a)| Some((name, a?))).collect();
-        let mut results: Vec<Operand> = facts.outputs.iter().map(of_fact).collect();
+        let mut results: Vec<Operand> = facts.written().map(of_fact).collect();
         let perm = attributes.iter().find(|(name, _)| node.op_type() == "Transpose" && *name == "perm");
         if let Some((_, perm)) = perm {
             // A permutation tells the rank where nothing else does.

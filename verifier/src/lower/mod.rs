@@ -62,7 +62,7 @@ pub fn lower<'a>(model: &'a ModelProto, bindings: &Bindings) -> Cow<'a, ModelPro
         return Cow::Borrowed(model);
     };
     let inference = infer(model, bindings);
-    let ranks = inference.values.iter().filter_map(|(&name, fact)| Some((name, fact.rank()?))).collect();
+    let ranks = inference.values.iter().filter_map(|(name, fact)| Some((name, fact.rank()?))).collect();
     let mut writer = Writer::new(graph, ranks);
     for (at, node) in graph.node.iter().enumerate() {
         if writer.gone.contains(&at) {
@@ -185,7 +185,7 @@ pub(crate) fn mark(graph: &GraphProto) -> String {
         let constants = graph.initializer.iter().map(|t| tildes(t.name()));
         let sparse = graph.sparse_initializer.iter().flat_map(|s| &s.values).map(|t| tildes(t.name()));
         let values = graph.node.iter().flat_map(|n| &n.output).map(|name| tildes(name));
-        let bodies = graph.node.iter().flat_map(|n| &n.attribute).flat_map(|a| a.g.iter().chain(&a.graphs));
+        let bodies = graph.node.iter().flat_map(|n| &n.attribute).flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs));
         let names = declared.chain(constants).chain(sparse).chain(values);
         names.chain(bodies.map(longest)).max().unwrap_or(0)
     }

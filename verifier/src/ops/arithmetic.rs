@@ -89,7 +89,7 @@ fn order(a: &Expr, b: &Expr) -> Option<bool> {
 /// The output of a binary or variadic operator with its elements, where it computes on known ones.
 pub(super) fn fold(ctx: &Ctx, output: Fact) -> Fact {
     let Some((first, rest)) = ctx.inputs.split_first() else { return output };
-    let operands = || first.iter().chain(rest.iter().flatten());
+    let operands = || first.iter().chain(rest.iter().flatten()).map(AsRef::as_ref);
     if operands().all(|fact| fact.elements.is_some())
         && let Some(of) = integers(ctx)
     {

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use emo_proto::attribute_proto::AttributeType;
 use emo_proto::tensor::{External, Tensor};
@@ -23,7 +24,7 @@ pub struct Ctx<'a> {
     /// Version of the operator set that the node belongs to.
     pub opset: i64,
     /// `None` where an optional operand is absent.
-    pub inputs: &'a [Option<Fact>],
+    pub inputs: &'a [Option<Arc<Fact>>],
     /// What the attributes of a function's node may refer to.
     pub arguments: &'a Arguments<'a>,
     /// Where tensors keep their data.
@@ -41,7 +42,7 @@ impl<'a> Ctx<'a> {
 
     #[must_use]
     pub fn optional(&self, index: usize) -> Option<&'a Fact> {
-        self.inputs.get(index).and_then(Option::as_ref)
+        self.inputs.get(index).and_then(Option::as_deref)
     }
 
     /// The element type of an operand, which must be there.

@@ -33,7 +33,6 @@ mod text;
 mod training;
 mod window;
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 pub use context::{Arguments, Ctx};
@@ -41,6 +40,7 @@ pub(crate) use window::Window;
 
 use crate::cost::Work;
 use crate::fact::Fact;
+use crate::hash::HashMap;
 use crate::sym::Expr;
 
 /// Why a rule could not tell: what it expected and what it found.

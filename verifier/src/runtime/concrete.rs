@@ -267,7 +267,7 @@ fn fixed(dims: &[usize]) -> TensorShapeProto {
 
 /// The names that the bodies of a node read from around it.
 pub(crate) fn captured<'g>(node: &'g NodeProto, found: &mut Vec<&'g str>) {
-    for body in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
+    for body in node.attribute.iter().flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs)) {
         let mut own: HashSet<&str> = body.input.iter().map(ValueInfoProto::name).collect();
         own.extend(body.initializer.iter().map(TensorProto::name));
         own.extend(body.sparse_initializer.iter().filter_map(|s| Some(s.values.as_ref()?.name())));

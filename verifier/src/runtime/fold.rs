@@ -15,14 +15,14 @@ use crate::infer::Inference;
 
 /// The values of the main graph whose elements are numbers.
 pub(super) fn known(inference: &Inference) -> HashMap<String, Tensor> {
-    let tensor = |(name, fact): (&&str, &Fact)| Some(((*name).to_owned(), constant(fact)?));
+    let tensor = |(name, fact): (&str, &Fact)| Some((name.to_owned(), constant(fact)?));
     inference.values.iter().filter_map(tensor).collect()
 }
 
 /// Type and shape of every value of the main graph.
 pub(super) fn values(inference: &Inference) -> HashMap<String, Value> {
     let value = |fact: &Fact| Value { dtype: fact.dtype, dims: dims(fact) };
-    inference.values.iter().map(|(&name, fact)| (name.to_owned(), value(fact))).collect()
+    inference.values.iter().map(|(name, fact)| (name.to_owned(), value(fact))).collect()
 }
 
 fn dims(fact: &Fact) -> Option<Vec<usize>> {

@@ -105,7 +105,11 @@ impl Inliner<'_> {
                     return Err(Failure::wrong(message));
                 }
                 None => {
-                    for body in node.attribute.iter_mut().flat_map(|a| a.g.iter_mut().chain(&mut a.graphs)) {
+                    for body in node
+                        .attribute
+                        .iter_mut()
+                        .flat_map(|a| a.g.as_deref_mut().into_iter().chain(&mut a.graphs))
+                    {
                         self.graph(body, depth)?;
                     }
                     self.nodes += 1;
@@ -164,14 +168,14 @@ fn arguments(node: &mut NodeProto, call: &NodeProto, function: &FunctionProto) {
         }
         given.is_some()
     });
-    let bodies = node.attribute.iter_mut().flat_map(|a| a.g.iter_mut().chain(&mut a.graphs));
+    let bodies = node.attribute.iter_mut().flat_map(|a| a.g.as_deref_mut().into_iter().chain(&mut a.graphs));
     bodies.flat_map(|body| &mut body.node).for_each(|node| arguments(node, call, function));
 }
 
 /// Every name of a value in the node and in its bodies.
 fn each_name(node: &mut NodeProto, rename: &mut dyn FnMut(&mut String)) {
     node.input.iter_mut().chain(&mut node.output).for_each(&mut *rename);
-    for body in node.attribute.iter_mut().flat_map(|a| a.g.iter_mut().chain(&mut a.graphs)) {
+    for body in node.attribute.iter_mut().flat_map(|a| a.g.as_deref_mut().into_iter().chain(&mut a.graphs)) {
         each_name_of(body, rename);
     }
 }
@@ -224,7 +228,9 @@ pub(super) fn branches(
         };
         let name = if condition { "then_branch" } else { "else_branch" };
         let place = label(&node).to_string();
-        let Some(mut body) = node.attribute.into_iter().find(|a| a.name() == name).and_then(|a| a.g) else {
+        let Some(mut body) =
+            node.attribute.into_iter().find(|a| a.name() == name).and_then(|a| a.g).map(|g| *g)
+        else {
             return Err(Failure::wrong(format!("expected a graph as {name}, found none")).at(place));
         };
         // An output's name is in the file once, so this prefix is the node's alone.

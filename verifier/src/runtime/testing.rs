@@ -45,7 +45,7 @@ pub(super) fn int(name: &str, i: i64) -> AttributeProto {
 }
 
 pub(super) fn body(name: &str, graph: GraphProto) -> AttributeProto {
-    AttributeProto { g: Some(graph), ..attribute(name, AttributeType::Graph) }
+    AttributeProto { g: Some(graph.into()), ..attribute(name, AttributeType::Graph) }
 }
 
 fn attribute(name: &str, r#type: AttributeType) -> AttributeProto {

@@ -65,7 +65,7 @@ fn lacking(graph: &GraphProto) -> Option<Failure> {
             Failure::Lacking { runtime: NAME, operator, node: label(node) }
         };
         if has {
-            let bodies = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs));
+            let bodies = node.attribute.iter().flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs));
             bodies.into_iter().find_map(lacking)
         } else {
             Some(own())
@@ -114,7 +114,10 @@ fn message(mut cut: emo_proto::ModelProto) -> TractResult<pb::ModelProto> {
 fn number(graph: &mut GraphProto) {
     for (i, node) in graph.node.iter_mut().enumerate() {
         node.name = Some(format!("{} #{i}", label(node)));
-        node.attribute.iter_mut().flat_map(|a| a.g.iter_mut().chain(&mut a.graphs)).for_each(number);
+        node.attribute
+            .iter_mut()
+            .flat_map(|a| a.g.as_deref_mut().into_iter().chain(&mut a.graphs))
+            .for_each(number);
     }
 }
 

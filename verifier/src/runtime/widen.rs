@@ -16,8 +16,18 @@ pub(super) fn tensors(graph: &mut GraphProto, external: &External, widen: bool) 
         graph.value_info.clear();
     }
     for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
-        attribute.t.iter_mut().chain(&mut attribute.tensors).try_for_each(|t| tensor(t, external, widen))?;
-        attribute.g.iter_mut().chain(&mut attribute.graphs).try_for_each(|g| tensors(g, external, widen))?;
+        attribute
+            .t
+            .as_deref_mut()
+            .into_iter()
+            .chain(&mut attribute.tensors)
+            .try_for_each(|t| tensor(t, external, widen))?;
+        attribute
+            .g
+            .as_deref_mut()
+            .into_iter()
+            .chain(&mut attribute.graphs)
+            .try_for_each(|g| tensors(g, external, widen))?;
         if widen {
             element_type(attribute);
         }

@@ -7,7 +7,7 @@ use emo_proto::file::{self, OnnxFile};
 use emo_proto::tensor_proto::DataType;
 use emo_proto::text::{Text, digest};
 use emo_verifier::fact::{Fact, Kind};
-use emo_verifier::infer::{Bindings, infer_file};
+use emo_verifier::infer::{Bindings, Values, infer_file};
 use emo_verifier::sym::Expr;
 use serde_json::{Value, json};
 
@@ -78,7 +78,7 @@ fn fields(path: &str, file: &OnnxFile) -> Value {
         .map(|n| {
             json!({ "path": &*n.path, "name": n.node.name(), "domain": n.node.domain(),
                     "operator": n.node.op_type(), "inputs": n.node.input, "outputs": n.node.output,
-                    "multiplicity": n.multiplicity, "problem": n.problem })
+                    "multiplicity": n.multiplicity, "problem": n.problem() })
         })
         .collect();
     json!({
@@ -92,10 +92,10 @@ fn fields(path: &str, file: &OnnxFile) -> Value {
 }
 
 /// Values of a graph, by name.
-fn listed(path: &str, values: &HashMap<&str, Fact>) -> Vec<Value> {
+fn listed(path: &str, values: &Values) -> Vec<Value> {
     let mut sorted: Vec<_> = values.iter().collect();
-    sorted.sort_by_key(|(name, _)| **name);
-    let field = |(name, fact): (&&str, &Fact)| json!({ "path": path, "name": name, "type": type_of(fact) });
+    sorted.sort_by_key(|(name, _)| *name);
+    let field = |(name, fact): (&str, &Fact)| json!({ "path": path, "name": name, "type": type_of(fact) });
     sorted.into_iter().map(field).collect()
 }
 

@@ -16,8 +16,67 @@ const LONGEST_TEXT: usize = 1 << 12;
 /// Bytes of a path.
 const LONGEST_PATH: usize = 200;
 
+/// Bytes of text for each value, at least: a list of zeros would take a hundred times its text.
+const LEAST_TEXT: usize = 4;
+
 /// The entries of a manifest, each of them sound.
 pub fn entries(text: &str) -> Result<Vec<Entry>> {
+    let look = look(text);
+    if look.values > text.len() / LEAST_TEXT + LONGEST_TEXT {
+        return Err(Error::new("expected a list of entries, found one that is mostly empty values"));
+    }
+    // What is as builds write it is read once; of anything else is found out what is wrong.
+    let entries = match serde_json::from_str::<Vec<Entry>>(text) {
+        Ok(entries) if look.plain && entries.iter().all(|entry| entry.schema == SCHEMA) => entries,
+        _ => doubted(text)?,
+    };
+    let mut seen = HashSet::new();
+    for entry in &entries {
+        sound(entry).map_err(|error| error.at(&entry.model_path))?;
+        // Some file systems do not tell capitals from small letters.
+        if !seen.insert(entry.model_path.to_ascii_lowercase()) {
+            return Err(Error::new("expected one entry, found two").at(&entry.model_path));
+        }
+    }
+    Ok(entries)
+}
+
+/// What a text in JSON looks like.
+struct Look {
+    /// Values, at most.
+    values: usize,
+    /// Whether no text in it is too long or has more than quotes, slashes and backslashes escaped.
+    plain: bool,
+}
+
+fn look(text: &str) -> Look {
+    let mut look = Look { values: 0, plain: true };
+    let mut bytes = text.bytes().enumerate();
+    while let Some((start, byte)) = bytes.next() {
+        match byte {
+            b',' | b'[' | b'{' => look.values += 1,
+            b'"' => {
+                while let Some((at, byte)) = bytes.next() {
+                    match byte {
+                        b'"' => {
+                            look.plain &= at - start <= LONGEST_TEXT;
+                            break;
+                        }
+                        b'\\' => look.plain &= matches!(bytes.next(), Some((_, b'"' | b'\\' | b'/'))),
+                        // DEL, and what control characters beyond ASCII start with.
+                        0x7f | 0xc2 => look.plain = false,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    look
+}
+
+/// The entries of a text that no build writes, or why they are none.
+fn doubted(text: &str) -> Result<Vec<Entry>> {
     let value: Value = serde_json::from_str(text)
         .map_err(|error| Error::new(format!("expected a manifest in JSON, found none: {error}")))?;
     let Value::Array(values) = &value else {
@@ -39,14 +98,6 @@ pub fn entries(text: &str) -> Result<Vec<Entry>> {
         let place = values.get(index).map_or_else(|| format!("entry {index}"), |value| name(value, index));
         Error::new(error.into_inner()).at(field).at(place)
     })?;
-    let mut seen = HashSet::new();
-    for entry in &entries {
-        sound(entry).map_err(|error| error.at(&entry.model_path))?;
-        // Some file systems do not tell capitals from small letters.
-        if !seen.insert(entry.model_path.to_ascii_lowercase()) {
-            return Err(Error::new("expected one entry, found two").at(&entry.model_path));
-        }
-    }
     Ok(entries)
 }
 
