@@ -20,6 +20,10 @@ const LOOKALIKES: [(&[u8], &str); 6] = [
     (b"{", "it starts like JSON"),
 ];
 
+/// What a file of ONNX Runtime's own format is told.
+const ORT: &str = "it is in ONNX Runtime's own format (.ort, a FlatBuffer), which only ONNX Runtime reads: give the \
+                   ONNX file that it was converted from";
+
 /// A model as it was read: decoded, with the bytes that it was decoded from and the folder beside it.
 #[derive(Debug)]
 pub struct OnnxFile {
@@ -43,6 +47,10 @@ impl OnnxFile {
             return Err(not_onnx("it is empty".to_owned()));
         }
         let lookalike = || {
+            // A FlatBuffer has its name behind the offset of its root.
+            if bytes.get(4..8) == Some(b"ORTM") {
+                return Some(ORT.to_owned());
+            }
             LOOKALIKES.iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, what)| (*what).to_owned())
         };
         let model = ModelProto::decode(bytes.clone())

@@ -143,11 +143,7 @@ pub fn tally(model: &ModelProto, inference: &Inference) -> Audit {
     Audit {
         inputs: graph.map_or(Vec::new(), |graph| inputs(graph).map(|v| port(v, inference)).collect()),
         outputs: graph.map_or(Vec::new(), |graph| graph.output.iter().map(|v| port(v, inference)).collect()),
-        opsets: model
-            .opset_import
-            .iter()
-            .map(|set| (domain(set.domain()).to_owned(), set.version()))
-            .collect(),
+        opsets: opsets(model),
         ir_version: model.ir_version(),
         blocks: group::blocks(&parts),
         totals,
@@ -167,6 +163,16 @@ pub fn tally(model: &ModelProto, inference: &Inference) -> Audit {
         unknown_shapes: written().filter(|o| !o.count().is_known()).count(),
         parts,
     }
+}
+
+/// The version of each domain; of several imports the highest binds.
+fn opsets(model: &ModelProto) -> BTreeMap<String, i64> {
+    let mut opsets = BTreeMap::new();
+    for set in &model.opset_import {
+        let version = opsets.entry(domain(set.domain()).to_owned()).or_insert(set.version());
+        *version = set.version().max(*version);
+    }
+    opsets
 }
 
 /// Inputs that the graph does not give a value to itself.

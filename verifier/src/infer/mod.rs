@@ -119,6 +119,8 @@ pub struct Inference<'a> {
     /// What values are made of that constants alone decide.
     pub sources: Vec<Source>,
     pub bodies: Vec<Body<'a>>,
+    /// Nodes of branches that are never taken whose operands contradict them, and why.
+    pub dead: Vec<(&'a NodeProto, String)>,
     graph: Option<&'a GraphProto>,
 }
 

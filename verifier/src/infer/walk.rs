@@ -74,6 +74,7 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
         constants: Vec::new(),
         sources: Vec::new(),
         bodies: Vec::new(),
+        dead: Vec::new(),
         graph,
     };
     let functions =
@@ -121,7 +122,13 @@ pub(super) fn domain(name: &str) -> &str {
 }
 
 pub(super) fn opsets(imports: &[OperatorSetIdProto]) -> Opsets<'_> {
-    Rc::new(imports.iter().map(|set| (domain(set.domain()), set.version())).collect())
+    let mut opsets = HashMap::new();
+    for set in imports {
+        // A domain that is imported several times is bound to the highest version.
+        let version = opsets.entry(domain(set.domain())).or_insert(set.version());
+        *version = set.version().max(*version);
+    }
+    Rc::new(opsets)
 }
 
 /// How a node was seen, before it has a place in the list.

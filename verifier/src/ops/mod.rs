@@ -103,8 +103,10 @@ const FAMILIES: &[(&str, &[Row])] = &[
     ("ai.onnx.preview", attention::PREVIEW),
     ("ai.onnx.preview.training", training::PREVIEW),
     ("com.microsoft", microsoft::attention::ROWS),
+    ("com.microsoft", microsoft::experts::ROWS),
     ("com.microsoft", microsoft::fused::ROWS),
     ("com.microsoft", microsoft::layout::ROWS),
+    ("com.microsoft", microsoft::other::ROWS),
     ("com.microsoft", microsoft::quantised::ROWS),
     ("com.microsoft.nchwc", microsoft::layout::NCHWC),
 ];
