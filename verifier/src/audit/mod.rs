@@ -2,6 +2,7 @@
 //!
 //! Weights are never read: a file's headers and its graph tell all of it.
 
+mod account;
 mod explain;
 mod group;
 mod scope;
@@ -22,6 +23,7 @@ use crate::infer::{Bindings, Inference, NodeFacts, infer, infer_file};
 use crate::memory::{self, Peak};
 use crate::sym::Expr;
 
+pub use account::{Account, Entry};
 pub use explain::{Difference, Explanation, Rule, explain};
 pub use group::{By, Group, groups};
 pub use scope::{block, scope};
@@ -34,7 +36,7 @@ pub const UNCOUNTED: &str = "uncounted";
 /// What a part of a file holds and does.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Counts {
-    /// Learnable parameters: elements of float constants that a weight operand reads.
+    /// Learnable parameters: elements of float constants, told by how they are used and made.
     pub params: Expr,
     #[serde(flatten)]
     pub cost: Cost,
@@ -90,6 +92,8 @@ pub struct Audit {
     pub assumptions: Vec<Remark>,
     /// Elements of float initializers, running statistics and all.
     pub float_initializers: Expr,
+    /// Where that sum and the parameters part.
+    pub account: Account,
     pub nodes: usize,
     pub highest_rank: usize,
     /// A value of this rank.
@@ -149,7 +153,8 @@ pub fn tally(model: &ModelProto, inference: &Inference) -> Audit {
         totals,
         uncounted: remarks(inference, |n| n.problem.as_ref()),
         assumptions: remarks(inference, |n| n.note.as_ref()),
-        float_initializers: float_initializers(model),
+        float_initializers: account::float_initializers(model),
+        account: account::account(model, inference),
         nodes: inference.nodes.len(),
         highest_rank: inference.highest_rank().map_or(0, |(rank, _)| rank),
         highest_rank_at: inference.highest_rank().map(|(_, value)| value.to_owned()),
@@ -266,11 +271,6 @@ fn remarks(
     found
         .map(|(n, reason)| Remark { node: n.place(), operator: n.node.op_type().to_owned(), reason })
         .collect()
-}
-
-fn float_initializers(model: &ModelProto) -> Expr {
-    let initializers = model.graph.iter().flat_map(|g| &g.initializer);
-    initializers.map(crate::ops::Ctx::tensor).filter(Fact::is_float).map(|fact| fact.count()).sum()
 }
 
 impl Audit {

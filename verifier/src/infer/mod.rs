@@ -12,7 +12,9 @@ mod claims;
 mod control;
 mod function;
 mod order;
+mod parameters;
 mod source;
+mod uses;
 mod walk;
 
 use std::collections::{BTreeMap, HashMap};
@@ -43,8 +45,16 @@ pub type Bindings = BTreeMap<String, i64>;
 pub struct Constant {
     pub name: String,
     pub fact: Fact,
-    /// Whether a weight operand reads it.
+    /// Whether it is a parameter.
     pub is_weight: bool,
+    /// How many operands of nodes read it as one.
+    pub readers: usize,
+    /// What it is where it meets data and is no parameter.
+    pub left_out: Option<&'static str>,
+    /// Whether scores of attention have it added to them.
+    pub is_bias_of_scores: bool,
+    /// The operator that makes it, if the file does not store it as a tensor.
+    pub made_by: Option<&'static str>,
     /// How many parameters it holds as a weight: its elements, or what is packed into them.
     pub parameters: Expr,
 }
@@ -72,8 +82,6 @@ pub struct NodeFacts<'a> {
     pub problem: Option<String>,
     /// What was decided about it that a reader of its count should know.
     pub note: Option<String>,
-    /// The sources that its weight operands read.
-    reads: Vec<usize>,
     /// Whether it computes on quantised numbers.
     quantised: bool,
     /// Whether its operands contradict it: then it cannot run.
@@ -119,6 +127,8 @@ pub struct Inference<'a> {
     /// What values are made of that constants alone decide.
     pub sources: Vec<Source>,
     pub bodies: Vec<Body<'a>>,
+    /// Which body each scope is.
+    by_scope: HashMap<usize, usize>,
     /// Nodes of branches that are never taken whose operands contradict them, and why.
     pub dead: Vec<(&'a NodeProto, String)>,
     graph: Option<&'a GraphProto>,
@@ -204,6 +214,12 @@ pub(crate) fn of_type(r#type: &TypeProto, name: &str) -> Fact {
 }
 
 impl<'a> Inference<'a> {
+    /// The body of a scope; none for the main graph.
+    #[must_use]
+    pub fn body(&self, scope: usize) -> Option<&Body<'a>> {
+        self.by_scope.get(&scope).map(|&index| &self.bodies[index])
+    }
+
     /// The highest rank of any value, and a value that has it.
     #[must_use]
     pub fn highest_rank(&self) -> Option<(usize, &'a str)> {

@@ -74,6 +74,7 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
         constants: Vec::new(),
         sources: Vec::new(),
         bodies: Vec::new(),
+        by_scope: HashMap::new(),
         dead: Vec::new(),
         graph,
     };
@@ -112,6 +113,8 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
         walk.nodes(&graph.node);
         walk.found.values = walk.scopes.pop().map(|scope| scope.values).unwrap_or_default();
     }
+    let by_scope = walk.found.bodies.iter().enumerate().map(|(index, body)| (body.scope, index)).collect();
+    walk.found.by_scope = by_scope;
     walk.found.find_weights();
     walk.found
 }
@@ -283,7 +286,6 @@ impl<'a> Walk<'a, '_> {
             weights: Vec::new(),
             problem: None,
             note: None,
-            reads: Vec::new(),
             quantised: false,
             impossible: false,
         });
@@ -317,8 +319,7 @@ impl<'a> Walk<'a, '_> {
         if visit.problem.is_none() {
             visit.problem = uncounted(&visit.work);
         }
-        if let Some(row) = row {
-            facts.reads = source::reads(row, &inputs);
+        if row.is_some() {
             facts.quantised = inputs.first().and_then(Option::as_ref).is_some_and(source::is_quantised);
         }
         (facts.work, facts.problem, facts.note) = (visit.work, visit.problem, visit.note);

@@ -37,6 +37,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 pub use context::{Arguments, Ctx};
+pub(crate) use microsoft::experts::numbers_in;
 
 use crate::cost::Work;
 use crate::fact::Fact;
