@@ -5,11 +5,11 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 pub use crate::map::settled;
 use crate::map::{self, Stamp};
 pub use crate::write::{sweep, write_atomic};
 use crate::{Error, ModelProto, Result, decode, tensor::External};
+use bytes::Bytes;
 
 /// What the first bytes of a file that is no ONNX model say about it.
 const LOOKALIKES: [(&[u8], &str); 6] = [
@@ -20,6 +20,10 @@ const LOOKALIKES: [(&[u8], &str); 6] = [
     (b"<", "it starts like a web page"),
     (b"{", "it starts like JSON"),
 ];
+
+/// What a file of ONNX Runtime's own format is told.
+const ORT: &str = "it is in ONNX Runtime's own format (.ort, a FlatBuffer), which only ONNX Runtime reads: give the \
+                   ONNX file that it was converted from";
 
 /// A model as it was read: decoded, with the bytes that it was decoded from and the folder beside it.
 #[derive(Debug)]
@@ -44,6 +48,10 @@ impl OnnxFile {
             return Err(not_onnx("it is empty".to_owned()));
         }
         let lookalike = || {
+            // A FlatBuffer has its name behind the offset of its root.
+            if bytes.get(4..8) == Some(b"ORTM") {
+                return Some(ORT.to_owned());
+            }
             LOOKALIKES.iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, what)| (*what).to_owned())
         };
         let model = decode::model(bytes.clone())

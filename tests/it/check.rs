@@ -194,6 +194,11 @@ const MUTATIONS: &[(&str, Mutation)] = &[
         input.name = graph(m).initializer[0].name.clone();
         graph(m).input.push(input);
     }),
+    ("runtime-operator", |m| {
+        let norm = node("SimplifiedLayerNormalization", &["tail.logits", "tail.scale"], &["tail.norm"]);
+        graph(m).node.push(norm);
+        graph(m).initializer.push(floats("tail.scale", &[1000], vec![1.0; 1000]));
+    }),
     ("stray-declaration", |m| {
         let stray = ValueInfoProto { name: Some("nothing".to_owned()), ..graph(m).output[0].clone() };
         graph(m).value_info.push(stray);
@@ -447,4 +452,86 @@ proptest::proptest! {
             let _ = check(&file, None);
         }
     }
+}
+
+fn found(m: &ModelProto) -> Vec<Finding> {
+    let bytes = emo_proto::Bytes::from(m.encode_to_vec());
+    check(&OnnxFile::from_bytes(bytes, External::none()).unwrap(), None)
+}
+
+fn codes(m: &ModelProto, severity: Severity) -> BTreeSet<&'static str> {
+    found(m).into_iter().filter(|finding| finding.severity == severity).map(|finding| finding.code).collect()
+}
+
+/// skl2onnx imports a domain twice; ONNX Runtime imports every set that it has into what it writes.
+#[test]
+fn imports_bind_to_the_highest_and_ask_only_if_used() {
+    for versions in [[9, 17], [17, 9]] {
+        let mut m = BASE.clone();
+        m.opset_import.retain(|set| !set.domain().is_empty());
+        m.opset_import.extend(versions.map(|version| opset("", version)));
+        // LayerNormalization came with 17.
+        assert_eq!(codes(&m, Severity::Error), BTreeSet::new(), "{versions:?}");
+        assert!(codes(&m, Severity::Note).contains("opset-duplicate"));
+        let audit = emo_verifier::audit::audit(&m, &emo_verifier::infer::Bindings::new());
+        assert_eq!(audit.opsets["ai.onnx"], 17);
+    }
+    let mut m = BASE.clone();
+    m.opset_import.push(opset("ai.onnx.ml", 5));
+    assert_eq!(m.ir_version(), 8, "the set of ai.onnx.ml came with 10");
+    assert!(!codes(&m, Severity::Warning).contains("ir-version-low"));
+}
+
+/// What runtimes refuse when they infer shapes, though it never runs or numpy would take it.
+#[test]
+fn contradictions_of_dead_branches_and_ellipses_are_found() {
+    let refused = |m: &ModelProto| {
+        let errors = found(m).into_iter().filter(|finding| finding.severity == Severity::Error);
+        errors.map(|finding| (finding.code, finding.place, finding.message)).collect::<Vec<_>>()
+    };
+    let mut m = BASE.clone();
+    let never = first(&mut m, "If").attribute[1].g.as_mut().unwrap();
+    never.node[0] = node("Add", &["tail.called", "tail.bad"], &["tail.else"]);
+    never.initializer.push(floats("tail.bad", &[7], vec![0.0; 7]));
+    let errors = refused(&m);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(errors[0].0, "impossible-operands");
+    assert!(errors[0].1.contains("else_branch") && errors[0].2.contains("never taken"), "{errors:?}");
+
+    let mut m = BASE.clone();
+    let equation = AttributeProto {
+        name: Some("equation".to_owned()),
+        r#type: Some(AttributeType::String.into()),
+        s: Some(b"...i,...i->...".to_vec()),
+        ..Default::default()
+    };
+    let sum = node("Einsum", &["tail.logits", "tail.factors"], &["tail.sum"]);
+    graph(&mut m).node.push(NodeProto { attribute: vec![equation], ..sum });
+    graph(&mut m).initializer.push(floats("tail.factors", &[1000], vec![0.0; 1000]));
+    let errors = refused(&m);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].0 == "impossible-operands" && errors[0].2.contains("ellipsis"), "{errors:?}");
+}
+
+#[test]
+fn declarations_of_nothing_are_one_finding_a_file() {
+    let mut m = BASE.clone();
+    for i in 0..500 {
+        let stray = ValueInfoProto { name: Some(format!("nothing.{i}")), ..graph(&mut m).output[0].clone() };
+        graph(&mut m).value_info.push(stray);
+    }
+    let findings = found(&m);
+    let strays: Vec<_> = findings.iter().filter(|finding| finding.code == "stray-declaration").collect();
+    assert_eq!(strays.len(), 1);
+    assert!(
+        strays[0].message.contains("500 of no value") && strays[0].place.contains("nothing.0"),
+        "{strays:?}"
+    );
+}
+
+#[test]
+fn files_of_onnx_runtimes_own_format_are_named() {
+    let bytes = emo_proto::Bytes::from_static(b"\x14\0\0\0ORTM\x0c\0\x10\0\0\0\0\0");
+    let why = OnnxFile::from_bytes(bytes, External::none()).unwrap_err().to_string();
+    assert!(why.contains(".ort") && why.contains("ONNX Runtime's own format"), "{why}");
 }

@@ -274,6 +274,44 @@ fn shape_arithmetic_is_followed() {
     }
 }
 
+/// How detectors scale an image to the size that they want: floats of the extents, reduced.
+#[test]
+fn reductions_of_extents_are_followed() {
+    let floats = |name: &str, elements: &[f32]| {
+        emo_proto::tensor::Tensor::from_f32(vec![elements.len()], elements.to_vec()).unwrap().encode(name)
+    };
+    let reduced = |operator: &str| {
+        let nodes = vec![
+            node("Shape", &["x"], &["shape"], vec![]),
+            node("Slice", &["shape", "two", "four"], &["sides"], vec![]),
+            node("Cast", &["sides"], &["floats"], vec![int("to", 1)]),
+            node(operator, &["floats"], &["one"], vec![int("keepdims", 1)]),
+            node("Div", &["want", "one"], &["scale"], vec![]),
+            node("Mul", &["floats", "scale"], &["scaled"], vec![]),
+            node("Floor", &["scaled"], &["floor"], vec![]),
+            node("Cast", &["floor"], &["size"], vec![int("to", 7)]),
+            node("ConstantOfShape", &["size"], &["z"], vec![]),
+        ];
+        let constants = vec![list("two", &[2]), list("four", &[4]), floats("want", &[96.0])];
+        let x = value("x", FLOAT, &[1.into(), 3.into(), 48.into(), 64.into()]);
+        let model = model(17, graph_of(vec![x], constants, nodes, &["z"]));
+        inferred(&model).values["z"].describe()
+    };
+    for (operator, expected) in [
+        ("ReduceMin", "FLOAT [96, 128]"),
+        ("ReduceMax", "FLOAT [72, 96]"),
+        // 96 / 112 = 0.857…
+        ("ReduceSum", "FLOAT [41, 54]"),
+        // 96 / 56 = 1.714…
+        ("ReduceMean", "FLOAT [82, 109]"),
+        ("ReduceProd", "FLOAT [1, 2]"),
+        // Nothing is known of what no rule folds.
+        ("ReduceL2", "FLOAT [?, ?]"),
+    ] {
+        assert_eq!(reduced(operator), expected, "{operator}");
+    }
+}
+
 #[test]
 fn declared_types_are_claims() {
     let mut graph = graph_of(

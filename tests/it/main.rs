@@ -21,6 +21,7 @@ mod infer;
 mod lint;
 mod lint_command;
 mod own_profiles;
+mod parameters;
 mod profiles;
 mod reexport;
 mod runtime;

@@ -119,6 +119,55 @@ impl Real {
         self.with(other, |a, b| a / b, quotients)
     }
 
+    /// The larger of both; a NaN is larger than any number, as in `ReduceMax`.
+    #[must_use]
+    pub fn larger(&self, other: &Real) -> Option<Real> {
+        self.with(
+            other,
+            |a, b| if a.is_nan() || a > b { a } else { b },
+            |(a, d), (b, e)| Some(Self::quotient((&a * e).larger(&(&b * d)), d.checked_mul(e)?)),
+        )
+    }
+
+    /// The smaller of both, in the same way.
+    #[must_use]
+    pub fn smaller(&self, other: &Real) -> Option<Real> {
+        self.with(
+            other,
+            |a, b| if a.is_nan() || a < b { a } else { b },
+            |(a, d), (b, e)| Some(Self::quotient((&a * e).smaller(&(&b * d)), d.checked_mul(e)?)),
+        )
+    }
+
+    /// The sum, where each part of it is a float of `dtype`: then no order of addition rounds.
+    #[must_use]
+    pub fn sum(list: &[Real], dtype: DataType) -> Option<Real> {
+        let total = list.iter().try_fold(Real::Number(0.0), |sum, x| sum.plus(x))?;
+        let numbers: Option<Vec<f64>> = list.iter().map(Real::number).collect();
+        let Some(numbers) = numbers else { return Some(total) };
+        // All are multiples of a power of two; no part is larger than all sizes together.
+        let step = numbers.iter().filter(|n| **n != 0.0).map(|n| last_bit(*n)).fold(f64::INFINITY, f64::min);
+        let largest: f64 = numbers.iter().map(|n| n.abs()).sum();
+        (largest == 0.0 || largest / step < holds(dtype)?).then_some(total)
+    }
+
+    /// The product, where it is a float of `dtype` that no order of multiplication rounds.
+    #[must_use]
+    pub fn product(list: &[Real], dtype: DataType) -> Option<Real> {
+        let mut product = Real::Number(1.0);
+        for x in list {
+            product = product.times(x)?;
+            // Each part of an exact product is as exact, for its digits divide the product's.
+            if let Real::Number(n) = product
+                && n != 0.0
+                && !(n.is_normal() && n.abs() / last_bit(n) < holds(dtype)?)
+            {
+                return None;
+            }
+        }
+        Some(product)
+    }
+
     #[must_use]
     pub fn floor(&self) -> Real {
         match self {
@@ -163,6 +212,23 @@ impl Real {
     }
 }
 
+/// The value of the last bit that is set in the fraction of a number other than zero.
+fn last_bit(n: f64) -> f64 {
+    let zeros = n.to_bits().trailing_zeros().min(52);
+    // The number with its fraction's last set bit cleared is that bit away.
+    let ulp = f64::from_bits(n.abs().to_bits() + 1) - n.abs();
+    ulp * (1_u64 << zeros) as f64
+}
+
+/// Whole numbers below this are floats of the type.
+fn holds(dtype: DataType) -> Option<f64> {
+    match dtype {
+        DataType::Float => Some(LARGEST),
+        DataType::Double => Some((1_u64 << 53) as f64),
+        _ => None,
+    }
+}
+
 impl fmt::Debug for Real {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -191,5 +257,26 @@ mod tests {
         );
         assert_eq!(h.over(&0.0.into()), None);
         assert_eq!(Real::Number(1e30).truncated(), None);
+    }
+    #[test]
+    fn sums_and_products_are_exact_in_any_order_or_unknown() {
+        let list = |numbers: &[f64]| numbers.iter().map(|&n| Real::Number(n)).collect::<Vec<_>>();
+        let sum = |numbers: &[f64]| Real::sum(&list(numbers), DataType::Float).and_then(|x| x.number());
+        let product =
+            |numbers: &[f64]| Real::product(&list(numbers), DataType::Float).and_then(|x| x.number());
+        assert_eq!(sum(&[0.5, 320.0, -7.25]), Some(313.25));
+        assert_eq!(sum(&[]), Some(0.0));
+        assert_eq!(sum(&[16_777_216.0, 1.0]), None, "f32 has no such odd number");
+        assert_eq!(sum(&[f64::from(0.1_f32), 1e6]), None);
+        assert_eq!(sum(&[f64::NAN, 1.0]), None);
+        assert_eq!(product(&[48.0, 0.25, -3.0]), Some(-36.0));
+        assert_eq!(product(&[f64::from(0.1_f32), f64::from(0.1_f32)]), None);
+        assert_eq!(product(&[f64::INFINITY, 2.0]), None);
+        let h = Real::from(&Expr::symbol("h"));
+        assert_eq!(Real::sum(&[h.clone(), h.clone()], DataType::Float), h.plus(&h));
+        assert_eq!(
+            h.larger(&h.times(&0.5.into()).unwrap()).map(|x| x.truncated().unwrap().to_string()).as_deref(),
+            Some("h")
+        );
     }
 }

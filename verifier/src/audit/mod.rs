@@ -2,6 +2,7 @@
 //!
 //! Weights are never read: a file's headers and its graph tell all of it.
 
+mod account;
 mod explain;
 mod group;
 mod scope;
@@ -23,6 +24,7 @@ use crate::infer::{Bindings, Inference, NodeFacts, Values, infer, infer_file};
 use crate::memory::{self, Peak};
 use crate::sym::Expr;
 
+pub use account::{Account, Entry};
 pub use explain::{Difference, Explanation, Rule, explain};
 pub use group::{By, Group, groups};
 pub use scope::{block, scope};
@@ -35,7 +37,7 @@ pub const UNCOUNTED: &str = "uncounted";
 /// What a part of a file holds and does.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Counts {
-    /// Learnable parameters: elements of float constants that a weight operand reads.
+    /// Learnable parameters: elements of float constants, told by how they are used and made.
     pub params: Expr,
     #[serde(flatten)]
     pub cost: Cost,
@@ -91,6 +93,8 @@ pub struct Audit {
     pub assumptions: Vec<Remark>,
     /// Elements of float initializers, running statistics and all.
     pub float_initializers: Expr,
+    /// Where that sum and the parameters part.
+    pub account: Account,
     pub nodes: usize,
     pub highest_rank: usize,
     /// A value of this rank.
@@ -145,17 +149,14 @@ pub fn tally(model: &ModelProto, inference: &Inference) -> Audit {
     Audit {
         inputs: graph.map_or(Vec::new(), |graph| inputs(graph).map(|v| port(v, inference)).collect()),
         outputs: graph.map_or(Vec::new(), |graph| graph.output.iter().map(|v| port(v, inference)).collect()),
-        opsets: model
-            .opset_import
-            .iter()
-            .map(|set| (domain(set.domain()).to_owned(), set.version()))
-            .collect(),
+        opsets: opsets(model),
         ir_version: model.ir_version(),
         blocks: group::blocks(&parts),
         totals,
         uncounted: remarks(inference, |n| n.problem()),
         assumptions: remarks(inference, |n| n.note()),
-        float_initializers: float_initializers(model),
+        float_initializers: account::float_initializers(model),
+        account: account::account(model, inference),
         nodes: inference.nodes.len(),
         highest_rank: inference.highest_rank().map_or(0, |(rank, _)| rank),
         highest_rank_at: inference.highest_rank().map(|(_, value)| value.to_owned()),
@@ -169,6 +170,16 @@ pub fn tally(model: &ModelProto, inference: &Inference) -> Audit {
         unknown_shapes: written().filter(|o| !o.count().is_known()).count(),
         parts,
     }
+}
+
+/// The version of each domain; of several imports the highest binds.
+fn opsets(model: &ModelProto) -> BTreeMap<String, i64> {
+    let mut opsets = BTreeMap::new();
+    for set in &model.opset_import {
+        let version = opsets.entry(domain(set.domain()).to_owned()).or_insert(set.version());
+        *version = set.version().max(*version);
+    }
+    opsets
 }
 
 /// Inputs that the graph does not give a value to itself.
@@ -279,11 +290,6 @@ fn remarks(inference: &Inference, of: impl for<'n> Fn(&'n NodeFacts<'_>) -> Opti
     found
         .map(|(n, reason)| Remark { node: n.place(), operator: n.node.op_type().to_owned(), reason })
         .collect()
-}
-
-fn float_initializers(model: &ModelProto) -> Expr {
-    let initializers = model.graph.iter().flat_map(|g| &g.initializer);
-    initializers.map(crate::ops::Ctx::tensor).filter(Fact::is_float).map(|fact| fact.count()).sum()
 }
 
 impl Audit {

@@ -62,8 +62,8 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         code: "opset-duplicate",
-        severity: Severity::Error,
-        what: "a domain's operator set is imported once",
+        severity: Severity::Note,
+        what: "a domain's operator set is imported once; of several imports the highest binds",
         run: opset_duplicate,
     },
     Check {
@@ -176,7 +176,14 @@ fn ir_of(dtype: i32) -> i64 {
 /// The lowest IR version that has all that the file makes use of, if its operator sets are known.
 fn lowest_ir(s: &Subject) -> Option<i64> {
     let mut lowest = 3;
-    for (_, domain, version) in imports(s).filter(|(place, ..)| place.is_empty()) {
+    // What no node uses asks nothing: runtimes that write files import every set that they have.
+    let used = domains(s);
+    for (_, domain, version) in imports(s).filter(|(place, d, _)| place.is_empty() && used.contains(d)) {
+        let bound =
+            |(place, name, other): (String, &str, i64)| place.is_empty() && name == domain && other > version;
+        if imports(s).any(bound) {
+            continue;
+        }
         let Some((_, rows)) = LOWEST_IR.iter().find(|(name, _)| *name == domain) else { continue };
         let (_, ir) = rows.iter().find(|(newest, _)| version <= *newest)?;
         lowest = lowest.max(*ir);
@@ -263,16 +270,21 @@ fn opset_duplicate(s: &Subject, f: &mut Findings) {
             f.add(
                 place,
                 format!(
-                    "expected one import of {domain}, found versions {first} and {version}; keep the \
-                     one that the nodes were written for"
+                    "expected one import of {domain}, found versions {first} and {version}; the higher \
+                     binds, drop the other"
                 ),
             );
         }
     }
 }
 
+/// The domains that nodes have.
+fn domains<'s>(s: &'s Subject) -> HashSet<&'s str> {
+    s.nodes().map(|(_, _, _, node)| schema::canonical(node.domain())).collect()
+}
+
 fn opset_unused(s: &Subject, f: &mut Findings) {
-    let used: HashSet<_> = s.nodes().map(|(_, _, _, node)| schema::canonical(node.domain())).collect();
+    let used = domains(s);
     for (_, domain, version) in imports(s).filter(|(place, ..)| place.is_empty()) {
         if !used.contains(domain) {
             f.add(

@@ -90,6 +90,23 @@ pub(super) const CHECKS: &[Check] = &[
         },
     },
     Check {
+        code: "runtime-operator",
+        severity: Severity::Warning,
+        what: "an operator of a domain of the specification is one of the specification's",
+        run: |s, f| {
+            for (scope, _, index, node) in s.nodes().filter(|(.., node)| s.is_runtimes(node)) {
+                f.add(
+                    scope.place(index),
+                    format!(
+                        "expected an operator of the specification, found {}, which ONNX Runtime alone \
+                         has in this domain; other runtimes and onnx's checker refuse it",
+                        node.op_type()
+                    ),
+                );
+            }
+        },
+    },
+    Check {
         code: "wrong-inputs",
         severity: Severity::Error,
         what: "a node has as many inputs as its operator takes, none of the required ones absent",

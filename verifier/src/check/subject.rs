@@ -204,10 +204,18 @@ impl<'a> Subject<'a> {
         }
         match schema::find(node.domain(), node.op_type(), opset) {
             Some(schema) => Callee::Schema(schema),
-            None if schema::newest(node.domain()).is_some() => Callee::Missing,
+            None if schema::newest(node.domain()).is_some() && !self.is_runtimes(node) => Callee::Missing,
             None if ops::find(node.domain(), node.op_type()).is_some() => Callee::Known,
             None => Callee::Foreign,
         }
+    }
+
+    /// Whether a node of a domain of the specification has an operator that only ONNX Runtime has there.
+    #[must_use]
+    pub fn is_runtimes(&self, node: &NodeProto) -> bool {
+        schema::newest(node.domain()).is_some()
+            && schema::versions(node.domain(), node.op_type()).is_empty()
+            && ops::find(node.domain(), node.op_type()).is_some()
     }
 
     /// What the walk over the graph knows, all named dimensions free.
@@ -318,9 +326,14 @@ fn label(node: &NodeProto, index: usize) -> String {
     }
 }
 
-/// The last import of a domain counts, as in `onnx.checker`.
+/// The highest import of a domain counts.
 fn opsets(imports: &[emo_proto::OperatorSetIdProto]) -> HashMap<&str, i64> {
-    imports.iter().map(|set| (set.domain(), set.version())).collect()
+    let mut opsets = HashMap::default();
+    for set in imports {
+        let version = opsets.entry(set.domain()).or_insert(set.version());
+        *version = set.version().max(*version);
+    }
+    opsets
 }
 
 fn written<'a>(before: impl Iterator<Item = &'a str>, nodes: &'a [NodeProto]) -> HashMap<&'a str, usize> {

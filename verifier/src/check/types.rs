@@ -112,22 +112,7 @@ pub(super) const CHECKS: &[Check] = &[
         code: "stray-declaration",
         severity: Severity::Warning,
         what: "a declared value exists, and is declared once",
-        run: |s, f| {
-            for (scope, graph) in s.graphs() {
-                let ends: HashSet<_> = scope.inputs.iter().chain(&scope.outputs).copied().collect();
-                let mut seen = HashSet::default();
-                for value in &graph.value_info {
-                    let message = if !scope.written.contains_key(value.name()) {
-                        "expected a value of this name, found none; drop the declaration"
-                    } else if ends.contains(value.name()) || !seen.insert(value.name()) {
-                        "expected one declaration of this value, found another; drop one"
-                    } else {
-                        continue;
-                    };
-                    f.add(scope.value("value", value.name()), message);
-                }
-            }
-        },
+        run: stray_declarations,
     },
 ];
 
@@ -304,6 +289,33 @@ fn type_mismatch(s: &Subject, f: &mut Findings) {
     }
 }
 
+/// One finding a file: tools that leave such declarations leave hundreds.
+fn stray_declarations(s: &Subject, f: &mut Findings) {
+    let (mut missing, mut again) = (Vec::new(), Vec::new());
+    for (scope, graph) in s.graphs() {
+        let ends: HashSet<_> = scope.inputs.iter().chain(&scope.outputs).copied().collect();
+        let mut seen = HashSet::default();
+        for value in &graph.value_info {
+            if !scope.written.contains_key(value.name()) {
+                missing.push(scope.value("value", value.name()));
+            } else if ends.contains(value.name()) || !seen.insert(value.name()) {
+                again.push(scope.value("value", value.name()));
+            }
+        }
+    }
+    let Some(first) = missing.first().or(again.first()) else { return };
+    let declarations =
+        |list: &Vec<String>, what| (!list.is_empty()).then(|| format!("{} {what}", list.len()));
+    let found = [declarations(&missing, "of no value"), declarations(&again, "of a value that has one")];
+    let found = found.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+    f.add(
+        first.clone(),
+        format!(
+            "expected one declaration of each value that exists, found {found}; drop these, this is the first"
+        ),
+    );
+}
+
 /// Nodes whose rule refuses operands of which it knows all that it asks for.
 fn impossible_operands(s: &Subject, f: &mut Findings) {
     let places: HashMap<_, _> =
@@ -323,6 +335,53 @@ fn impossible_operands(s: &Subject, f: &mut Findings) {
             f.add(scope.place(index), problem);
         }
     }
+    for (node, problem) in &s.inference().dead {
+        let Some(&(scope, at, index)) = places.get(&std::ptr::from_ref(*node)) else { continue };
+        if is_plain(s, at, index) && said.insert((std::ptr::from_ref(*node), problem)) {
+            let why = format!("{problem}; the branch is never taken, but runtimes infer its shapes");
+            f.add(scope.place(index), why);
+        }
+    }
+}
+
+/// Operators whose shapes depend on what an operand holds.
+const BY_VALUE: [&str; 12] = [
+    "Reshape",
+    "Expand",
+    "Resize",
+    "Upsample",
+    "Slice",
+    "Tile",
+    "Pad",
+    "Range",
+    "ConstantOfShape",
+    "OneHot",
+    "TopK",
+    "Unsqueeze",
+];
+/// Nodes before one that are looked at.
+const FAR: usize = 256;
+
+/// Whether the shapes of a node's operands follow from declared ones without computing a shape: then
+/// every engine that infers shapes has them.
+fn is_plain(s: &Subject, at: usize, index: usize) -> bool {
+    let mut open = vec![(at, index)];
+    let mut seen = HashSet::default();
+    while let Some((at, index)) = open.pop() {
+        if !seen.insert((at, index)) {
+            continue;
+        }
+        let node = &s.scopes[at].nodes[index];
+        if seen.len() > FAR || BY_VALUE.contains(&node.op_type()) {
+            return false;
+        }
+        for name in node.input.iter().filter(|name| !name.is_empty()) {
+            if let Some((within, written @ 1..)) = s.definition(at, index, name) {
+                open.push((within, written - 1));
+            }
+        }
+    }
+    true
 }
 
 fn wrong_default(s: &Subject, f: &mut Findings) {

@@ -7,6 +7,7 @@ use emo_proto::tensor_proto::DataType;
 use emo_proto::text::{label, path};
 use emo_proto::{GraphProto, NodeProto, ValueInfoProto};
 
+use super::of_type;
 use super::walk::{Held, Scope, Visit, Walk, rule};
 use crate::cost::Cost;
 use crate::fact::{Fact, Kind};
@@ -29,6 +30,7 @@ impl<'a> Walk<'a, '_> {
             "Scan" => self.scan(node, ctx),
             "SequenceMap" => self.map(node, ctx),
             "FlexAttention" => self.modified(node, row, ctx),
+            "BeamSearch" | "GreedySearch" | "Sampling" | "WhisperBeamSearch" => self.generate(node, row, ctx),
             _ => return None,
         };
         Some(visit.unwrap_or_else(Visit::failed))
@@ -131,12 +133,12 @@ impl<'a> Walk<'a, '_> {
         let spared = if taken { middle..self.found.nodes.len() } else { start..middle };
         for facts in &mut self.found.nodes[spared] {
             (facts.multiplicity, facts.cost) = (0.into(), Arc::default());
-            // What never runs may be any nonsense.
+            // What never runs may be any nonsense and is counted; engines look at it all the same.
             if certain {
+                let problem = facts.said.as_mut().and_then(|said| said.problem.take());
+                let problem = problem.filter(|_| facts.impossible);
+                self.found.dead.extend(problem.map(|why| (facts.node, why)));
                 facts.impossible = false;
-                if let Some(said) = &mut facts.said {
-                    said.problem = None;
-                }
             }
         }
         let outputs = match certain {
@@ -289,6 +291,30 @@ impl<'a> Walk<'a, '_> {
             if ctx.attribute(name).is_some() {
                 let body = self.body(node, name)?;
                 self.inside(node, name, body, std::slice::from_ref(&scores))?;
+            }
+        }
+        Ok(visit)
+    }
+
+    /// A search over tokens: an encoder that runs once, decoders as often as tokens are written. What
+    /// the bodies take is the operator's own affair; their inputs declare it.
+    fn generate(&mut self, node: &'a NodeProto, row: &Row, ctx: &Ctx) -> Result<Visit, Why> {
+        let visit = rule(row, ctx);
+        let why = visit.problem.clone().unwrap_or_default();
+        for name in ["encoder", "init_decoder", "decoder"] {
+            if ctx.attribute(name).is_none() {
+                continue;
+            }
+            let body = self.body(node, name)?;
+            let declared = |input: &ValueInfoProto| match &input.r#type {
+                Some(r#type) => of_type(r#type, input.name()),
+                None => Fact::unknown(DataType::Undefined, "the input declares no type"),
+            };
+            let inputs: Vec<Fact> = body.input.iter().map(declared).collect();
+            let start = self.found.nodes.len();
+            self.inside(node, name, body, &inputs)?;
+            if name == "decoder" {
+                self.multiply(start, &Expr::unknown(&why));
             }
         }
         Ok(visit)

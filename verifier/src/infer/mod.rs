@@ -13,13 +13,15 @@ mod control;
 mod function;
 mod order;
 mod outputs;
+mod parameters;
 mod source;
+mod uses;
 mod values;
 mod walk;
 
 pub(crate) use order::order;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -49,8 +51,16 @@ pub type Bindings = BTreeMap<String, i64>;
 pub struct Constant {
     pub name: String,
     pub fact: Fact,
-    /// Whether a weight operand reads it.
+    /// Whether it is a parameter.
     pub is_weight: bool,
+    /// How many operands of nodes read it as one.
+    pub readers: usize,
+    /// What it is where it meets data and is no parameter.
+    pub left_out: Option<&'static str>,
+    /// Whether scores of attention have it added to them.
+    pub is_bias_of_scores: bool,
+    /// The operator that makes it, if the file does not store it as a tensor.
+    pub made_by: Option<&'static str>,
     /// How many parameters it holds as a weight: its elements, or what is packed into them.
     pub parameters: Expr,
 }
@@ -73,7 +83,6 @@ pub struct NodeFacts<'a> {
     /// What it costs, all times together.
     pub cost: Arc<Cost>,
     /// What few nodes have.
-    weighed: Option<Box<Weighed>>,
     said: Option<Box<Said>>,
     /// Whether it computes on quantised numbers.
     quantised: bool,
@@ -81,18 +90,11 @@ pub struct NodeFacts<'a> {
     impossible: bool,
 }
 
-/// The constants behind a node's weight operands.
-#[derive(Debug, Default)]
-struct Weighed {
-    /// The sources that the operands read.
-    reads: Vec<usize>,
-    /// The constants that are parameters of this node and of none before, by index.
-    weights: Vec<usize>,
-}
-
 /// What is to be said of a node's count.
 #[derive(Debug, Default)]
 struct Said {
+    /// The constants that are parameters of this node and of none before, by index.
+    weights: Vec<usize>,
     problem: Option<String>,
     note: Option<String>,
 }
@@ -101,7 +103,7 @@ impl NodeFacts<'_> {
     /// The constants that are parameters of this node and of none before, by index.
     #[must_use]
     pub fn weights(&self) -> &[usize] {
-        self.weighed.as_ref().map_or(&[], |weighed| &weighed.weights)
+        self.said.as_ref().map_or(&[], |said| &said.weights)
     }
 
     /// Why the node cannot be counted.
@@ -159,6 +161,10 @@ pub struct Inference<'a> {
     /// What values are made of that constants alone decide.
     pub sources: Vec<Source>,
     pub bodies: Vec<Body<'a>>,
+    /// Which body each scope is.
+    by_scope: HashMap<usize, usize>,
+    /// Nodes of branches that are never taken whose operands contradict them, and why.
+    pub dead: Vec<(&'a NodeProto, String)>,
     graph: Option<&'a GraphProto>,
 }
 
@@ -242,6 +248,12 @@ pub(crate) fn of_type(r#type: &TypeProto, name: &str) -> Fact {
 }
 
 impl<'a> Inference<'a> {
+    /// The body of a scope; none for the main graph.
+    #[must_use]
+    pub fn body(&self, scope: usize) -> Option<&Body<'a>> {
+        self.by_scope.get(&scope).map(|&index| &self.bodies[index])
+    }
+
     /// The highest rank of any value, and a value that has it.
     #[must_use]
     pub fn highest_rank(&self) -> Option<(usize, &'a str)> {

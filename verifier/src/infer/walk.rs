@@ -12,7 +12,7 @@ use emo_proto::{
     FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto, ValueInfoProto,
 };
 
-use super::{Bindings, Body, Inference, NodeFacts, Outputs, Said, Values, Weighed, declared, order, source};
+use super::{Bindings, Body, Inference, NodeFacts, Outputs, Said, Values, declared, order, source};
 use crate::cost::{Cost, Work};
 use crate::fact::{Fact, Kind};
 use crate::ops::{self, Arguments, Ctx, Why};
@@ -85,6 +85,8 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
         constants: Vec::new(),
         sources: Vec::new(),
         bodies: Vec::new(),
+        by_scope: HashMap::new(),
+        dead: Vec::new(),
         graph,
     };
     let functions =
@@ -127,6 +129,8 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
         walk.nodes(&graph.node);
         walk.found.values = walk.scopes.pop().map(|scope| scope.values).unwrap_or_default();
     }
+    let by_scope = walk.found.bodies.iter().enumerate().map(|(index, body)| (body.scope, index)).collect();
+    walk.found.by_scope = by_scope;
     walk.found.find_weights();
     walk.found
 }
@@ -150,7 +154,13 @@ pub(super) fn domain(name: &str) -> &str {
 }
 
 pub(super) fn opsets(imports: &[OperatorSetIdProto]) -> Opsets<'_> {
-    Rc::new(imports.iter().map(|set| (domain(set.domain()), set.version())).collect())
+    let mut opsets = HashMap::new();
+    for set in imports {
+        // A domain that is imported several times is bound to the highest version.
+        let version = opsets.entry(domain(set.domain())).or_insert(set.version());
+        *version = set.version().max(*version);
+    }
+    Rc::new(opsets)
 }
 
 /// How a node was seen, before it has a place in the list.
@@ -306,7 +316,6 @@ impl<'a> Walk<'a, '_> {
             work: self.free.clone(),
             multiplicity,
             cost: self.nothing.clone(),
-            weighed: None,
             said: None,
             quantised: false,
             impossible: false,
@@ -345,13 +354,11 @@ impl<'a> Walk<'a, '_> {
             }
             (facts.cost, facts.work) = (Arc::new(cost.times(&facts.multiplicity)), Arc::new(visit.work));
         }
-        if let Some(row) = row {
-            let reads = source::reads(row, &inputs);
-            facts.weighed = (!reads.is_empty()).then(|| Box::new(Weighed { reads, weights: Vec::new() }));
+        if row.is_some() {
             facts.quantised = inputs.first().and_then(Option::as_deref).is_some_and(source::is_quantised);
         }
         if visit.problem.is_some() || visit.note.is_some() {
-            facts.said = Some(Box::new(Said { problem: visit.problem, note: visit.note }));
+            facts.said = Some(Box::new(Said { problem: visit.problem, note: visit.note, ..Said::default() }));
         }
         facts.impossible = visit.impossible;
         let outputs: Outputs = visit.outputs.into_iter().map(|fact| self.shared(&inputs, fact)).collect();

@@ -185,7 +185,11 @@ pub(crate) fn mark(graph: &GraphProto) -> String {
         let constants = graph.initializer.iter().map(|t| tildes(t.name()));
         let sparse = graph.sparse_initializer.iter().flat_map(|s| &s.values).map(|t| tildes(t.name()));
         let values = graph.node.iter().flat_map(|n| &n.output).map(|name| tildes(name));
-        let bodies = graph.node.iter().flat_map(|n| &n.attribute).flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs));
+        let bodies = graph
+            .node
+            .iter()
+            .flat_map(|n| &n.attribute)
+            .flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs));
         let names = declared.chain(constants).chain(sparse).chain(values);
         names.chain(bodies.map(longest)).max().unwrap_or(0)
     }

@@ -53,8 +53,8 @@ fn reals(ctx: &Ctx) -> Option<Reals> {
         "Sub" => Real::minus,
         "Mul" => Real::times,
         "Div" => Real::over,
-        "Max" => |a, b| a.number().zip(b.number()).map(|(a, b)| a.max(b).into()),
-        "Min" => |a, b| a.number().zip(b.number()).map(|(a, b)| a.min(b).into()),
+        "Max" => Real::larger,
+        "Min" => Real::smaller,
         _ => return None,
     })
 }

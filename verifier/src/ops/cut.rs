@@ -219,7 +219,7 @@ fn sliced(extent: &Expr, start: &Expr, end: &Expr, step: &Expr) -> Result<(Expr,
 }
 
 /// The first and last extents added before and after; negative ones cut.
-fn pad(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
+pub(super) fn pad(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
     let x = ctx.input(0)?;
     let output = ctx.shaped(x.dtype, || {
         let mut dims = ctx.dims(0)?.to_vec();

@@ -21,7 +21,8 @@ struct Equation {
 }
 
 /// Reads `ij,jk->ik`: letters are axes, `...` stands for any further ones, which broadcast;
-/// without an arrow the output has the letters that occur once, in alphabetical order.
+/// without an arrow the output has the letters that occur once, in alphabetical order. Every ellipsis
+/// stands for as many axes.
 fn parse(equation: &str, operands: &[&[Expr]]) -> Result<Equation, Why> {
     let equation: String = equation.chars().filter(|c| !c.is_whitespace()).collect();
     let (left, right) = match equation.split_once("->") {
@@ -34,6 +35,7 @@ fn parse(equation: &str, operands: &[&[Expr]]) -> Result<Equation, Why> {
     }
     let mut extents: BTreeMap<char, (Expr, usize)> = BTreeMap::new();
     let mut others: Vec<&[Expr]> = Vec::new();
+    let mut wide = None;
     for (term, dims) in terms.iter().zip(operands) {
         let (before, after) = term.split_once("...").unwrap_or((term, ""));
         let (first, last) = (letters(before)?, letters(after)?);
@@ -41,6 +43,12 @@ fn parse(equation: &str, operands: &[&[Expr]]) -> Result<Equation, Why> {
         let rest = rest.filter(|&rest| rest == 0 || term.contains("...")).ok_or_else(|| {
             format!("expected {} axes for {term} in {equation}, found {dims:?}", first.len() + last.len())
         })?;
+        if term.contains("...") && *wide.get_or_insert(rest) != rest {
+            let wide = wide.unwrap_or(rest);
+            return Err(format!(
+                "expected each ellipsis of {equation} to be {wide} axes, found {rest} in {term}"
+            ));
+        }
         others.push(&dims[first.len()..first.len() + rest]);
         let named = dims[..first.len()].iter().chain(&dims[first.len() + rest..]);
         for (letter, dim) in first.into_iter().chain(last).zip(named) {
@@ -116,7 +124,7 @@ mod tests {
             ("...ii ->...i", &[&[7, 5, 5]], &[7, 5], 35),
             ("ii", &[&[4, 4]], &[], 4),
             ("i,i", &[&[6], &[6]], &[], 6),
-            ("...ij,...jk->...ik", &[&[8, 1, 2, 3], &[7, 3, 4]], &[8, 7, 2, 4], 8 * 7 * 24),
+            ("...ij,...jk->...ik", &[&[8, 1, 2, 3], &[8, 7, 3, 4]], &[8, 7, 2, 4], 8 * 7 * 24),
             ("ba", &[&[2, 3]], &[3, 2], 6),
             ("bhqd,bhkd->bhqk", &[&[1, 2, 9, 4], &[1, 2, 9, 4]], &[1, 2, 9, 9], 2 * 81 * 4),
         ];
@@ -137,5 +145,11 @@ mod tests {
         for equation in ["i,j->ij", "ij->ij", "i->j", "i1->i", "..", "i...i.->i", ""] {
             assert!(parse(equation, &[&one]).is_err(), "{equation}");
         }
+        let (cube, matrix) = ([2, 3, 4].map(Expr::from), [3, 4].map(Expr::from));
+        for other in [&matrix[..], &matrix[1..]] {
+            let why = parse("...i,...i->...", &[&cube, other]).unwrap_err();
+            assert!(why.contains("to be 2 axes"), "{why}");
+        }
+        assert!(parse("...i,i->...", &[&cube, &matrix[1..]]).is_ok(), "an operand may have no ellipsis");
     }
 }

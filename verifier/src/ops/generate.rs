@@ -88,7 +88,7 @@ fn size(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
 }
 
 /// `start`, `limit`, `delta`, of any type of number.
-fn range(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
+pub(super) fn range(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
     let dtype = ctx.dtype(0)?;
     let list = |length: Expr| Fact::new(dtype, vec![length]);
     if let (Ok(start), Ok(limit), Ok(delta)) = (ctx.element(0), ctx.element(1), ctx.element(2)) {

@@ -61,7 +61,7 @@ fn gather_elements(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
 }
 
 /// The last axis of the indices holds the first coordinates of a slice.
-fn gather_nd(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
+pub(super) fn gather_nd(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
     let data = ctx.input(0)?;
     let mut depth = 0;
     let batch = usize::try_from(ctx.int("batch_dims", 0)).map_err(|_| "expected batch_dims of 0 at least")?;
@@ -169,7 +169,7 @@ fn known_non_zero(x: &Fact) -> Option<Fact> {
 }
 
 /// The different elements or slices, and where they are: one length, which the data decide.
-fn unique(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
+pub(super) fn unique(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
     let dtype = ctx.dtype(0)?;
     let name = ctx.node.output.first().map_or("", String::as_str);
     let length = Expr::unknown(&format!("how many {name} keeps is known only when the graph runs"));

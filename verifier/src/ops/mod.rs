@@ -36,6 +36,7 @@ mod window;
 use std::sync::LazyLock;
 
 pub use context::{Arguments, Ctx};
+pub(crate) use microsoft::experts::numbers_in;
 pub(crate) use window::Window;
 
 use crate::cost::Work;
@@ -104,8 +105,10 @@ const FAMILIES: &[(&str, &[Row])] = &[
     ("ai.onnx.preview", attention::PREVIEW),
     ("ai.onnx.preview.training", training::PREVIEW),
     ("com.microsoft", microsoft::attention::ROWS),
+    ("com.microsoft", microsoft::experts::ROWS),
     ("com.microsoft", microsoft::fused::ROWS),
     ("com.microsoft", microsoft::layout::ROWS),
+    ("com.microsoft", microsoft::other::ROWS),
     ("com.microsoft", microsoft::quantised::ROWS),
     ("com.microsoft.nchwc", microsoft::layout::NCHWC),
 ];

@@ -2,9 +2,11 @@
 
 use emo_proto::tensor_proto::DataType;
 
+use super::arithmetic::{extents, place, places};
 use super::elementwise::same;
 use super::{Ctx, Row, Why};
 use crate::fact::Fact;
+use crate::real::Real;
 use crate::sym::Expr;
 
 pub(super) const ROWS: &[Row] = &[
@@ -29,7 +31,7 @@ pub(super) const ROWS: &[Row] = &[
 fn reduce(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
     let x = ctx.input(0)?;
     let keep = ctx.int("keepdims", 1) != 0;
-    let mut all = false;
+    let mut reduced = Vec::new();
     let output = ctx.shaped(x.dtype, || {
         let dims = ctx.dims(0)?;
         let axes = match ctx.ints_or_operand("axes", 1) {
@@ -47,20 +49,48 @@ fn reduce(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
                 };
             }
         };
-        all = axes.len() == dims.len();
-        let mut reduced = vec![false; dims.len()];
+        reduced = vec![false; dims.len()];
         axes.iter().for_each(|&axis| reduced[axis] = true);
-        let extents = dims.iter().zip(reduced).filter_map(|(dim, reduced)| match reduced {
+        let extents = dims.iter().zip(&reduced).filter_map(|(dim, reduced)| match reduced {
             true => keep.then_some(Expr::Number(1)),
             false => Some(dim.clone()),
         });
         Ok(extents.collect())
     })?;
-    let folded = x.elements.as_deref().filter(|_| all).and_then(|e| total(ctx.node.op_type(), e));
-    Ok(vec![output.holding(folded.map(|e| vec![e]))])
+    Ok(vec![folded(ctx.node.op_type(), x, output, &reduced)])
 }
 
-/// All elements as one.
+/// The output with its elements, where those of `x` are known.
+fn folded(name: &str, x: &Fact, output: Fact, reduced: &[bool]) -> Fact {
+    let shape = x.dims.as_deref().ok().and_then(extents).filter(|shape| shape.len() == reduced.len());
+    let Some(shape) = shape else { return output };
+    // An axis of one in place of each that goes: then places are those of the output.
+    let left: Vec<usize> = shape.iter().zip(reduced).map(|(&n, &gone)| if gone { 1 } else { n }).collect();
+    let at = |index: &[usize]| {
+        let index = index.iter().zip(reduced).map(|(&i, &gone)| if gone { 0 } else { i });
+        Some(place(&left, index))
+    };
+    let Some(groups) = places(&shape, at) else { return output };
+    let count = left.iter().product();
+    let elements = x.elements.as_deref().and_then(|e| {
+        grouped(e, &groups, count).iter().map(|group| total(name, group)).collect::<Option<Vec<_>>>()
+    });
+    let dtype = output.dtype;
+    let reals = x.reals.as_deref().and_then(|r| {
+        let total = |group: &Vec<Real>| total_of_reals(name, group, dtype)?.rounded(dtype);
+        grouped(r, &groups, count).iter().map(total).collect::<Option<Vec<_>>>()
+    });
+    output.holding(elements).holding_reals(reals)
+}
+
+/// The elements that become one, for each of `count`.
+fn grouped<T: Clone>(elements: &[T], groups: &[usize], count: usize) -> Vec<Vec<T>> {
+    let mut found = vec![Vec::new(); count];
+    elements.iter().zip(groups).for_each(|(e, &group)| found[group].push(e.clone()));
+    found
+}
+
+/// Integers as one.
 fn total(name: &str, elements: &[Expr]) -> Option<Expr> {
     let elements = || elements.iter().cloned();
     match name {
@@ -68,6 +98,27 @@ fn total(name: &str, elements: &[Expr]) -> Option<Expr> {
         "ReduceSum" => Some(elements().sum()),
         "ReduceMax" => elements().reduce(|a, b| a.larger(&b)),
         "ReduceMin" => elements().reduce(|a, b| a.smaller(&b)),
+        // Integers are divided towards zero; of formulas only what is known to be whole.
+        "ReduceMean" => {
+            let (sum, n) = (elements().sum::<Expr>(), i64::try_from(elements().count()).ok()?);
+            match sum.number() {
+                Some(sum) => sum.checked_div(n).map(Expr::Number),
+                None => sum.exact_div(&Expr::Number(n)),
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Floats as one, where the order in which an engine takes them does not matter.
+fn total_of_reals(name: &str, reals: &[Real], dtype: DataType) -> Option<Real> {
+    let (first, rest) = reals.split_first()?;
+    match name {
+        "ReduceProd" => Real::product(reals, dtype),
+        "ReduceSum" => Real::sum(reals, dtype),
+        "ReduceMean" => Real::sum(reals, dtype)?.over(&(reals.len() as f64).into()),
+        "ReduceMax" => rest.iter().try_fold(first.clone(), |a, b| a.larger(b)),
+        "ReduceMin" => rest.iter().try_fold(first.clone(), |a, b| a.smaller(b)),
         _ => None,
     }
 }

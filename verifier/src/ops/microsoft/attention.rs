@@ -22,8 +22,46 @@ pub(in crate::ops) const ROWS: &[Row] = &[
         work: |ctx, _| merged_work(ctx, 8),
         weights: &[1, 2],
     },
-    Row { name: "MultiHeadAttention", rule: multi_head, work: |ctx, _| multi_head_work(ctx), weights: &[3] },
-    Row { name: "GroupQueryAttention", rule: grouped, work: |ctx, _| grouped_work(ctx), weights: &[] },
+    Row {
+        name: "DecoderMaskedSelfAttention",
+        rule: |ctx| merged(ctx, 4),
+        work: |ctx, _| merged_work(ctx, 4),
+        weights: &[1, 2],
+    },
+    Row { name: "QOrderedAttention", rule: ordered, work: ordered_work, weights: &[5, 6, 7, 11, 12, 13] },
+    Row {
+        name: "MultiHeadAttention",
+        rule: |ctx| multi_head(ctx, MULTI_HEAD),
+        work: |ctx, _| multi_head_work(ctx, MULTI_HEAD),
+        weights: &[3],
+    },
+    Row {
+        name: "DecoderMaskedMultiHeadAttention",
+        rule: |ctx| multi_head(ctx, MASKED),
+        work: |ctx, _| multi_head_work(ctx, MASKED),
+        weights: &[10],
+    },
+    Row { name: "DecoderAttention", rule: decoder, work: decoder_work, weights: &[2, 3, 4] },
+    Row {
+        name: "GroupQueryAttention",
+        rule: |ctx| grouped(ctx, GROUPED),
+        work: |ctx, _| grouped_work(ctx, GROUPED),
+        weights: &[11, 14, 15],
+    },
+    // Every query meets every key, masked or not, as in each attention here.
+    Row {
+        name: "SparseAttention",
+        rule: |ctx| grouped(ctx, SPARSE),
+        work: |ctx, _| grouped_work(ctx, SPARSE),
+        weights: &[],
+    },
+    Row {
+        name: "PackedAttention",
+        rule: packed_merged,
+        work: |_, _| Err(RAGGED.to_owned()),
+        weights: &[1, 2],
+    },
+    Row { name: "PagedAttention", rule: paged, work: |_, _| Err(RAGGED.to_owned()), weights: &[11, 12, 13] },
     Row {
         name: "PackedMultiHeadAttention",
         rule: packed,
@@ -37,6 +75,23 @@ pub(in crate::ops) const ROWS: &[Row] = &[
     Row::free("RestorePadding", restore_padding),
     Row { weights: &[0], ..Row::free("RelativePositionBias", relative_position_bias) },
 ];
+
+/// Where an operator that takes queries, keys and values apart has its past and that one's length.
+#[derive(Clone, Copy)]
+struct Past {
+    keys: usize,
+    length: Option<usize>,
+}
+
+const MULTI_HEAD: Past = Past { keys: 6, length: Some(8) };
+const MASKED: Past = Past { keys: 5, length: Some(7) };
+
+/// Where a grouped attention has the length of the whole sequence.
+#[derive(Clone, Copy)]
+struct Total(usize);
+
+const GROUPED: Total = Total(6);
+const SPARSE: Total = Total(7);
 
 const RAGGED: &str = "how long the packed sequences are is known only when the graph runs";
 
@@ -113,17 +168,24 @@ fn merged_work(ctx: &Ctx, past: usize) -> Result<Work, Why> {
 }
 
 /// Queries `[B, L, hidden]` with keys and values of the same rank, of this turn or, with four
-/// axes, of the past; or all three in one operand `[B, L, heads, 3, head_size]`.
-fn multi_head_extents(ctx: &Ctx) -> Result<Extents, Why> {
-    let past = |index: usize| match ctx.optional(index) {
-        Some(_) => ctx.dims(index)?.get(2).cloned().ok_or_else(|| "expected a past of four axes".to_owned()),
-        None => Ok(0.into()),
+/// axes, of the past; or all three in one operand `[B, L, heads, 3, head_size]` or `[B, L, 3·hidden]`.
+fn multi_head_extents(ctx: &Ctx, at: Past) -> Result<Extents, Why> {
+    let shared = ctx.int("past_present_share_buffer", 0) != 0;
+    let past = match (ctx.optional(at.keys), at.length.and_then(|length| ctx.optional(length))) {
+        (None, _) => 0.into(),
+        // A shared buffer has room for what is to come.
+        (Some(_), Some(_)) if shared => ctx.element(at.length.unwrap_or(at.keys))?.clone(),
+        (Some(_), _) => ctx.dims(at.keys)?.get(2).cloned().ok_or("expected a past of four axes")?,
     };
-    let past = past(6)?;
     let three = |i: usize| ctx.optional(i).map(|_| ctx.dims(i)).transpose();
     match (ctx.dims(0)?, three(1)?, three(2)?) {
         ([batch, queries, heads, _, size], None, None) => {
             let hidden = heads * size;
+            let (batch, queries) = (batch.clone(), queries.clone());
+            Ok(Extents { batch, keys: &queries + &past, queries, values: hidden.clone(), hidden })
+        }
+        ([batch, queries, all], None, None) => {
+            let hidden = all.floor_div(&3.into());
             let (batch, queries) = (batch.clone(), queries.clone());
             Ok(Extents { batch, keys: &queries + &past, queries, values: hidden.clone(), hidden })
         }
@@ -144,21 +206,81 @@ fn multi_head_extents(ctx: &Ctx) -> Result<Extents, Why> {
 }
 
 /// The output, keys and values of past and present, the scores.
-fn multi_head(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
+fn multi_head(ctx: &Ctx, at: Past) -> Result<Vec<Fact>, Why> {
     let dtype = ctx.dtype(0)?;
     let extents = |pick: fn(Extents, Expr) -> Vec<Expr>| {
-        ctx.shaped(dtype, || Ok(pick(multi_head_extents(ctx)?, head_count(ctx, "num_heads")?)))
+        ctx.shaped(dtype, || Ok(pick(multi_head_extents(ctx, at)?, head_count(ctx, "num_heads")?)))
+    };
+    let shared = ctx.int("past_present_share_buffer", 0) != 0;
+    let cache = |index: usize, pick: fn(Extents, Expr) -> Vec<Expr>| match ctx.optional(index) {
+        Some(buffer) if shared => Ok(like(buffer, buffer.dtype)),
+        _ => extents(pick),
     };
     Ok(vec![
         extents(|e, _| vec![e.batch, e.queries, e.values])?,
-        extents(|e, heads| vec![e.batch, heads.clone(), e.keys, e.hidden.floor_div(&heads)])?,
-        extents(|e, heads| vec![e.batch, heads.clone(), e.keys, e.values.floor_div(&heads)])?,
+        cache(at.keys, |e, heads| vec![e.batch, heads.clone(), e.keys, e.hidden.floor_div(&heads)])?,
+        cache(at.keys + 1, |e, heads| vec![e.batch, heads.clone(), e.keys, e.values.floor_div(&heads)])?,
         extents(|e, heads| vec![e.batch, heads, e.queries, e.keys])?,
     ])
 }
 
-fn multi_head_work(ctx: &Ctx) -> Result<Work, Why> {
-    Ok(Work::Attention { macs: multi_head_extents(ctx)?.macs() })
+fn multi_head_work(ctx: &Ctx, at: Past) -> Result<Work, Why> {
+    Ok(Work::Attention { macs: multi_head_extents(ctx, at)?.macs() })
+}
+
+/// `query: [L, B, hidden]`, `key: [T, B, hidden]`: axes of time come first.
+fn decoder_extents(ctx: &Ctx) -> Result<Extents, Why> {
+    let ([queries, batch, hidden], [keys, _, _]) = (ctx.dims(0)?, ctx.dims(1)?) else {
+        return Err(format!("expected queries and keys of three axes, found {:?}", ctx.dims(0)?));
+    };
+    let flag = |i: usize| ctx.element(i).ok().and_then(Expr::number).unwrap_or(0) != 0;
+    if flag(9) {
+        return Err(ctx.unknown("how long the cache is depends on what is fed"));
+    }
+    let (batch, queries, keys) = (batch.clone(), queries.clone(), keys.clone());
+    Ok(Extents { batch, queries, keys, hidden: hidden.clone(), values: hidden.clone() })
+}
+
+fn decoder(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
+    let cache = ctx.shaped(ctx.dtype(0)?, || {
+        let (e, heads) = (decoder_extents(ctx)?, head_count(ctx, "num_heads")?);
+        Ok(vec![e.batch, heads.clone(), e.keys, e.hidden.floor_div(&heads)])
+    })?;
+    Ok(vec![same(ctx)?.remove(0), cache.clone(), cache])
+}
+
+/// Queries by one weight, keys and values by another.
+fn decoder_work(ctx: &Ctx, _: &[Fact]) -> Result<Work, Why> {
+    let e = decoder_extents(ctx)?;
+    let rows = &(&e.queries + &(&e.keys * 2)) * &e.batch;
+    let projection = Work::Linear {
+        macs: [rows, e.hidden.clone(), e.hidden.clone()].into_iter().product(),
+        bias: 0.into(),
+    };
+    Ok(Work::Several(vec![projection, Work::Attention { macs: e.macs() }]))
+}
+
+/// Three weights `[in, hidden]`.
+fn ordered_extents(ctx: &Ctx) -> Result<(Expr, Extents), Why> {
+    let ([batch, length, _], [inputs, hidden], [_, values]) = (ctx.dims(0)?, ctx.dims(5)?, ctx.dims(7)?)
+    else {
+        return Err(format!("expected [B, L, in] and weights [in, hidden], found {:?}", ctx.dims(0)?));
+    };
+    let (batch, queries) = (batch.clone(), length.clone());
+    let e = Extents { batch, keys: queries.clone(), queries, hidden: hidden.clone(), values: values.clone() };
+    Ok((inputs.clone(), e))
+}
+
+fn ordered(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
+    let dims = || ordered_extents(ctx).map(|(_, e)| vec![e.batch, e.queries, e.values]);
+    Ok(vec![ctx.shaped(ctx.dtype(0)?, dims)?])
+}
+
+fn ordered_work(ctx: &Ctx, _: &[Fact]) -> Result<Work, Why> {
+    let (inputs, e) = ordered_extents(ctx)?;
+    let columns = &(&e.hidden * 2) + &e.values;
+    let macs = [e.batch.clone(), e.queries.clone(), inputs, columns].into_iter().product();
+    Ok(Work::Several(vec![Work::Linear { macs, bias: 0.into() }, Work::Attention { macs: e.macs() }]))
 }
 
 /// `query: [B, L, heads·size]`, or queries, keys and values in one.
@@ -181,12 +303,12 @@ fn grouped_extents(ctx: &Ctx) -> Result<Grouped, Why> {
 }
 
 /// Keys that a query may meet: all of the sequence, which is as long as an operand says.
-fn total(ctx: &Ctx) -> Result<Expr, Why> {
-    ctx.element(6).cloned()
+fn total(ctx: &Ctx, at: Total) -> Result<Expr, Why> {
+    ctx.element(at.0).cloned()
 }
 
-/// The cache holds at least what it held before.
-fn grouped(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
+/// The cache holds at least what it held before, numbers as packed as they were.
+fn grouped(ctx: &Ctx, at: Total) -> Result<Vec<Fact>, Why> {
     let out = ctx.shaped(ctx.dtype(0)?, || {
         let g = grouped_extents(ctx)?;
         Ok(vec![g.batch, g.length, &g.heads * &g.head_size])
@@ -194,30 +316,57 @@ fn grouped(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
     let cache = |index: usize| {
         ctx.shaped(ctx.optional(index).map_or(out.dtype, |past| past.dtype), || {
             let g = grouped_extents(ctx)?;
-            let held = match ctx.optional(index) {
-                Some(_) => {
-                    total(ctx)?.larger(ctx.dims(index)?.get(2).ok_or("expected a cache of four axes")?)
-                }
-                None => g.length,
+            let (held, size) = match ctx.optional(index).map(|_| ctx.dims(index)).transpose()? {
+                Some([_, _, held, size]) => (total(ctx, at)?.larger(held), size.clone()),
+                Some(other) => return Err(format!("expected a cache of four axes, found {other:?}")),
+                None => (g.length, g.head_size),
             };
-            Ok(vec![g.batch, g.kv_heads, held, g.head_size])
+            Ok(vec![g.batch, g.kv_heads, held, size])
         })
     };
     let scores = ctx.shaped(ctx.dtype(0)?, || {
         let g = grouped_extents(ctx)?;
-        Ok(vec![g.batch, g.heads, g.length, total(ctx)?])
+        Ok(vec![g.batch, g.heads, g.length, total(ctx, at)?])
     })?;
     Ok(vec![out.clone(), cache(3)?, cache(4)?, scores])
 }
 
-fn grouped_work(ctx: &Ctx) -> Result<Work, Why> {
+fn grouped_work(ctx: &Ctx, at: Total) -> Result<Work, Why> {
     let g = grouped_extents(ctx)?;
     let keys = match ctx.optional(3) {
-        Some(_) => total(ctx)?,
+        Some(_) => total(ctx, at)?,
         None => g.length.clone(),
     };
     let macs = [g.batch, g.heads, g.length, keys, g.head_size * 2].into_iter().product();
     Ok(Work::Attention { macs })
+}
+
+/// `[tokens, in]` by merged weights `[in, hidden + hidden + values]`.
+fn packed_merged(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
+    let dims = || match (ctx.dims(0)?, ctx.dims(1)?, ctx.ints("qkv_hidden_sizes")) {
+        ([tokens, _], _, Some(&[_, _, values])) => Ok(vec![tokens.clone(), values.into()]),
+        ([tokens, _], [_, columns], _) => Ok(vec![tokens.clone(), columns.floor_div(&3.into())]),
+        (x, weights, _) => Err(format!("expected [tokens, in] and a matrix, found {x:?} and {weights:?}")),
+    };
+    Ok(vec![ctx.shaped(ctx.dtype(0)?, dims)?])
+}
+
+/// `[tokens, heads·size]`, or queries, keys and values in one; caches in blocks keep their shape.
+fn paged(ctx: &Ctx) -> Result<Vec<Fact>, Why> {
+    let out = ctx.shaped(ctx.dtype(0)?, || {
+        let [tokens, width] = ctx.dims(0)? else {
+            return Err(format!("expected [tokens, hidden], found {:?}", ctx.dims(0)?));
+        };
+        let (heads, kv_heads) = (head_count(ctx, "num_heads")?, head_count(ctx, "kv_num_heads")?);
+        let columns = if ctx.optional(1).is_some() { heads.clone() } else { &heads + &(&kv_heads * 2) };
+        let size = match ctx.int("v_head_size", 0) {
+            0 => width.floor_div(&columns),
+            size => size.into(),
+        };
+        Ok(vec![tokens.clone(), &heads * &size])
+    })?;
+    let cache = |i: usize| ctx.optional(i).map_or_else(|| out.clone(), |cache| like(cache, cache.dtype));
+    Ok(vec![out.clone(), cache(3), cache(4)])
 }
 
 /// Queries `[tokens, hidden]`, values `[tokens, values]`, or all in `[tokens, heads, 3, size]`.

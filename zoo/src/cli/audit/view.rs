@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use emo_verifier::audit::{Audit, By, Counts, Port, explain, groups};
+use emo_verifier::audit::{Account, Audit, By, Counts, Entry, Port, explain, groups};
 use emo_verifier::claim::Claim;
-use emo_verifier::report::{Cell, Subject, Table, bytes, figure};
+use emo_verifier::report::{Cell, Subject, Table, bytes, counted, figure};
 use emo_verifier::sym::Expr;
 use serde_json::{Value, json};
 
@@ -121,6 +121,7 @@ impl View {
             "uncounted": audit.uncounted,
             "assumptions": audit.assumptions,
             "float_initializers": audit.float_initializers,
+            "account": audit.account,
             "stored": audit.stored,
             "activations": audit.activations,
             "unknown_shapes": audit.unknown_shapes,
@@ -178,6 +179,28 @@ fn headline(audit: &Audit) -> String {
     format!("params {least}{params}  macs {least}{macs}  fvcore {least}{fvcore}")
 }
 
+/// Where the parameters and the float initializers part.
+fn parameters(account: &Account) -> Vec<(&'static str, String)> {
+    let entry =
+        |e: &Entry| format!("{} of {} ({})", figure(&e.elements), e.what, counted(e.tensors, "tensor"));
+    let of = |entries: &[Entry], sign: &str| {
+        entries.iter().map(|e| format!(" {sign} {}", entry(e))).collect::<String>()
+    };
+    let mut facts = Vec::new();
+    if !account.is_plain() {
+        let (parameters, all) = (figure(&account.parameters), figure(&account.float_initializers));
+        let (less, more) = (of(&account.left_out, "-"), of(&account.added, "+"));
+        facts.push(("params", format!("{parameters} = {all} of float initializers{less}{more}")));
+    }
+    for note in &account.notes {
+        facts.push((
+            "module",
+            format!("{} {} ({})", figure(&note.elements), note.what, counted(note.tensors, "tensor")),
+        ));
+    }
+    facts
+}
+
 fn facts(audit: &Audit, size: &Expr) -> Vec<(&'static str, String)> {
     let least = |missing: bool| if missing { "at least " } else { "" };
     let bound = least(audit.is_lower_bound());
@@ -185,6 +208,7 @@ fn facts(audit: &Audit, size: &Expr) -> Vec<(&'static str, String)> {
         ("flops", format!("{bound}{} (two a multiply-add)", figure(&audit.totals.cost.flops))),
         ("mmcv", format!("{bound}{}", figure(&audit.totals.cost.mmcv))),
     ];
+    facts.extend(parameters(&audit.account));
     let stored = &audit.stored;
     let types = stored.by_type.iter().map(|s| format!("{} of {}", bytes(&s.bytes), s.dtype));
     let types = types.collect::<Vec<_>>().join(", ");
