@@ -10,6 +10,7 @@ pub mod cause;
 pub mod divergence;
 mod form;
 mod judge;
+pub mod opinion;
 mod port;
 pub mod probes;
 mod structure;
