@@ -136,7 +136,7 @@ fn any_two_files_are_compared() {
     fs::write(folder.path().join("tanh.onnx"), graph("Tanh", "")).unwrap();
     fs::write(folder.path().join("sigmoid.onnx"), graph("Sigmoid", "")).unwrap();
     fs::write(folder.path().join("own.onnx"), graph("Own", "example")).unwrap();
-    assert_eq!(against("tanh.onnx", "tanh.onnx", 0)["outputs"][0]["shape"], serde_json::json!([2, 1]));
+    assert_eq!(against("tanh.onnx", "tanh.onnx", 0)["outputs"][0]["shape"], serde_json::json!([2, 24]));
     let wide = json_of(&folder, 1, &["verify", "tanh.onnx", "--against", "sigmoid.onnx", "--dim", "n=5"]);
     assert_eq!(wide["outputs"][0]["shape"], serde_json::json!([2, 5]));
     let lacking = against("own.onnx", "tanh.onnx", 3);

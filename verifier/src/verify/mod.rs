@@ -11,6 +11,7 @@ pub mod divergence;
 pub mod explain;
 mod form;
 mod judge;
+pub mod opinion;
 mod path;
 mod port;
 pub mod probes;

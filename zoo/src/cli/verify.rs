@@ -10,7 +10,6 @@ use emo_verifier::compare::Tolerance;
 use emo_verifier::data::{self, Ports};
 use emo_verifier::report::{Cell, Report, Subject, Table};
 use emo_verifier::runtime::Runtime;
-use emo_verifier::verify::against::{Against, Run, against};
 use emo_verifier::verify::probes::{Probe, Probed};
 use emo_verifier::verify::{Outcome as Judged, PROBES, Request, Verdict as Found, cause, verify};
 use serde_json::{Value, json};
@@ -20,6 +19,8 @@ use super::formats::{Format, of_files};
 use super::runtime::RuntimeArgs;
 use super::sizes::{SizeArgs, Unused};
 use super::{Outcome, Verdict, names};
+
+mod against;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -49,6 +50,10 @@ pub struct Args {
     /// Write the inputs and the right outputs into a new folder, as test_data_set_0, …
     #[arg(long, value_name = "DIR", conflicts_with = "against")]
     save_data: Option<PathBuf>,
+    /// Write the smallest piece of the file that is wrong into a new ONNX file, and what it takes and should give
+    /// into a folder beside it: FILE without .onnx and with _data
+    #[arg(long, value_name = "FILE", requires = "against")]
+    save_node: Option<PathBuf>,
     #[command(flatten)]
     sizes: SizeArgs,
     #[arg(long, value_enum, default_value_t)]
@@ -71,8 +76,12 @@ struct Row {
 
 pub fn run(args: &Args) -> Outcome {
     let files = expand(&args.files)?;
-    if args.save_data.is_some() && files.len() > 1 {
-        return Err(anyhow!("--save-data: expected one file to write data of, found {}", files.len()));
+    for (option, given) in
+        [("--save-data", args.save_data.is_some()), ("--save-node", args.save_node.is_some())]
+    {
+        if given && files.len() > 1 {
+            return Err(anyhow!("{option}: expected one file to judge, found {}", files.len()));
+        }
     }
     let sizes = args.sizes.sizes()?;
     let truth =
@@ -84,7 +93,7 @@ pub fn run(args: &Args) -> Outcome {
     let rows = each_read(&files, |path, file| {
         let runtime = runtime()?;
         match truth {
-            Some((name, truth)) => row_against(path, &file, (name, truth), args, &sizes, &*runtime),
+            Some((name, truth)) => against::row(path, &file, (name, truth), args, &sizes, &*runtime),
             None => row(path, &file, args, &sizes, &*runtime),
         }
     })?;
@@ -318,68 +327,4 @@ fn tensor_table(found: &Found) -> Table {
         header: vec!["tensor", "largest", "cause", ""],
         rows: differing.map(row).collect(),
     }
-}
-
-fn row_against(
-    path: &Path,
-    file: &OnnxFile,
-    truth: (&str, &OnnxFile),
-    args: &Args,
-    sizes: &Sizes,
-    runtime: &dyn Runtime,
-) -> anyhow::Result<Row> {
-    let name = name(path);
-    let ports = Ports::of(&file.model);
-    let mut runs = Vec::new();
-    for path in &args.data {
-        runs.extend(
-            data::read(path, &ports)?.into_iter().map(|set| Run { name: set.name, inputs: set.inputs }),
-        );
-    }
-    let dims = sizes.bindings(&file.model).with_context(|| name.clone())?;
-    let found = against(file, truth, &runs, args.probes, &dims, args.tolerance, runtime)
-        .with_context(|| name.clone())?;
-    let mut document = json!({ "schema": "emo.verify/1", "file": name });
-    if let (Value::Object(fields), Value::Object(document)) = (json!(found), &mut document) {
-        document.extend(fields);
-    }
-    let mut subject = subject_against(name.clone(), &found);
-    subject.findings.iter_mut().for_each(|finding| finding.file = Some(name.clone()));
-    Ok(Row {
-        subject,
-        document,
-        verdict: exit(found.verdict),
-        unused: Some(Unused::of(sizes, &name, &file.model)),
-    })
-}
-
-fn subject_against(name: String, found: &Against) -> Subject {
-    let worst = found.outputs.iter().filter_map(|o| o.difference).map(|d| d.relative()).reduce(f64::max);
-    let error =
-        worst.map_or(String::new(), |worst| format!(", largest error {worst:.1e} of the largest value"));
-    let word = found.verdict.name();
-    let cause = found.cause.map_or(String::new(), |cause| format!(" {cause}"));
-    let headline =
-        format!("{word}{cause}: against {}{error} ({}, {:.0e})", found.against, found.tolerance, found.bound);
-    let row = |output: &emo_verifier::verify::against::OutputVerdict| {
-        let d = output.difference.as_ref();
-        vec![
-            Cell::from(output.probe.as_str()),
-            Cell::from(output.output.as_str()),
-            Cell::from(output.against.as_str()),
-            Cell::Text(format!("{:?}", output.shape)),
-            small(d.map(|d| d.max_abs)),
-            small(d.map(emo_verifier::compare::Difference::relative)),
-            Cell::from(if output.holds { "holds" } else { "fails" }),
-        ]
-    };
-    let table = Table {
-        title: "outputs".to_owned(),
-        note: String::new(),
-        header: vec!["input", "output", "against", "shape", "max abs", "of largest", ""],
-        rows: found.outputs.iter().map(row).collect(),
-    };
-    let mut facts: Vec<_> = found.reason.iter().map(|reason| ("reason", reason.clone())).collect();
-    facts.push(("runtime", found.runtime.to_owned()));
-    Subject { name, headline, facts, tables: vec![table], findings: found.findings.clone() }
 }
