@@ -31,6 +31,8 @@ pub enum Disturbed {
     Arithmetic,
     /// Lone constants alone, as an ε or the √2 of a GELU.
     Numbers,
+    /// Every rounding, that of f32 too: of a network of any depth.
+    Singles,
     /// Every rounding, and what lies beyond the range of its integers is cut off: what was calibrated on other inputs
     /// than these does so, and it is no rounding.
     Saturated,
@@ -48,14 +50,14 @@ pub fn earned(
     disturbed: Disturbed,
 ) -> Result<Vec<f64>, Failure> {
     let spared = match disturbed {
-        Disturbed::All | Disturbed::Saturated => HashSet::new(),
+        Disturbed::All | Disturbed::Singles | Disturbed::Saturated => HashSet::new(),
         Disturbed::Arithmetic | Disturbed::Numbers => tensors(model),
     };
     let mut noise = Noise {
         seed: 0,
         spared,
         arithmetic: disturbed != Disturbed::Numbers,
-        singles: false,
+        singles: disturbed == Disturbed::Singles,
         saturates: disturbed == Disturbed::Saturated,
     };
     let mut shares: Vec<f64> = Vec::new();

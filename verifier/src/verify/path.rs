@@ -7,7 +7,7 @@ use emo_proto::NodeProto;
 use crate::infer::{Inference, NodeFacts};
 use crate::runtime::captured;
 
-/// The values that the picture decides and that decide the logits.
+/// The values that a graph's inputs decide and that decide its outputs.
 #[derive(Debug)]
 pub struct DataPath<'a> {
     values: HashSet<&'a str>,
@@ -17,8 +17,22 @@ impl<'a> DataPath<'a> {
     /// From the input of the graph called `input` to the value `output`.
     #[must_use]
     pub fn new(inference: &'a Inference<'a>, input: &'a str, output: &'a str) -> Self {
+        Self::from_to(inference, HashSet::from([input]), HashSet::from([output]))
+    }
+
+    /// The same of several each.
+    #[must_use]
+    pub fn between(inference: &'a Inference<'a>, inputs: &'a [String], outputs: &'a [String]) -> Self {
+        let names = |names: &'a [String]| names.iter().map(String::as_str).collect();
+        Self::from_to(inference, names(inputs), names(outputs))
+    }
+
+    fn from_to(
+        inference: &'a Inference<'a>,
+        mut decided: HashSet<&'a str>,
+        mut needed: HashSet<&'a str>,
+    ) -> Self {
         let main = || inference.nodes.iter().filter(|node| node.path.is_empty());
-        let mut decided: HashSet<&str> = HashSet::from([input]);
         for node in main() {
             // An extent is no element, and what is known before the graph runs is not decided by it.
             if !matches!(node.node.op_type(), "Shape" | "Size")
@@ -29,7 +43,6 @@ impl<'a> DataPath<'a> {
                 decided.extend(outputs.filter(|name| !name.is_empty() && !known(name)));
             }
         }
-        let mut needed: HashSet<&str> = HashSet::from([output]);
         let nodes: Vec<&NodeFacts> = main().collect();
         for node in nodes.into_iter().rev() {
             if node.node.output.iter().any(|name| needed.contains(name.as_str())) {

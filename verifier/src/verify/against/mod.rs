@@ -1,6 +1,7 @@
 //! Any two files: whether one gives what the other gives.
 
 mod agree;
+mod earn;
 mod extents;
 mod feed;
 mod matching;
@@ -13,14 +14,15 @@ use emo_proto::{Error, GraphProto, ModelProto, Result, ValueInfoProto};
 use ndarray::ArrayD;
 use serde::Serialize;
 
-use super::form::stored_tolerance;
+use super::form::{coarser, stored_tolerance};
 use super::opinion;
 use super::{Outcome, cause};
 use crate::compare::{Difference, FLOAT32, Tolerance};
+use crate::earned::MOST_EARNED;
 use crate::finding::{Finding, Severity};
 use crate::infer::Bindings;
 use crate::probe::runnable;
-use crate::runtime::{Concrete, Failure, Runtime};
+use crate::runtime::{Concrete, Failure, Own, Runtime};
 
 pub use extents::{Extent, Origin};
 use extents::{Open, Sizes};
@@ -101,7 +103,7 @@ struct Judge<'a> {
     request: &'a Request<'a>,
     inputs: Vec<Pair<'a>>,
     outputs: Vec<Pair<'a>>,
-    tolerance: &'static Tolerance,
+    tolerance: Tolerance,
 }
 
 /// Runs both files on the same inputs and compares what they give.
@@ -110,10 +112,6 @@ struct Judge<'a> {
 /// The files do not take the same inputs, or have another number of outputs.
 pub fn against(request: &Request) -> Result<Against> {
     let Request { file, truth: (name, truth), runtime, .. } = *request;
-    let tolerance = request.tolerance.unwrap_or_else(|| {
-        let (own, other) = (stored(file), stored(truth));
-        if own.bound < other.bound { other } else { own }
-    });
     let (own, other) = (names(extents::ports(file)), names(extents::ports(truth)));
     let inputs = paired(&own, &other, "inputs")?;
     let (own, other) = (outputs(file), outputs(truth));
@@ -122,11 +120,19 @@ pub fn against(request: &Request) -> Result<Against> {
     if request.runs.is_empty() && request.probes == 0 {
         return Err(Error::new("expected inputs to run the files on, found none"));
     }
+    let named = |pairs: &[Pair], side: fn(&Pair) -> String| pairs.iter().map(side).collect::<Vec<_>>();
+    let own = [named(&inputs, |p| p.own.to_owned()), named(&outputs, |p| p.own.to_owned())];
+    let other = [named(&inputs, |p| p.other.to_owned()), named(&outputs, |p| p.other.to_owned())];
+    let rounds =
+        [earn::coarsest(file, &own, request.dims[0]), earn::coarsest(truth, &other, request.dims[1])];
+    let rounds = coarser(rounds[0], rounds[1]);
+    let coarse = rounds != &FLOAT32;
+    let kind = request.tolerance.unwrap_or_else(|| coarser(rounds, coarser(stored(file), stored(truth))));
     let mut verdict = Against {
         verdict: Outcome::Pass,
         against: name.to_owned(),
-        tolerance: tolerance.name,
-        bound: tolerance.bound,
+        tolerance: kind.name,
+        bound: kind.bound,
         max_abs: None,
         cause: None,
         reason: None,
@@ -139,9 +145,17 @@ pub fn against(request: &Request) -> Result<Against> {
         findings: Vec::new(),
         piece: None,
     };
-    let judge = Judge { request, inputs, outputs, tolerance };
+    let runtime = if coarse && !runtime.as_written() { &Own } else { runtime };
+    verdict.runtime = runtime.name();
+    let request = &Request { runtime, ..*request };
+    let mut judge = Judge { request, inputs, outputs, tolerance: *kind };
     match judge.run(&open)? {
         Ok((sizes, runs, answers)) => {
+            if request.tolerance.is_none() {
+                let ports = [&judge.ports(0), &judge.ports(1)];
+                judge.tolerance = earn::earned([file, truth], ports, &runs[0], kind);
+                verdict.bound = judge.tolerance.bound;
+            }
             verdict.extents = sizes.extents;
             judge.judge(&mut verdict, &runs, &answers)?;
         }
@@ -222,6 +236,13 @@ impl<'a> Judge<'a> {
             Some((run, output)) => self.failed(verdict, run, &output),
             None => {
                 verdict.open = self.open(runs, answers, &verdict.outputs);
+                if self.tolerance.bound > MOST_EARNED {
+                    let (name, bound) = (self.tolerance.name, self.tolerance.bound);
+                    verdict.open.push(format!(
+                        "rounding ({name}) may move the outputs by {bound:.1e} of the largest value, too much to tell \
+                         a right file from a wrong one"
+                    ));
+                }
                 if let Some(first) = verdict.open.first() {
                     (verdict.verdict, verdict.reason) = (Outcome::Undecided, Some(first.clone()));
                 }
