@@ -12,7 +12,7 @@ use super::Parameter;
 const LISTED: usize = 500;
 /// Bounds on what is compared in search of a nearest name: names come from strangers.
 const NEAREST_CANDIDATES: usize = 4096;
-const NEAREST_PAIRS: usize = 1 << 17;
+const NEAREST_PAIRS: usize = 1 << 14;
 const NEAREST_LENGTH: usize = 200;
 /// Similarity (1 is equal) from which a name counts as a likely misspelling.
 const NEAREST_SIMILARITY: f64 = 0.6;

@@ -131,6 +131,7 @@ pub fn audit_file(file: &OnnxFile, bindings: &Bindings) -> Audit {
 
 /// The same of a walk that is done.
 #[must_use]
+#[expect(clippy::redundant_closure_for_method_calls, reason = "the method itself is of one lifetime only")]
 pub fn tally(model: &ModelProto, inference: &Inference) -> Audit {
     let peak_memory = memory::peak(model, inference);
     let parts = parts(inference);

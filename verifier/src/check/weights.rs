@@ -242,7 +242,7 @@ fn duplicates(s: &Subject, f: &mut Findings) {
             let others = first.entry(sample(&held)).or_default();
             match others.iter().find(|other| bytes(s, other).is_some_and(|other| other == held)) {
                 Some(twin) => {
-                    found.push((scope.value("initializer", tensor.name()), twin.name(), held.len()))
+                    found.push((scope.value("initializer", tensor.name()), twin.name(), held.len()));
                 }
                 None if others.len() < MOST_ALIKE => others.push(tensor),
                 None => {}

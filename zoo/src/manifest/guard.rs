@@ -18,11 +18,13 @@ const LONGEST_PATH: usize = 200;
 
 /// Bytes of text for each value, at least: a list of zeros would take a hundred times its text.
 const LEAST_TEXT: usize = 4;
+/// Values that take little, whatever their text.
+const FEW_VALUES: usize = 1 << 20;
 
 /// The entries of a manifest, each of them sound.
 pub fn entries(text: &str) -> Result<Vec<Entry>> {
     let look = look(text);
-    if look.values > text.len() / LEAST_TEXT + LONGEST_TEXT {
+    if look.values > (text.len() / LEAST_TEXT).max(FEW_VALUES) {
         return Err(Error::new("expected a list of entries, found one that is mostly empty values"));
     }
     // What is as builds write it is read once; of anything else is found out what is wrong.
