@@ -5,6 +5,7 @@
 mod audit;
 mod bench;
 mod check;
+mod check_runtimes;
 mod claims;
 mod cli;
 mod command;
