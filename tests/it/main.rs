@@ -6,6 +6,7 @@ mod against;
 mod audit;
 mod bench;
 mod check;
+mod check_runtimes;
 mod claims;
 mod cli;
 mod coarse;

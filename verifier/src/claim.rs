@@ -177,7 +177,10 @@ fn reconcile(
 ) -> Result<(Count, Vec<Entry>), String> {
     let found = found(inference, recognition, input)?;
     let (before, found) = found.split_first().ok_or("the file has no layers")?;
-    let mut account: Vec<Entry> = normalised(inference, recognition, *before)?.into_iter().collect();
+    if *before != Count::default() {
+        return Err(format!("before the first layer: expected nothing to count, found {before}"));
+    }
+    let mut account: Vec<Entry> = Vec::new();
     let mut total = Count::default();
     let mut map = (input.height, input.width);
     for (i, (layer, found)) in recognition.layers.iter().map(|(layer, _)| layer).zip(found).enumerate() {
@@ -201,36 +204,6 @@ fn reconcile(
     let one = |count: i64| count / input.images.max(1);
     account.iter_mut().for_each(|entry| (entry.macs, entry.fvcore) = (one(entry.macs), one(entry.fvcore)));
     Ok((Count { macs: one(total.macs), fvcore: one(total.fvcore), ..total }, account))
-}
-
-/// What stands before the first layer, `found`: nothing that counts, or scales of an image's three channels.
-///
-/// # Errors
-/// More than that is there.
-fn normalised(
-    inference: &Inference,
-    recognition: &Recognition,
-    found: Count,
-) -> Result<Option<Entry>, String> {
-    let before = inference.nodes.iter().zip(&recognition.depths).filter(|(_, depth)| **depth == 0);
-    let scaling = |node: &NodeFacts| matches!(node.node.op_type(), "Sub" | "Div" | "Mul" | "Add");
-    let counting: Vec<&NodeFacts> =
-        before.map(|(node, _)| node).filter(|n| !n.weights().is_empty()).collect();
-    let three = |node: &&NodeFacts| node.weights().iter().all(|&w| inference.constants[w].parameters.is(3));
-    match counting.as_slice() {
-        [] if found == Count::default() => Ok(None),
-        [first, ..] if counting.iter().all(|n| scaling(n) && three(n)) && found.fvcore == 0 => {
-            let entry = Entry {
-                norm: "normalisation of the image".to_owned(),
-                into: format!("{} (in the file, and not in the model)", first.place()),
-                params: -found.params,
-                macs: 0,
-                fvcore: 0,
-            };
-            Ok(Some(entry))
-        }
-        _ => Err(format!("before the first layer: expected nothing to count, found {found}")),
-    }
 }
 
 impl Entry {

@@ -156,10 +156,11 @@ fn recursive(s: &Subject, f: &mut Findings) {
 }
 
 fn opset(s: &Subject, f: &mut Findings) {
-    // The model's imports, then the first that a function adds for another domain.
+    // The model's imports, the highest of each domain, then the first that a function adds for another.
     let mut model: HashMap<&str, i64> = HashMap::default();
     for set in &s.model.opset_import {
-        model.insert(schema::canonical(set.domain()), set.version());
+        let version = model.entry(schema::canonical(set.domain())).or_insert(set.version());
+        *version = set.version().max(*version);
     }
     for set in s.model.functions.iter().flat_map(|function| &function.opset_import) {
         model.entry(schema::canonical(set.domain())).or_insert(set.version());

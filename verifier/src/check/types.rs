@@ -372,7 +372,9 @@ fn is_plain(s: &Subject, at: usize, index: usize) -> bool {
             continue;
         }
         let node = &s.scopes[at].nodes[index];
-        if seen.len() > FAR || BY_VALUE.contains(&node.op_type()) {
+        let constant = |name: &String| s.fact(at, index, name).is_some_and(|fact| fact.source.is_some());
+        let fixed = seen.len() > 1 && node.input.iter().skip(1).all(constant);
+        if seen.len() > FAR || BY_VALUE.contains(&node.op_type()) && !fixed {
             return false;
         }
         for name in node.input.iter().filter(|name| !name.is_empty()) {

@@ -274,8 +274,9 @@ pub fn verify(
         .model
         .opset_import
         .iter()
-        .find(|s| s.domain().is_empty())
-        .map(emo_proto::OperatorSetIdProto::version);
+        .filter(|s| s.domain().is_empty())
+        .map(emo_proto::OperatorSetIdProto::version)
+        .max();
     (verdict.size, verdict.batch, verdict.classes) = (Some(port.size), port.batch, Some(recognition.classes));
     verdict.bytes = port.image.bytes;
     verdict.claim = Some(claim::check(&file.model, &inference, recognition.variant.name));
