@@ -150,6 +150,10 @@ fn files_of_other_shapes_are_refused_with_the_dimension() {
     for (name, shape) in rows {
         fs::write(folder.path().join(format!("{name}.onnx")), shaped(shape).model.encode_to_vec()).unwrap();
     }
+    // A size may be called as either file calls it.
+    fs::write(folder.path().join("d.onnx"), shaped(&[2.into(), "m".into()]).model.encode_to_vec()).unwrap();
+    let given = json_of(&folder, 0, &["verify", "a.onnx", "--against", "d.onnx", "--dim", "m=7"]);
+    assert_eq!(given["extents"][0], serde_json::json!({ "dimension": "n", "size": 7, "from": "given" }));
     refused(
         &folder,
         &["verify", "a.onnx", "--against", "b.onnx"],

@@ -44,6 +44,13 @@ impl Unused {
         Self { file: file.to_owned(), names, open: open_names(model).into_iter().collect() }
     }
 
+    /// Less what means something to another file that is read with it.
+    pub fn beside(mut self, sizes: &Sizes, model: &ModelProto) -> Self {
+        let unknown = sizes.unknown(model);
+        self.names.retain(|name| unknown.contains(name));
+        self
+    }
+
     /// Every size must mean something to one of the files at least.
     pub fn check<'a>(files: impl IntoIterator<Item = &'a Unused>) -> anyhow::Result<()> {
         let mut files = files.into_iter();

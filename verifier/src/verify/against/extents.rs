@@ -64,6 +64,7 @@ const LEVELS: &[Level] = &[
     Level { batches: &[2], pixels: &[96], lengths: &[16] },
     Level { batches: &[2], pixels: &[320, 448], lengths: &[4] },
     Level { batches: &[2], pixels: &[32, 48], lengths: &[2048, 1536] },
+    Level { batches: &[6], pixels: &[64], lengths: &[6] },
     Level { batches: &[1], pixels: &[192, 256], lengths: &[24, 36, 20, 28, 32, 40] },
     Level { batches: &[1], pixels: &[224], lengths: &[16] },
     Level { batches: &[1], pixels: &[64], lengths: &[6, 5, 7, 4, 8, 9] },

@@ -60,7 +60,7 @@ pub fn row(
         subject,
         document,
         verdict: exit(found.verdict),
-        unused: Some(Unused::of(sizes, &name, &file.model)),
+        unused: Some(Unused::of(sizes, &name, &file.model).beside(sizes, &truth.model)),
     })
 }
 
