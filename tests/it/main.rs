@@ -11,6 +11,7 @@ mod command;
 mod corpus;
 mod cost;
 mod dump;
+mod eval;
 mod exports;
 mod goldens;
 mod hostile;

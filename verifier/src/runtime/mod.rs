@@ -4,6 +4,7 @@
 //! values to any values, its shape arithmetic computed already, with f32 at both ends.
 
 mod concrete;
+mod dequantise;
 mod failure;
 mod fold;
 mod inline;
@@ -156,6 +157,7 @@ pub(crate) fn expect_inputs(
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
+#[cfg(feature = "engines")]
 #[cfg(test)]
 mod tests;

@@ -39,7 +39,7 @@ impl Runtime for Tract {
         inputs: &[String],
         outputs: &[String],
     ) -> Result<Box<dyn Session>, Failure> {
-        let Cut { model: cut, inputs } = model.cut(inputs, outputs, Form::Plain)?;
+        let Cut { model: cut, inputs, .. } = model.cut(inputs, outputs, Form::Plain)?;
         if let Some(lacking) = cut.graph.as_ref().and_then(lacking) {
             return Err(lacking);
         }
