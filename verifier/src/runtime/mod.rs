@@ -6,6 +6,8 @@
 mod concrete;
 mod dequantise;
 mod failure;
+#[cfg(feature = "engines")]
+mod faults;
 mod fold;
 mod inline;
 #[cfg(feature = "engines")]
