@@ -14,6 +14,7 @@ mod command;
 mod corpus;
 mod cost;
 mod dump;
+mod eval;
 mod exports;
 mod fire;
 mod goldens;

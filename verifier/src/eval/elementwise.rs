@@ -88,8 +88,11 @@ pub(super) const ROWS: &[Row] = &[
     }),
     rounds("Mod", |c| match c.flag("fmod", false) {
         true => arithmetic(c, |a, b| a % b),
-        // Of integers the result has the divisor's sign, as in Python.
-        false => arithmetic(c, |a, b| a - (a / b).floor() * b),
+        // The result has the divisor's sign, as in Python.
+        false => arithmetic(c, |a, b| {
+            let rest = a % b;
+            if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
+        }),
     }),
     rounds("Sum", |c| {
         c.sums(c.operands.len());
@@ -132,6 +135,10 @@ pub(super) const ROWS: &[Row] = &[
     moves("Less", |c| compare(c, |a, b| a < b)),
     moves("LessOrEqual", |c| compare(c, |a, b| a <= b)),
     moves("BitwiseAnd", |c| arithmetic(c, |a, b| (a as i64 & b as i64) as f64)),
+    moves("BitwiseNot", |c| {
+        let unsigned = range(c.operand(0)?.dtype).filter(|(least, _)| *least == 0.0);
+        unary(c, |x| unsigned.map_or(-x - 1.0, |(_, most)| most - x))
+    }),
     moves("BitwiseOr", |c| arithmetic(c, |a, b| (a as i64 | b as i64) as f64)),
     moves("BitwiseXor", |c| arithmetic(c, |a, b| (a as i64 ^ b as i64) as f64)),
 ];

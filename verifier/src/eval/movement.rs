@@ -54,7 +54,8 @@ pub(super) const ROWS: &[Row] = &[
         let x = c.operand(0)?;
         let (n, ch, h, w) = image(x)?;
         let b = block(c)?;
-        let parts = x.reshaped(vec![n, ch, h / b, b, w / b, b])?.transposed(&[0, 3, 5, 1, 2, 4])?;
+        let perm = if c.text("mode") == Some("CRD") { [0, 1, 3, 5, 2, 4] } else { [0, 3, 5, 1, 2, 4] };
+        let parts = x.reshaped(vec![n, ch, h / b, b, w / b, b])?.transposed(&perm)?;
         one(parts.reshaped(vec![n, ch * b * b, h / b, w / b])?)
     }),
     moves("ReverseSequence", reverse_sequence),

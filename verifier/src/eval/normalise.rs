@@ -51,7 +51,7 @@ fn batch(call: &Call) -> Result<Vec<Value>, Why> {
 }
 
 /// Each run of `size` elements by its mean and variance; gives them, too.
-fn standardised(x: &Value, size: usize, epsilon: f64) -> (Value, Vec<f64>, Vec<f64>) {
+pub(super) fn standardised(x: &Value, size: usize, epsilon: f64) -> (Value, Vec<f64>, Vec<f64>) {
     let mut y = x.clone();
     let (mut means, mut inverses) = (Vec::new(), Vec::new());
     for part in Arc::make_mut(&mut y.data).chunks_exact_mut(size.max(1)) {

@@ -10,7 +10,7 @@ use super::value::{Value, extents, zeros};
 use super::window::Geometry;
 
 pub(super) const ROWS: &[Row] = &[
-    moves("MaxPool", max),
+    moves("MaxPool", |c| max(c, c.operand(0)?)),
     rounds("AveragePool", |c| one(average(c, c.operand(0)?)?)),
     rounds("LpPool", |c| {
         let p = c.int("p", 2) as f64;
@@ -49,8 +49,7 @@ fn each(geometry: &Geometry, planes: usize, mut visit: impl FnMut(usize, usize, 
     }
 }
 
-fn max(call: &Call) -> Result<Vec<Value>, Why> {
-    let x = call.operand(0)?;
+pub(super) fn max(call: &Call, x: &Value) -> Result<Vec<Value>, Why> {
     let (geometry, dims) = geometry(call, x)?;
     let mut y = zeros(&dims)?;
     y.fill(f64::NEG_INFINITY);

@@ -15,20 +15,7 @@ pub(super) const ROWS: &[Row] = &[
     quantises("QuantizeLinear", &[], quantize),
     Row { weights: &[0], ..rounds("DequantizeLinear", dequantize) },
     quantises("DynamicQuantizeLinear", &[], dynamic),
-    quantises("QLinearConv", &[3], |c| {
-        let (x, w) = (real(c, 0, None)?, real(c, 3, Some(0))?);
-        let y = conv(c, &x, &w, None)?;
-        let y = match c.maybe(8) {
-            // Its unit is that of the products.
-            Some(bias) => {
-                let scale = zip(c.operand(4)?, c.operand(1)?, |w, x| w * x)?;
-                let bias = zip(&bias.reshaped(vec![bias.len()])?, &scale, |b, s| b * s)?;
-                zip(&y, &seen_on(&bias, y.rank(), 1)?, |y, b| y + b)?
-            }
-            None => y,
-        };
-        one(stored(c, &y, 6, 7)?)
-    }),
+    quantises("QLinearConv", &[3], |c| one(linear_conv(c, |x| Ok(x.clone()), Ok)?)),
     quantises("QLinearMatMul", &[0, 3], |c| {
         let (a, b) = (matrix(c, 0, false)?, matrix(c, 3, true)?);
         one(stored(c, &matmul(&a, &b)?, 6, 7)?)
@@ -43,7 +30,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         weights: &[0, 1],
-        ..moves("MatMulInteger", |c| one(integer_product(c)?.with_type(DataType::Int32)))
+        ..moves("MatMulInteger", |c| one(integer_product(c, 2)?.with_type(DataType::Int32)))
     },
 ];
 
@@ -101,12 +88,33 @@ pub(super) fn stored(call: &Call, y: &Value, scale: usize, zero: usize) -> Resul
     Ok(y.map(|y| call.quantised(y / scale, zero, dtype)).with_type(dtype))
 }
 
-pub(super) fn integer_product(call: &Call) -> Result<Value, Why> {
+/// A convolution whose image is turned on its way in, and on its way out.
+pub(super) fn linear_conv(
+    call: &Call,
+    before: impl FnOnce(&Value) -> Result<Value, Why>,
+    after: impl FnOnce(Value) -> Result<Value, Why>,
+) -> Result<Value, Why> {
+    let (x, w) = (before(&real(call, 0, None)?)?, real(call, 3, Some(0))?);
+    let y = conv(call, &x, &w, None)?;
+    let y = match call.maybe(8) {
+        // Its unit is that of the products.
+        Some(bias) => {
+            let scale = zip(call.operand(4)?, call.operand(1)?, |w, x| w * x)?;
+            let bias = zip(&bias.reshaped(vec![bias.len()])?, &scale, |b, s| b * s)?;
+            zip(&y, &seen_on(&bias, y.rank(), 1)?, |y, b| y + b)?
+        }
+        None => y,
+    };
+    stored(call, &after(y)?, 6, 7)
+}
+
+/// A product of integers, whose zero points are operands from `zeros` on.
+pub(super) fn integer_product(call: &Call, zeros: usize) -> Result<Value, Why> {
     let (a, b) = (call.operand(0)?, call.operand(1)?);
     let rank = a.rank();
     // A zero point a row of the left factor, a column of the right one.
-    let left = centred(a, call.maybe(2), Some(rank.saturating_sub(2)))?;
-    let right = centred(b, call.maybe(3), Some(b.rank().saturating_sub(1)))?;
+    let left = centred(a, call.maybe(zeros), Some(rank.saturating_sub(2)))?;
+    let right = centred(b, call.maybe(zeros + 1), Some(b.rank().saturating_sub(1)))?;
     matmul(&left, &right)
 }
 
@@ -128,7 +136,7 @@ fn beside(call: &Call, x: &Value, scale: &Value) -> Result<Value, Why> {
     super::index::gather(scale, &places, at)
 }
 
-fn quantize(call: &Call) -> Result<Vec<Value>, Why> {
+pub(super) fn quantize(call: &Call) -> Result<Vec<Value>, Why> {
     let (x, scale) = (call.operand(0)?, call.operand(1)?);
     let asked = call.dtype_of("output_dtype")?.filter(|dtype| *dtype != DataType::Undefined);
     let dtype = call.maybe(2).map(|zero| zero.dtype).or(asked).unwrap_or(DataType::Uint8);
@@ -140,7 +148,7 @@ fn quantize(call: &Call) -> Result<Vec<Value>, Why> {
     one(y.with_type(dtype))
 }
 
-fn dequantize(call: &Call) -> Result<Vec<Value>, Why> {
+pub(super) fn dequantize(call: &Call) -> Result<Vec<Value>, Why> {
     let (x, scale) = (call.operand(0)?, call.operand(1)?);
     let asked = call.dtype_of("output_dtype")?.filter(|dtype| *dtype != DataType::Undefined);
     let x = match call.maybe(2) {

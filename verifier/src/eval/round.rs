@@ -94,15 +94,18 @@ impl Format {
         }
     }
 
-    /// Half a unit in the last place of `x`.
+    /// Half a unit in the last place of `x`; of what is infinite or no number, nothing.
     fn half_unit(self, x: f64) -> f64 {
+        if !x.is_finite() {
+            return 0.0;
+        }
         let exponent = if x == 0.0 { self.least } else { libm::ilogb(x).max(self.least) };
         f64::from(exponent - self.bits).exp2()
     }
 }
 
 /// The integers that a type holds.
-pub(super) fn range(dtype: DataType) -> Option<(f64, f64)> {
+pub(crate) fn range(dtype: DataType) -> Option<(f64, f64)> {
     let bits = |n: i32| f64::from(n).exp2();
     Some(match dtype {
         DataType::Bool => (0.0, 1.0),

@@ -4,13 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
 use emo_proto::tensor::{External, Tensor};
+use emo_proto::tensor_proto::DataType;
 use emo_proto::text::label;
 use emo_proto::{Error, GraphProto, ModelProto, NodeProto};
 use ndarray::ArrayD;
 
 use super::Why;
 use super::call::Call;
-use super::round::{Rounding, Step, is_coarse};
+use super::round::{Rounding, Step, is_coarse, range};
 use super::table::{Row, find};
 use super::value::Value;
 use crate::infer::order;
@@ -31,6 +32,8 @@ pub struct Evaluator {
     coarse: Option<(String, &'static str)>,
     /// Constants whose integers are weights in units of a scale.
     weights: HashSet<String>,
+    /// Values that say what a node does: noise leaves them alone.
+    settings: HashSet<String>,
 }
 
 impl Evaluator {
@@ -53,8 +56,10 @@ impl Evaluator {
         }
         let graph = cut.graph.as_ref();
         let weights = graph.map(weights).unwrap_or_default();
-        let coarse = graph.and_then(|graph| coarse(model, graph));
-        Ok(Self { model: cut, inputs, coarse, weights })
+        let settings = graph.map(settings).unwrap_or_default();
+        let coarse = graph.and_then(|graph| coarse(model, graph).into_iter().next());
+        let coarse = coarse.map(|(label, dtype)| (label, dtype.as_str_name()));
+        Ok(Self { model: cut, inputs, coarse, weights, settings })
     }
 
     /// The outputs for `inputs`, each side in the order given to [`Evaluator::new`].
@@ -76,7 +81,7 @@ impl Evaluator {
         let mut given = HashMap::new();
         for (port, input) in graph.input.iter().zip(inputs) {
             let data = input.iter().map(|&x| x.into()).collect();
-            let value = Value::new(emo_proto::tensor_proto::DataType::Float, input.shape().to_vec(), data)?;
+            let value = Value::new(DataType::Float, input.shape().to_vec(), data)?;
             given.insert(port.name().to_owned(), value);
         }
         let scope = Scope { values: RefCell::new(given), graph, outer: None };
@@ -124,9 +129,27 @@ fn weights(graph: &GraphProto) -> HashSet<String> {
     found
 }
 
-/// The first node behind an input of the graph that rounds more coarsely than f32.
-fn coarse(model: &Concrete, graph: &GraphProto) -> Option<(String, &'static str)> {
+/// Operands that are no data: an exponent, of which a negative number has no power but whole ones; extents.
+const SETTINGS: &[(&str, &[usize])] =
+    &[("OneHot", &[1]), ("Pow", &[1]), ("Range", &[0, 1, 2]), ("Resize", &[1, 2]), ("Upsample", &[1])];
+
+/// Such operands, and all that they are made of.
+fn settings(graph: &GraphProto) -> HashSet<String> {
+    let mut found: HashSet<String> = HashSet::new();
+    for node in graph.node.iter().rev() {
+        let row = SETTINGS.iter().find(|(operator, _)| *operator == node.op_type());
+        let direct = row.iter().flat_map(|(_, operands)| operands.iter()).filter_map(|&i| node.input.get(i));
+        let made = node.output.iter().any(|output| found.contains(output));
+        let names: Vec<String> = direct.chain(node.input.iter().filter(|_| made)).cloned().collect();
+        found.extend(names);
+    }
+    found
+}
+
+/// The nodes behind an input of the graph that round more coarsely than f32, and the types that they round to.
+pub(crate) fn coarse(model: &Concrete, graph: &GraphProto) -> Vec<(String, DataType)> {
     let mut reached: HashSet<&str> = graph.input.iter().map(emo_proto::ValueInfoProto::name).collect();
+    let mut found = Vec::new();
     for node in &graph.node {
         let mut reads: Vec<&str> = node.input.iter().map(String::as_str).collect();
         crate::runtime::captured(node, &mut reads);
@@ -134,16 +157,52 @@ fn coarse(model: &Concrete, graph: &GraphProto) -> Option<(String, &'static str)
             continue;
         }
         reached.extend(node.output.iter().map(String::as_str).filter(|name| !name.is_empty()));
-        let Some(row) = find(node.domain(), node.op_type()) else { continue };
-        let types = node.output.iter().map(|name| model.dtype(name));
-        let rounds = |dtype: &_| {
-            row.quantises && super::round::range(*dtype).is_some() || !row.moves && is_coarse(*dtype)
-        };
-        if let Some(dtype) = types.into_iter().find(rounds) {
-            return Some((label(node), dtype.as_str_name()));
+        if node
+            .input
+            .first()
+            .is_some_and(|name| graph.input.iter().any(|p| p.name() == name) && !model.has(name))
+        {
+            // It makes an input of the file out of f32, which is no node of the file.
+            continue;
         }
+        let row = find(node.domain(), node.op_type());
+        let (moves, quantises) = row.map_or((false, false), |row| (row.moves, row.quantises));
+        let rounds = |dtype: &DataType| quantises && range(*dtype).is_some() || !moves && is_coarse(*dtype);
+        let dtype = node.output.iter().map(|name| model.dtype(name)).find(rounds);
+        found.extend(dtype.map(|dtype| (label(node), dtype)));
     }
-    None
+    found
+}
+
+/// The first output of a node whose operands are constants, if it has one; as the file says.
+pub(crate) fn constant_node(
+    node: &NodeProto,
+    opset: i64,
+    operands: Vec<Option<Value>>,
+    external: &External,
+) -> Option<Value> {
+    let row = find(node.domain(), node.op_type())?;
+    let arguments = Arguments::new();
+    let blind = Cell::new(false);
+    let call = Call {
+        attributes: Ctx { node, opset, inputs: &[], arguments: &arguments, external, blind },
+        operands,
+        step: RefCell::new(Step::of(Rounding::Written, "")),
+        terms: Cell::new(0),
+        moved: Cell::new(false),
+        bodies: &|_, _| Err("expected no bodies".to_owned()),
+    };
+    let mut outputs = guarded(|| (row.function)(&call)).ok()?.ok()?;
+    finish(row, &call, &mut outputs);
+    outputs.into_iter().next()
+}
+
+/// Rounds what a node computed.
+fn finish(row: &Row, call: &Call, outputs: &mut [Value]) {
+    if !row.moves && !call.moved.get() {
+        let step = call.step.borrow();
+        outputs.iter_mut().for_each(|value| step.store(value, call.terms.get()));
+    }
 }
 
 /// The values of a graph, and of those around it.
@@ -218,8 +277,16 @@ impl Run<'_> {
         let tensor = Tensor::decode(tensor, &self.external).map_err(|error| error.to_string())?;
         let mut value = Value::of(&tensor)?;
         let weight = self.evaluator.weights.contains(name);
-        Step::of(self.rounding, name).constant(&mut value, name, weight);
+        self.step(name).constant(&mut value, name, weight);
         Ok(value)
+    }
+
+    /// The rounding of what is written as `name`.
+    fn step(&self, name: &str) -> Step<'_> {
+        match self.rounding {
+            Rounding::Noise(_) if self.evaluator.settings.contains(name) => Step::of(Rounding::Exact, name),
+            rounding => Step::of(rounding, name),
+        }
     }
 
     fn node(
@@ -249,25 +316,18 @@ impl Run<'_> {
         let call = Call {
             attributes,
             operands,
-            step: RefCell::new(Step::of(self.rounding, name)),
+            step: RefCell::new(self.step(name)),
             terms: Cell::new(0),
             moved: Cell::new(false),
             bodies: &bodies,
         };
         let mut outputs = (row.function)(&call)?;
-        self.finish(row, &call, name, &mut outputs);
-        Ok(outputs)
-    }
-
-    /// Rounds what a node computed.
-    fn finish(&self, row: &Row, call: &Call, name: &str, outputs: &mut [Value]) {
-        let step = call.step.borrow();
         if row.name == "Constant" {
             let weight = self.evaluator.weights.contains(name);
-            outputs.iter_mut().for_each(|value| step.constant(value, name, weight));
-        } else if !row.moves && !call.moved.get() {
-            outputs.iter_mut().for_each(|value| step.store(value, call.terms.get()));
+            outputs.iter_mut().for_each(|value| call.step.borrow().constant(value, name, weight));
         }
+        finish(row, &call, &mut outputs);
+        Ok(outputs)
     }
 
     /// The outputs of a body that the node holds as an attribute.

@@ -34,6 +34,9 @@ pub(super) const fn moves(name: &'static str, function: Function) -> Row {
 /// ONNX's own operators.
 const ONNX: &str = "";
 
+/// ONNX Runtime's.
+const MICROSOFT: &str = "com.microsoft";
+
 const FAMILIES: &[(&str, &[Row])] = &[
     (ONNX, super::elementwise::ROWS),
     (ONNX, super::linear::ROWS),
@@ -45,6 +48,13 @@ const FAMILIES: &[(&str, &[Row])] = &[
     (ONNX, super::index::ROWS),
     (ONNX, super::quantised::ROWS),
     (ONNX, super::control::ROWS),
+    (ONNX, super::einsum::ROWS),
+    (ONNX, super::resize::ROWS),
+    (ONNX, super::attention::ROWS),
+    (ONNX, super::recurrent::ROWS),
+    (MICROSOFT, super::microsoft::fused::ROWS),
+    (MICROSOFT, super::microsoft::quantised::ROWS),
+    (MICROSOFT, super::microsoft::attention::ROWS),
 ];
 
 static TABLE: LazyLock<HashMap<(&str, &str), &Row>> = LazyLock::new(|| {

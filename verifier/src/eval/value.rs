@@ -43,6 +43,27 @@ impl Value {
         Self::new(tensor.dtype, tensor.dims.clone(), data)
     }
 
+    /// The same as a file holds it, where it does so in whole bytes.
+    pub fn tensor(&self) -> Option<Tensor> {
+        let bits = emo_proto::tensor::bits(self.dtype)?;
+        let bytes: Vec<u8> = match self.dtype {
+            DataType::Float => self.data.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
+            DataType::Double => self.data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            DataType::Float16 => {
+                self.data.iter().flat_map(|&x| half::f16::from_f64(x).to_le_bytes()).collect()
+            }
+            DataType::Bfloat16 => {
+                self.data.iter().flat_map(|&x| half::bf16::from_f64(x).to_le_bytes()).collect()
+            }
+            integer if bits >= 8 && super::range(integer).is_some() => {
+                let bytes = |&x: &f64| (x as i64).to_le_bytes().into_iter().take(bits / 8);
+                self.data.iter().flat_map(bytes).collect()
+            }
+            _ => return None,
+        };
+        Tensor::new(self.dtype, self.dims.clone(), bytes.into()).ok()
+    }
+
     pub fn rank(&self) -> usize {
         self.dims.len()
     }

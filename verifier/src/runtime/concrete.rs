@@ -8,14 +8,15 @@ use emo_proto::tensor::Tensor;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::tensor_shape_proto::{Dimension, dimension};
 use emo_proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, TensorShapeProto,
-    TypeProto, ValueInfoProto, attribute_proto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto, type_proto,
 };
 
-use super::{Failure, fold, inline, widen};
+use super::{Failure, dequantise, fold, inline, widen};
 use crate::audit::Sizes;
+use crate::eval::coarse;
 use crate::fact::Fact;
-use crate::infer::{Bindings, infer, infer_file};
+use crate::infer::{Bindings, infer, infer_file, order};
 
 /// How a graph is handed to an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub enum Form {
     /// all the same, since shapes are computed from these.
     Written,
     /// Integers that the input shapes decide are constants, functions and decided branches are written out,
-    /// and float16 and bfloat16 are f32.
+    /// float16 and bfloat16 are f32, and QuantizeLinear before DequantizeLinear keeps its bounds, not its rounding.
     Plain,
     /// As `Plain`, but with types as written, and floats are computed however small: for our own evaluation.
     Typed,
@@ -44,6 +45,8 @@ pub struct Cut {
     pub model: ModelProto,
     /// The values that it takes, as the file calls them, each with its shape.
     pub inputs: Vec<(String, Vec<usize>)>,
+    /// Nodes behind the inputs, by label, that round to 16 bits or to units of a scale in the file, and do not here.
+    pub unrounded: Vec<String>,
 }
 
 /// A file at given input shapes.
@@ -89,6 +92,11 @@ impl<'a> Concrete<'a> {
     #[must_use]
     pub fn shape(&self, value: &str) -> Option<&[usize]> {
         self.values.get(value)?.dims.as_deref()
+    }
+
+    /// Whether the main graph has a value of this name.
+    pub(crate) fn has(&self, value: &str) -> bool {
+        self.values.contains_key(value)
     }
 
     /// The element type of a value of the main graph.
@@ -185,6 +193,21 @@ impl<'a> Concrete<'a> {
         let read =
             |s: &&SparseTensorProto| s.values.as_ref().is_some_and(|v| needed.constants.contains(&v.name()));
         cut.sparse_initializer.extend(graph.sparse_initializer.iter().filter(read).cloned());
+        let mut unrounded = Vec::new();
+        if form == Form::Plain {
+            if let Some(sorted) = order(&cut.node) {
+                cut.node = sorted.into_iter().cloned().collect();
+            }
+            let half = |dtype: &DataType| matches!(dtype, DataType::Float16 | DataType::Bfloat16);
+            let rounding = coarse(self, &cut).into_iter().filter(|(_, dtype)| half(dtype));
+            unrounded.extend(rounding.map(|(label, _)| label));
+            let sets = model.opset_import.iter().filter(|set| matches!(set.domain(), "" | "ai.onnx"));
+            let opset = sets.map(OperatorSetIdProto::version).max().unwrap_or(1);
+            let is_one =
+                |name: &str| self.shape(name).is_some_and(|dims| dims.iter().product::<usize>() == 1);
+            let external = &self.file.external;
+            unrounded.extend(dequantise::dequantise(&mut cut, external, opset, &self.mark, &is_one));
+        }
         widen::tensors(&mut cut, &self.file.external, form == Form::Plain)?;
         let model = ModelProto {
             ir_version: model.ir_version,
@@ -193,7 +216,7 @@ impl<'a> Concrete<'a> {
             graph: Some(cut),
             ..ModelProto::default()
         };
-        Ok(Cut { model, inputs: shapes })
+        Ok(Cut { model, inputs: shapes, unrounded })
     }
 }
 
@@ -234,7 +257,7 @@ fn declared(input: &ValueInfoProto) -> Option<&TensorShapeProto> {
     }
 }
 
-fn cast(from: &str, to: &str, dtype: DataType) -> NodeProto {
+pub(super) fn cast(from: &str, to: &str, dtype: DataType) -> NodeProto {
     NodeProto {
         name: Some(format!("cast {from}")),
         op_type: Some("Cast".to_owned()),

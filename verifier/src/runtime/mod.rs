@@ -4,7 +4,10 @@
 //! values to any values, its shape arithmetic computed already, with f32 at both ends.
 
 mod concrete;
+mod dequantise;
 mod failure;
+#[cfg(feature = "engines")]
+mod faults;
 mod fold;
 mod inline;
 #[cfg(feature = "engines")]
@@ -161,6 +164,7 @@ pub(crate) fn expect_inputs(
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
+#[cfg(feature = "engines")]
 #[cfg(test)]
 mod tests;

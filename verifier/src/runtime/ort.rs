@@ -81,7 +81,7 @@ impl Runtime for Ort {
         inputs: &[String],
         outputs: &[String],
     ) -> Result<Box<dyn Session>, Failure> {
-        let Cut { model: cut, inputs } = model.cut(inputs, outputs, Form::Written)?;
+        let Cut { model: cut, inputs, .. } = model.cut(inputs, outputs, Form::Written)?;
         let graph = cut.graph.clone().unwrap_or_default();
         let bytes = cut.encode_to_vec();
         drop(cut);

@@ -11,20 +11,20 @@ use emo_proto::{
 };
 use ndarray::ArrayD;
 
-pub(super) fn strings(names: &[&str]) -> Vec<String> {
+pub(crate) fn strings(names: &[&str]) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
 }
 
-pub(super) fn shapes(shapes: &[(&str, &[usize])]) -> Vec<(String, Vec<usize>)> {
+pub(crate) fn shapes(shapes: &[(&str, &[usize])]) -> Vec<(String, Vec<usize>)> {
     shapes.iter().map(|&(name, shape)| (name.to_owned(), shape.to_vec())).collect()
 }
 
-pub(super) fn array(shape: &[usize], values: &[f32]) -> ArrayD<f32> {
+pub(crate) fn array(shape: &[usize], values: &[f32]) -> ArrayD<f32> {
     ArrayD::from_shape_vec(shape, values.to_vec()).unwrap()
 }
 
 /// A node called `the {op}`.
-pub(super) fn node(
+pub(crate) fn node(
     op: &str,
     inputs: &[&str],
     outputs: &[&str],
@@ -40,11 +40,11 @@ pub(super) fn node(
     }
 }
 
-pub(super) fn int(name: &str, i: i64) -> AttributeProto {
+pub(crate) fn int(name: &str, i: i64) -> AttributeProto {
     AttributeProto { i: Some(i), ..attribute(name, AttributeType::Int) }
 }
 
-pub(super) fn body(name: &str, graph: GraphProto) -> AttributeProto {
+pub(crate) fn body(name: &str, graph: GraphProto) -> AttributeProto {
     AttributeProto { g: Some(graph.into()), ..attribute(name, AttributeType::Graph) }
 }
 
@@ -53,7 +53,7 @@ fn attribute(name: &str, r#type: AttributeType) -> AttributeProto {
 }
 
 /// A value of rank `dims`, an extent of −1 called after its axis; without `dims` of any rank.
-pub(super) fn value(name: &str, dtype: DataType, dims: Option<&[i64]>) -> ValueInfoProto {
+pub(crate) fn value(name: &str, dtype: DataType, dims: Option<&[i64]>) -> ValueInfoProto {
     let extent = |(axis, &n): (usize, &i64)| {
         let value = if n < 0 {
             dimension::Value::DimParam(format!("d{axis}"))
@@ -68,15 +68,15 @@ pub(super) fn value(name: &str, dtype: DataType, dims: Option<&[i64]>) -> ValueI
     ValueInfoProto { name: Some(name.to_owned()), r#type: Some(r#type), ..ValueInfoProto::default() }
 }
 
-pub(super) fn ints(name: &str, values: &[i64]) -> TensorProto {
+pub(crate) fn ints(name: &str, values: &[i64]) -> TensorProto {
     Tensor::from_i64(vec![values.len()], values).unwrap().encode(name)
 }
 
-pub(super) fn floats(name: &str, dims: &[usize], values: &[f32]) -> TensorProto {
+pub(crate) fn floats(name: &str, dims: &[usize], values: &[f32]) -> TensorProto {
     Tensor::from_f32(dims.to_vec(), values.to_vec()).unwrap().encode(name)
 }
 
-pub(super) fn graph(
+pub(crate) fn graph(
     inputs: Vec<ValueInfoProto>,
     constants: Vec<TensorProto>,
     nodes: Vec<NodeProto>,
@@ -91,7 +91,7 @@ pub(super) fn graph(
     }
 }
 
-pub(super) fn model(graph: GraphProto) -> ModelProto {
+pub(crate) fn model(graph: GraphProto) -> ModelProto {
     ModelProto {
         ir_version: Some(8),
         opset_import: vec![OperatorSetIdProto { version: Some(17), ..OperatorSetIdProto::default() }],
@@ -100,18 +100,28 @@ pub(super) fn model(graph: GraphProto) -> ModelProto {
     }
 }
 
-pub(super) fn file(model: ModelProto) -> OnnxFile {
+pub(crate) fn file(model: ModelProto) -> OnnxFile {
     OnnxFile { model, bytes: bytes::Bytes::new(), external: External::none() }
 }
 
 /// The file of `nodes`, each (operator, inputs, output), from the f32 inputs a and b to `output`.
-pub(super) fn binary(nodes: &[(&str, &[&str], &str)], output: &str) -> OnnxFile {
+pub(crate) fn binary(nodes: &[(&str, &[&str], &str)], output: &str) -> OnnxFile {
     let nodes = nodes.iter().map(|(op, inputs, output)| node(op, inputs, &[output], vec![])).collect();
     let input = |name| value(name, DataType::Float, None);
     file(model(graph(vec![input("a"), input("b")], vec![], nodes, vec![input(output)])))
 }
 
 /// A float attribute.
-pub(super) fn attribute_of(name: &str, f: f32) -> AttributeProto {
+pub(crate) fn attribute_of(name: &str, f: f32) -> AttributeProto {
     AttributeProto { f: Some(f), ..attribute(name, AttributeType::Float) }
+}
+
+/// Integers as an attribute.
+pub(crate) fn int_list(name: &str, list: &[i64]) -> AttributeProto {
+    AttributeProto { ints: list.to_vec(), ..attribute(name, AttributeType::Ints) }
+}
+
+/// A text as an attribute.
+pub(crate) fn text(name: &str, s: &str) -> AttributeProto {
+    AttributeProto { s: Some(s.as_bytes().to_vec()), ..attribute(name, AttributeType::String) }
 }

@@ -88,7 +88,7 @@ fn shape_arithmetic_is_gone_at_every_size() {
 fn the_written_form_keeps_its_nodes_and_weights_are_shared() {
     let file = padded();
     let concrete = Concrete::new(&file, &shapes(&[("x", &[8, 3])])).unwrap();
-    let Cut { model: written, inputs } = concrete.cut(&[], &[], Form::Written).unwrap();
+    let Cut { model: written, inputs, .. } = concrete.cut(&[], &[], Form::Written).unwrap();
     assert_eq!(operators(&written).len(), 12);
     assert_eq!(inputs, shapes(&[("x", &[8, 3])]));
     let shared = |model: &ModelProto| {
@@ -113,7 +113,7 @@ fn values_inside_are_fed_and_asked_for() {
     assert_eq!(concrete.shape("whole"), Some(&[12, 3][..]));
     let whole = numbers(&[12, 3]);
     for form in [Form::Plain, Form::Written] {
-        let Cut { model: cut, inputs } = concrete.cut(&strings(&["whole"]), &[], form).unwrap();
+        let Cut { model: cut, inputs, .. } = concrete.cut(&strings(&["whole"]), &[], form).unwrap();
         assert_eq!((operators(&cut), inputs), (vec!["Reshape"], shapes(&[("whole", &[12, 3])])));
     }
     let mut session = Tract.ready(&concrete, &strings(&["whole"]), &strings(&["y", "whole"])).unwrap();

@@ -11,6 +11,7 @@ use tract_onnx::model::ParseResult;
 use tract_onnx::pb;
 use tract_onnx::prelude::*;
 
+use super::faults::fault;
 use super::quiet::guarded;
 use super::{Concrete, Cut, Failure, Form, Runtime, Session, expect_inputs};
 
@@ -39,9 +40,10 @@ impl Runtime for Tract {
         inputs: &[String],
         outputs: &[String],
     ) -> Result<Box<dyn Session>, Failure> {
-        let Cut { model: cut, inputs } = model.cut(inputs, outputs, Form::Plain)?;
-        if let Some(lacking) = cut.graph.as_ref().and_then(lacking) {
-            return Err(lacking);
+        let Cut { model: cut, inputs, .. } = model.cut(inputs, outputs, Form::Plain)?;
+        let graph = cut.graph.as_ref();
+        if let Some(failure) = graph.and_then(|graph| lacking(graph).or_else(|| fault(model, graph, NAME))) {
+            return Err(failure);
         }
         let plan = engine(|| optimised(message(cut)?)?.into_runnable())?;
         Ok(Box::new(Plan { plan, inputs }))

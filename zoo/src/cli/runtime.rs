@@ -10,7 +10,7 @@ use super::names;
 
 #[derive(Debug, clap::Args)]
 pub struct RuntimeArgs {
-    /// tract, or ort for ONNX Runtime [default: tract, or ort where its library is named]
+    /// tract, ort for ONNX Runtime, or f64 for our own evaluation [default: tract, or ort where its library is named]
     #[arg(
         long,
         value_parser = names::engine,
@@ -27,8 +27,8 @@ pub struct RuntimeArgs {
 impl RuntimeArgs {
     /// Without `threads` the runtime decides.
     pub fn open(&self, threads: Option<usize>) -> anyhow::Result<Box<dyn Runtime>> {
-        if let (Some(path), "tract") = (&self.ort_library, self.runtime.name) {
-            return Err(anyhow!("--ort-library {}: expected --runtime ort, found tract", path.display()));
+        if let (Some(path), other @ ("tract" | "f64")) = (&self.ort_library, self.runtime.name) {
+            return Err(anyhow!("--ort-library {}: expected --runtime ort, found {other}", path.display()));
         }
         let options = Options { threads, ort_library: self.ort_library.clone() };
         (self.runtime.open)(&options).map_err(|failure| anyhow!("{failure}"))
