@@ -181,6 +181,12 @@ impl Tolerance {
     }
 }
 
+/// Of two tolerances the wider one.
+#[must_use]
+pub fn coarser(a: &'static Tolerance, b: &'static Tolerance) -> &'static Tolerance {
+    if a.bound < b.bound { b } else { a }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

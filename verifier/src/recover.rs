@@ -15,7 +15,7 @@ use emo_proto::file::OnnxFile;
 use emo_proto::tensor::Tensor;
 use emo_proto::{Error, Result};
 
-use crate::compare::{FLOAT32, Tolerance};
+use crate::compare::{FLOAT32, Tolerance, coarser};
 use crate::constants::{Constants, Grain};
 use crate::cost::Work;
 use crate::infer::{Bindings, Inference, NodeFacts, infer_file};
@@ -35,7 +35,7 @@ pub struct Recovered {
     pub halves_in_weights: Vec<String>,
     /// Layers that are one with the next, and these: the two cannot be told apart.
     pub merged: Vec<(String, String)>,
-    /// How each layer's weights are stored, by its name; what is not there is in f32.
+    /// How the weights of each layer, and of each layer norm, are stored, by its name; what is not there is in f32.
     pub stored: BTreeMap<String, Stored>,
 }
 
@@ -200,8 +200,6 @@ impl<'a> Recovery<'a> {
             let bias = part.bias.as_ref().map_or(Grain::Float32, |name| self.constants.grain(name));
             stored.weight.extend(weight.half_steps(rows));
             stored.bias.extend(bias.half_steps(rows));
-            let coarser =
-                |a: &'static Tolerance, b: &'static Tolerance| if a.bound < b.bound { b } else { a };
             stored.tolerance = coarser(stored.tolerance, coarser(weight.tolerance(), bias.tolerance()));
         }
         (stored.tolerance != &FLOAT32).then_some(stored)
@@ -338,7 +336,8 @@ impl<'a> Recovery<'a> {
         let operator = self.nodes(depth).find(|n| matches!(*n.work, Work::LayerNorm { .. }));
         let vector = |this: &Self, name: Option<&String>| {
             let tensor = this.constants.tensor(name?).ok()?;
-            (tensor.len() == c).then(|| tensor.f32s().ok()).flatten()
+            let values = (tensor.len() == c).then(|| tensor.f32s().ok()).flatten()?;
+            Some((values, this.constants.grain(name?)))
         };
         let (mut scale, mut shift) = (None, None);
         if let Some(node) = operator {
@@ -365,9 +364,18 @@ impl<'a> Recovery<'a> {
         if scale.is_none() && shift.is_none() {
             self.folded.push(site.name.clone());
         }
+        let ((scale, scale_grain), (shift, shift_grain)) = (
+            scale.unwrap_or_else(|| (vec![1.0; c], Grain::Float32)),
+            shift.unwrap_or_else(|| (vec![0.0; c], Grain::Float32)),
+        );
+        let tolerance = coarser(scale_grain.tolerance(), shift_grain.tolerance());
+        if tolerance != &FLOAT32 {
+            let (weight, bias) = (scale_grain.half_steps(c), shift_grain.half_steps(c));
+            self.stored.insert(site.name.clone(), Stored { tolerance, weight, bias });
+        }
         let name = format!("{}.norm", site.name);
-        self.put(format!("{name}.weight"), vec![c], scale.unwrap_or_else(|| vec![1.0; c]))?;
-        self.put(format!("{name}.bias"), vec![c], shift.unwrap_or_else(|| vec![0.0; c]))
+        self.put(format!("{name}.weight"), vec![c], scale)?;
+        self.put(format!("{name}.bias"), vec![c], shift)
     }
 
     fn epsilon(&mut self, site: &NormSite, epsilon: f64) {

@@ -4,7 +4,7 @@ use emo_proto::ModelProto;
 use emo_proto::tensor_proto::DataType;
 use serde::Serialize;
 
-use crate::compare::{BFLOAT16, FLOAT16, FLOAT32, INT8, Tolerance};
+use crate::compare::{BFLOAT16, FLOAT16, FLOAT32, INT8, Tolerance, coarser};
 use crate::infer::Inference;
 
 use super::path::DataPath;
@@ -89,12 +89,6 @@ pub fn own_tolerance(inference: &Inference, path: &DataPath) -> &'static Toleran
         }
     });
     coarsest.fold(&FLOAT32, coarser)
-}
-
-/// Of two tolerances the wider one.
-#[must_use]
-pub fn coarser(a: &'static Tolerance, b: &'static Tolerance) -> &'static Tolerance {
-    if a.bound < b.bound { b } else { a }
 }
 
 /// What a file's weights are stored in, where that is coarser than its arithmetic: its tolerance.

@@ -31,7 +31,7 @@ use serde::Serialize;
 
 use crate::check::check;
 use crate::claim::{self, Claim};
-use crate::compare::{FLOAT32, INT8, Tolerance};
+use crate::compare::{FLOAT32, INT8, Tolerance, coarser};
 use crate::data::Set;
 use crate::finding::{Finding, Severity};
 use crate::infer::{Bindings, Inference, infer_file};
@@ -308,7 +308,7 @@ pub fn verify(
     }
     let probes = probes_of(request, &port, recovered.weights.origin(), own == &INT8)?;
     // With a checkpoint's weights, what the file's own were rounded to counts.
-    let stored = recovered.stored.values().map(|stored| stored.tolerance).fold(own, form::coarser);
+    let stored = recovered.stored.values().map(|stored| stored.tolerance).fold(own, coarser);
     let (rounds, own) = (own, if expected.is_some() { stored } else { own });
     let ports = (port.name.as_str(), output.as_str());
     let earned = match rounding::earned(file, ports, &probes, own, expected.is_some()) {

@@ -10,9 +10,8 @@ use emo_proto::Result;
 use serde::Serialize;
 
 use super::cause;
-use super::form::coarser;
 use super::structure::block_of;
-use crate::compare::{BFLOAT16, FLOAT16, FLOAT32, Tolerance};
+use crate::compare::{BFLOAT16, FLOAT16, FLOAT32, Tolerance, coarser};
 use crate::recognise::{Layer, Recognition, layers};
 use crate::recover::{Recovered, Stored};
 
@@ -143,7 +142,7 @@ fn backwards(
     let with_norm = |side: Side| -> Result<Map> {
         let mut map = Map::bare(&layers[first], side)?;
         if let Some(site) = norm_before(layers, second) {
-            map.precede(&Affine::of(side.weights, &site.name, site.kind, NORM_EPSILON)?);
+            map.precede(&Affine::of(side, &site.name, site.kind, NORM_EPSILON)?);
         }
         Ok(map)
     };
@@ -178,16 +177,23 @@ struct Affine {
     scale: Vec<f64>,
     shift: Vec<f64>,
     magnitude: Vec<f64>,
+    /// How far the stored scale and shift may be from what was rounded.
+    rounding: [Vec<f64>; 2],
 }
 
 impl Affine {
-    fn of(weights: &Weights, name: &str, kind: Norm, epsilon: f64) -> Result<Self> {
+    fn of(side: Side, name: &str, kind: Norm, epsilon: f64) -> Result<Self> {
+        let weights = side.weights;
         let get = |entry: &str| weights.require(&format!("{name}.{entry}"))?.f64s();
         match kind {
             Norm::Layer => {
                 let shift = get("norm.bias")?;
-                let magnitude = shift.iter().map(|x| x.abs()).collect();
-                Ok(Self { scale: get("norm.weight")?, shift, magnitude })
+                let magnitude: Vec<f64> = shift.iter().map(|x| x.abs()).collect();
+                let stored = side.recovered.and_then(|recovered| recovered.stored.get(name));
+                let none = || vec![0.0; magnitude.len()];
+                let rounding =
+                    stored.map_or_else(|| [none(), none()], |s| [s.weight.clone(), s.bias.clone()]);
+                Ok(Self { scale: get("norm.weight")?, shift, magnitude, rounding })
             }
             Norm::Batch => {
                 let (scale, shift) = (get("weight")?, get("bias")?);
@@ -196,8 +202,9 @@ impl Affine {
                     scale.iter().zip(&variance).map(|(s, v)| s / (v + epsilon).sqrt()).collect();
                 let moved: Vec<f64> = scale.iter().zip(&mean).map(|(s, m)| s * m).collect();
                 let magnitude = shift.iter().zip(&moved).map(|(t, m)| t.abs() + m.abs()).collect();
-                let shift = shift.iter().zip(&moved).map(|(t, m)| t - m).collect();
-                Ok(Self { scale, shift, magnitude })
+                let shift: Vec<f64> = shift.iter().zip(&moved).map(|(t, m)| t - m).collect();
+                let rounding = [vec![0.0; shift.len()], vec![0.0; shift.len()]];
+                Ok(Self { scale, shift, magnitude, rounding })
             }
         }
     }
@@ -206,13 +213,12 @@ impl Affine {
 impl Map {
     fn of(layers: &[Layer], index: usize, side: Side, epsilon: f64) -> Result<Self> {
         let layer = &layers[index];
-        let weights = side.weights;
         let mut map = Self::bare(layer, side)?;
         if let Some(site) = norm_before(layers, index) {
-            map.follow(&Affine::of(weights, &site.name, site.kind, epsilon)?);
+            map.follow(&Affine::of(side, &site.name, site.kind, epsilon)?);
         }
         if let Some(site) = layer.norm.as_ref().filter(|site| is_own(layer, &site.name)) {
-            map.precede(&Affine::of(weights, &site.name, site.kind, epsilon)?);
+            map.precede(&Affine::of(side, &site.name, site.kind, epsilon)?);
         }
         Ok(map)
     }
@@ -252,9 +258,10 @@ impl Map {
                 let rounding = &mut self.weight_rounding[row * self.columns + column];
                 self.bias[row] += *w * norm.shift[column];
                 self.bias_magnitude[row] += w.abs() * norm.magnitude[column];
-                self.bias_rounding[row] += *rounding * norm.magnitude[column];
+                let [scale, shift] = [0, 1].map(|entry: usize| norm.rounding[entry][column]);
+                self.bias_rounding[row] += *rounding * norm.magnitude[column] + w.abs() * shift;
+                *rounding = *rounding * norm.scale[column].abs() + w.abs() * scale;
                 *w *= norm.scale[column];
-                *rounding *= norm.scale[column].abs();
                 self.weight_magnitude[row * self.columns + column] = w.abs();
             }
         }

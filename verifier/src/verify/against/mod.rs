@@ -14,10 +14,10 @@ use emo_proto::{Error, GraphProto, ModelProto, Result, ValueInfoProto};
 use ndarray::ArrayD;
 use serde::Serialize;
 
-use super::form::{coarser, stored_tolerance};
+use super::form::stored_tolerance;
 use super::opinion;
 use super::{Outcome, cause};
-use crate::compare::{Difference, FLOAT32, Tolerance};
+use crate::compare::{Difference, FLOAT32, Tolerance, coarser};
 use crate::earned::MOST_EARNED;
 use crate::finding::{Finding, Severity};
 use crate::infer::Bindings;
