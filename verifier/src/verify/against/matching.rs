@@ -205,6 +205,7 @@ mod tests {
         let noisy = |by: f32| value(&[2, 3, 4], |i| count(i) + if i == 7 { by } else { 0.0 });
         assert_eq!(map.is(&noisy(1e-5), 1e-6), Some(Order::Same));
         assert_eq!(map.is(&noisy(1e-4), 1e-6), None);
+        // The largest square modulo 23 is 18.
         assert!((noisy(1.8).error(&map).unwrap() - 0.1).abs() < 1e-6);
     }
 
