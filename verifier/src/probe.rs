@@ -82,6 +82,9 @@ pub const PROBES: &[Probe] = &[
     },
 ];
 
+/// What the second noise is called where a file's own digest draws it.
+pub const OWN_NOISE: &str = "noise-own";
+
 /// Images of the largest row where the batch is free.
 pub const MOST_IMAGES: usize = 2;
 

@@ -13,7 +13,7 @@ use crate::audit::inputs;
 use crate::data::image;
 use crate::image::Image;
 use crate::infer::{Bindings, Inference, declared};
-use crate::probe::PROBES;
+use crate::probe::{OWN_NOISE, PROBES};
 use crate::sym::Expr;
 
 /// Height and width of inputs where neither the file nor the caller says.
@@ -117,7 +117,7 @@ fn own_noise(probe: Probe, file: &Origin) -> Probe {
         Some(seed) if probe.name == "noise-1" => {
             let elements = formula::input(probe.input.shape(), seed);
             let drawn = ArrayD::from_shape_vec(probe.input.raw_dim(), elements);
-            Probe { name: "noise-own".to_owned(), input: drawn.unwrap_or(probe.input), ..probe }
+            Probe { name: OWN_NOISE.to_owned(), input: drawn.unwrap_or(probe.input), ..probe }
         }
         _ => probe,
     }

@@ -151,7 +151,7 @@ fn numerics(verdict: &Verdict) -> Numerics {
         runtime: verdict.runtime.to_owned(),
         probes: verdict.probes.iter().map(|probe| probe.name.clone()).collect(),
         tolerance: verdict.tolerance.unwrap_or_default().to_owned(),
-        bound: verdict.bound.unwrap_or_default(),
+        bound: figure(verdict.bound),
         max_abs: figure(verdict.max_abs),
         of_largest: figure(verdict.max_relative),
         holds: verdict.verdict == Outcome::Pass,
