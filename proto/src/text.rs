@@ -4,6 +4,7 @@
 //! whatever order their initializers and attributes come. Tensors show their type, their shape and
 //! the start of the SHA-256 of their elements; small ones show their elements.
 
+use std::collections::HashMap;
 use std::fmt::{self, Display, Write as _};
 
 use sha2::{Digest as _, Sha256};
@@ -21,6 +22,8 @@ pub struct Text<'a> {
     pub model: &'a ModelProto,
     /// Where its tensors keep their data. A tensor whose data are not there has no digest.
     pub external: &'a External,
+    /// Digests of tensors that are known already, by where the tensors are in memory.
+    pub digests: &'a HashMap<*const TensorProto, String>,
     /// The type and shape of a value: from the path of the body that it lies in (empty in the main
     /// graph, else [`path`]) and its name.
     pub describe: &'a dyn Fn(&str, &str) -> Option<String>,
@@ -228,7 +231,8 @@ impl Text<'_> {
         if let Some(elements) = self.elements(proto) {
             return format!("{head} {{{}}}", elements.join(", "));
         }
-        match digest(proto, self.external) {
+        let known = self.digests.get(&std::ptr::from_ref(proto)).cloned();
+        match known.map_or_else(|| digest(proto, self.external), Ok) {
             Ok(digest) => format!("{head} sha256:{}", &digest[..12]),
             Err(why) => format!("{head} unreadable: {why}"),
         }

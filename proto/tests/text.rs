@@ -46,7 +46,13 @@ fn model(graph: GraphProto) -> ModelProto {
 
 fn text(model: &ModelProto) -> String {
     let describe = |path: &str, name: &str| (name != "untyped").then(|| format!("T@{path}"));
-    Text { model, external: &External::none(), describe: &describe }.to_string()
+    Text {
+        model,
+        external: &External::none(),
+        digests: &std::collections::HashMap::new(),
+        describe: &describe,
+    }
+    .to_string()
 }
 
 #[test]

@@ -34,7 +34,9 @@ pub(crate) fn survive(model: &ModelProto) -> Inference<'_> {
     }
     let external = External::none();
     let describe = |_: &str, name: &str| inference.values.get(name).map(Fact::describe);
-    let text = Text { model, external: &external, describe: &describe }.to_string();
+    let text =
+        Text { model, external: &external, digests: &std::collections::HashMap::new(), describe: &describe }
+            .to_string();
     assert!(text.ends_with('\n'));
     inference
 }

@@ -100,9 +100,26 @@ impl Findings {
 /// Errors come first, then warnings, then notes, each in the table's order and the file's.
 #[must_use]
 pub fn check(file: &OnnxFile, folder: Option<&Path>) -> Vec<Finding> {
+    run(checks(), file, folder)
+}
+
+/// The same without the checks that read the elements of weights: no gigabyte is touched.
+#[must_use]
+pub fn structure(file: &OnnxFile, folder: Option<&Path>) -> Vec<Finding> {
+    let reads = |check: &&Check| weights::CHECKS.iter().any(|other| other.code == check.code);
+    run(checks().filter(|check| !reads(check)), file, folder)
+}
+
+/// The checks that [`structure`] leaves out.
+#[must_use]
+pub fn weights(file: &OnnxFile, folder: Option<&Path>) -> Vec<Finding> {
+    run(weights::CHECKS.iter(), file, folder)
+}
+
+fn run(checks: impl Iterator<Item = &'static Check>, file: &OnnxFile, folder: Option<&Path>) -> Vec<Finding> {
     let subject = Subject::new(file, folder);
     let mut findings = Findings { check: &model::CHECKS[0], list: Vec::new(), of_check: 0 };
-    for check in checks() {
+    for check in checks {
         findings.run(check, &subject);
     }
     findings.list.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

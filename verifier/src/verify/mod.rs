@@ -29,7 +29,7 @@ use emo_proto::{Error, ModelProto, NodeProto, Result};
 use ndarray::{ArrayD, IxDyn};
 use serde::Serialize;
 
-use crate::check::check;
+use crate::check;
 use crate::claim::{self, Claim};
 use crate::compare::{FLOAT32, INT8, Tolerance, coarser};
 use crate::data::Set;
@@ -253,7 +253,7 @@ pub fn verify(
     request: &Request,
     runtime: &dyn Runtime,
 ) -> Result<Verdict> {
-    let findings = check(file, folder);
+    let findings = check::structure(file, folder);
     let mut verdict = Verdict::new(runtime.name(), findings);
     if let Some(finding) = verdict.findings.iter().find(|f| f.severity == Severity::Error && stops(f.code)) {
         let (block, reason) = (finding.place.clone(), finding.message.clone());
@@ -269,6 +269,9 @@ pub fn verify(
         Ok(recognition) => recognition,
         Err(departure) => return Ok(departed(verdict, departure, &inference)),
     };
+    // A file that is no EMO has perhaps gigabytes that nobody needs to read.
+    verdict.findings.extend(check::weights(file, folder));
+    verdict.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     verdict.model = Some(recognition.variant.name);
     verdict.opset = file
         .model

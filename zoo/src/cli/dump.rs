@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use emo_proto::TensorProto;
 use emo_proto::file::{self, OnnxFile};
 use emo_proto::tensor_proto::DataType;
 use emo_proto::text::{Text, digest};
 use emo_verifier::fact::{Fact, Kind};
 use emo_verifier::infer::{Bindings, Values, infer_file};
 use emo_verifier::sym::Expr;
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::output::{Format, json as to_json};
+use super::progress::Progress;
 use super::{Outcome, Verdict, files};
 
 #[derive(Debug, clap::Args)]
@@ -50,7 +53,20 @@ fn text(file: &OnnxFile) -> String {
         let values = if path.is_empty() { &inference.values } else { *bodies.get(path)? };
         values.get(name).map(Fact::describe)
     };
-    Text { model: &file.model, external: &file.external, describe: &describe }.to_string()
+    let digests = digests(file);
+    Text { model: &file.model, external: &file.external, digests: &digests, describe: &describe }.to_string()
+}
+
+/// The digests of the main graph's initializers, by where these are in memory: side by side, since weights may be
+/// gigabytes.
+fn digests(file: &OnnxFile) -> HashMap<*const TensorProto, String> {
+    let progress = Progress::new();
+    progress.step("reading weights");
+    let initializers: Vec<&TensorProto> = file.model.graph.iter().flat_map(|g| &g.initializer).collect();
+    let digests: Vec<Option<String>> =
+        initializers.par_iter().map(|tensor| digest(tensor, &file.external).ok()).collect();
+    let places = initializers.into_iter().map(std::ptr::from_ref);
+    places.zip(digests).filter_map(|(place, digest)| Some((place, digest?))).collect()
 }
 
 /// Every value with its type, of bodies with their path; initializers with their digests; nodes.
@@ -59,12 +75,13 @@ fn fields(path: &str, file: &OnnxFile) -> Value {
     let graph = file.model.graph.as_ref();
     let named =
         |values: &[emo_proto::ValueInfoProto]| values.iter().map(|v| v.name().to_owned()).collect::<Vec<_>>();
+    let digests = digests(file);
     let initializers: Vec<Value> = graph
         .iter()
         .flat_map(|g| &g.initializer)
         .map(|t| {
             let dtype = DataType::try_from(t.data_type()).map_or("?", |d| d.as_str_name());
-            let digest = digest(t, &file.external).ok();
+            let digest = digests.get(&std::ptr::from_ref(t));
             json!({ "name": t.name(), "dtype": dtype, "shape": t.dims, "sha256": digest })
         })
         .collect();
