@@ -23,7 +23,7 @@ fn a_killed_build_goes_on_where_it_stopped() {
     let mut folder = TempDir::new().unwrap();
     let start = Instant::now();
     assert_eq!(build(&folder, &[]).0, 0);
-    let whole = start.elapsed();
+    let mut whole = start.elapsed();
     assert_eq!(digests(&folder.path().join("zoo")), expected);
     folder = TempDir::new().unwrap();
 
@@ -69,6 +69,8 @@ fn a_killed_build_goes_on_where_it_stopped() {
             break;
         }
         if finished {
+            // The machine is less busy than it was.
+            whole = whole.min(from.elapsed());
             assert_eq!(digests(&folder.path().join("zoo")), expected);
             folder = TempDir::new().unwrap();
         }
