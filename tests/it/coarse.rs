@@ -37,8 +37,11 @@ fn number(name: &str, x: f32) -> emo_proto::TensorProto {
     Tensor::from_f32(Vec::new(), vec![x]).unwrap().encode(name)
 }
 
+/// What it is, and how it is added.
+type Unread = (&'static str, fn(&mut GraphProto));
+
 /// Things that are coarse and that nothing reads.
-const UNREAD: [(&str, fn(&mut GraphProto)); 6] = [
+const UNREAD: [Unread; 6] = [
     ("bytes", |g| g.initializer.push(zeros(DataType::Uint8, "unread"))),
     ("float16", |g| g.initializer.push(zeros(DataType::Float16, "unread"))),
     ("bfloat16", |g| g.initializer.push(zeros(DataType::Bfloat16, "unread"))),

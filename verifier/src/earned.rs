@@ -38,15 +38,22 @@ pub enum Disturbed {
     Saturated,
 }
 
-/// How far rounding may move each output of a part of a graph, as a share of its largest value: over all `inputs`,
-/// of which `exact` are the outputs without any rounding.
+/// A run's inputs, and its outputs where nothing is rounded.
+#[derive(Debug, Clone)]
+pub struct Run<'a> {
+    pub inputs: &'a [ArrayD<f32>],
+    pub exact: Vec<ArrayD<f64>>,
+}
+
+/// How far rounding may move each output of a part of a graph, as a share of its largest value, over all
+/// `runs`.
 ///
 /// # Errors
 /// The graph cannot be evaluated.
 pub fn earned(
     evaluator: &Evaluator,
     model: &ModelProto,
-    runs: &[(&[ArrayD<f32>], &[ArrayD<f64>])],
+    runs: &[Run],
     disturbed: Disturbed,
 ) -> Result<Vec<f64>, Failure> {
     let spared = match disturbed {
@@ -61,11 +68,11 @@ pub fn earned(
         saturates: disturbed == Disturbed::Saturated,
     };
     let mut shares: Vec<f64> = Vec::new();
-    for (seed, (inputs, exact)) in (1..).zip(runs) {
+    for (seed, Run { inputs, exact }) in (1..).zip(runs) {
         noise.seed = seed;
         let moved = evaluator.run(inputs, Rounding::Noise(&noise))?;
         shares.resize(moved.len(), 0.0);
-        for ((share, moved), exact) in shares.iter_mut().zip(&moved).zip(*exact) {
+        for ((share, moved), exact) in shares.iter_mut().zip(&moved).zip(exact) {
             let (moved, exact): (Vec<f64>, Vec<f64>) =
                 (moved.iter().copied().collect(), exact.iter().copied().collect());
             let deviation = compare(&moved, &exact).map_or(f64::INFINITY, |d| d.relative());

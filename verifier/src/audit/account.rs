@@ -171,7 +171,7 @@ fn frozen(inference: &Inference, notes: &mut Tally) {
 fn tied(inference: &Inference, notes: &mut Tally) {
     let read = |operators: &[&str]| -> Vec<(usize, &[Expr])> {
         let nodes = inference.nodes.iter().filter(|facts| operators.contains(&facts.node.op_type()));
-        let weights = nodes.flat_map(|facts| facts.weights());
+        let weights = nodes.flat_map(NodeFacts::weights);
         weights
             .filter_map(|&at| Some((at, inference.constants[at].fact.dims.as_deref().ok()?)))
             .filter(|(_, dims)| dims.len() == 2)

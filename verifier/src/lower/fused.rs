@@ -1,6 +1,6 @@
 //! What ONNX Runtime's optimiser fuses. Source: its `docs/ContribOperators.md`.
 
-use emo_proto::NodeProto;
+use emo_proto::{AttributeProto, NodeProto};
 
 use super::{Writer, attributes, float, integer, ints, operand};
 
@@ -25,7 +25,7 @@ pub fn gemm(w: &mut Writer, node: &NodeProto) -> Option<()> {
 
 /// The activation that a node ends with, without parameters of its own.
 fn activate(w: &mut Writer, node: &NodeProto, y: String) -> Option<()> {
-    let activation = node.attribute.iter().find(|a| a.name() == "activation").map(|a| a.s());
+    let activation = node.attribute.iter().find(|a| a.name() == "activation").map(AttributeProto::s);
     let operator = match activation {
         None | Some(b"") => "Identity",
         Some(b"Relu") => "Relu",

@@ -1,11 +1,10 @@
 //! What a recognised file's rounding lets its logits be off by.
 
 use emo_proto::file::OnnxFile;
-use ndarray::ArrayD;
 
 use super::probes::Probe;
 use crate::compare::{FLOAT32, Tolerance};
-use crate::earned::{self, Disturbed, MOST_EARNED};
+use crate::earned::{self, Disturbed, MOST_EARNED, Run};
 use crate::eval::{Evaluator, Rounding};
 use crate::finding::{Finding, Severity};
 use crate::runtime::{Concrete, Failure};
@@ -64,7 +63,7 @@ pub fn saturated(file: &OnnxFile, ports: (&str, &str), probes: &[Probe]) -> Resu
 struct Draws<'a> {
     file: &'a OnnxFile,
     evaluator: Evaluator,
-    runs: Vec<(&'a [ArrayD<f32>], Vec<ArrayD<f64>>)>,
+    runs: Vec<Run<'a>>,
 }
 
 impl<'a> Draws<'a> {
@@ -85,15 +84,14 @@ impl<'a> Draws<'a> {
         let mut runs = Vec::new();
         for input in alike {
             let inputs = std::slice::from_ref(input);
-            runs.push((inputs, evaluator.run(inputs, Rounding::Exact)?));
+            runs.push(Run { inputs, exact: evaluator.run(inputs, Rounding::Exact)? });
         }
         Ok(Self { file, evaluator, runs })
     }
 
     /// Beside what f32 is allowed, as a share of the largest logit.
     fn share(&self, disturbed: Disturbed) -> Result<f64, Failure> {
-        let runs: Vec<_> = self.runs.iter().map(|(inputs, exact)| (*inputs, exact.as_slice())).collect();
-        let shares = earned::earned(&self.evaluator, &self.file.model, &runs, disturbed)?;
+        let shares = earned::earned(&self.evaluator, &self.file.model, &self.runs, disturbed)?;
         Ok(FLOAT32.bound + shares.into_iter().fold(0.0, f64::max))
     }
 }

@@ -30,7 +30,7 @@ pub fn share(file: &OnnxFile, [inputs, outputs]: &[Vec<String>; 2], run: &Run) -
     let model = Concrete::new(file, &shapes.collect::<Vec<_>>())?;
     let evaluator = Evaluator::new(&model, inputs, outputs)?;
     let exact = evaluator.run(&run.inputs, Rounding::Exact)?;
-    let runs = [(run.inputs.as_slice(), exact.as_slice())];
+    let runs = [earned::Run { inputs: &run.inputs, exact }];
     let shares = earned::earned(&evaluator, &file.model, &runs, Disturbed::Singles)?;
     Ok(shares.into_iter().fold(0.0, f64::max))
 }
