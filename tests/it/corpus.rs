@@ -1,29 +1,67 @@
-//! The fuzz targets' corpora, replayed: no input of theirs panics, here as under the fuzzer.
+//! The fuzz targets' corpora, replayed: what holds under the fuzzer holds here.
 
+#[path = "../fuzz/targets.rs"]
+mod targets;
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::panic::{set_hook, take_hook};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use emo_proto::file::OnnxFile;
-use emo_proto::tensor::{External, Tensor};
-use emo_verifier::recognise::recognise;
+use targets::TARGETS;
 
-use crate::hostile::survive;
+/// The fuzzer's patience with one input.
+const SOON: Duration = Duration::from_secs(20);
+/// Bytes of an input, and of a corpus, which everybody downloads.
+const LARGEST: u64 = 1 << 16;
+const LARGEST_CORPUS: u64 = 300_000;
+
+thread_local! {
+    static PANICS: Cell<usize> = const { Cell::new(0) };
+}
+
+fn fuzz() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz")
+}
 
 #[test]
-fn corpora_decode_and_infer() {
-    for (target, least) in [("decode", 20), ("infer", 200)] {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-        let mut models = 0;
-        for entry in fs::read_dir(folder).unwrap() {
-            let bytes = fs::read(entry.unwrap().path()).unwrap();
-            let Ok(file) = OnnxFile::from_bytes(bytes.into(), External::none()) else { continue };
-            for tensor in file.model.graph.iter().flat_map(|graph| &graph.initializer) {
-                let _ = Tensor::decode(tensor, &file.external).map(|t| (t.f64s(), t.i64s()));
-            }
-            let inference = survive(&file.model);
-            assert!(recognise(&inference).is_err(), "an operator case is no EMO");
-            models += 1;
+fn corpora_are_read_soon_and_without_a_panic() {
+    // Also those that a guard turns into an error.
+    let before = take_hook();
+    set_hook(Box::new(move |panic| {
+        PANICS.set(PANICS.get() + 1);
+        before(panic);
+    }));
+    for target in TARGETS {
+        let (mut inputs, mut read, mut total) = (0, 0, 0);
+        for entry in fs::read_dir(fuzz().join("corpus").join(target.name)).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = fs::read(&path).unwrap();
+            total += bytes.len() as u64;
+            assert!(bytes.len() as u64 <= LARGEST, "{}", path.display());
+            let start = Instant::now();
+            read += usize::from((target.run)(&bytes));
+            inputs += 1;
+            assert_eq!(PANICS.get(), 0, "{}", path.display());
+            assert!(start.elapsed() < SOON, "{} took {:?}", path.display(), start.elapsed());
         }
-        assert!(models >= least, "{target}: {models} models");
+        assert!(total <= LARGEST_CORPUS, "{}: {total} bytes", target.name);
+        // Neither noise alone nor right files alone.
+        assert!(read >= 3 && read < inputs, "{}: {read} of {inputs} are what it reads", target.name);
     }
+}
+
+#[test]
+fn every_target_has_a_binary_and_a_corpus() {
+    let manifest = fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();
+    let binaries = manifest.split("[[bin]]").skip(1);
+    let binaries: BTreeSet<&str> = binaries.map(|table| table.split('"').nth(1).unwrap()).collect();
+    let folders = fs::read_dir(fuzz().join("corpus")).unwrap();
+    let folders: BTreeSet<String> =
+        folders.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let rows: BTreeSet<&str> = TARGETS.iter().map(|target| target.name).collect();
+    assert_eq!(rows, binaries);
+    assert_eq!(rows, folders.iter().map(String::as_str).collect());
 }

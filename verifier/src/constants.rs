@@ -62,8 +62,8 @@ impl Grain {
     }
 }
 
-/// Operators between a constant and its reader, at most.
-const MOST_STEPS: usize = 32;
+/// Operators behind a constant, at most: each as often as something on the way reads it.
+const MOST_STEPS: usize = 64;
 
 impl<'a> Constants<'a> {
     #[must_use]
@@ -80,7 +80,7 @@ impl<'a> Constants<'a> {
     /// # Errors
     /// An input decides it, an operator on its way is not followed, or its data is absent.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
-        self.follow(name, MOST_STEPS).map_err(|e| e.at(name))
+        self.follow(name, &mut { MOST_STEPS }).map_err(|e| e.at(name))
     }
 
     /// The one element of a constant that has one.
@@ -120,15 +120,18 @@ impl<'a> Constants<'a> {
         }
     }
 
-    fn follow(&self, name: &str, steps: usize) -> Result<Tensor> {
+    fn follow(&self, name: &str, steps: &mut usize) -> Result<Tensor> {
         if let Some(initializer) = self.initializers.get(name) {
             return Tensor::decode(initializer, &self.file.external);
         }
-        let Some(node) = self.writers.get(name).filter(|_| steps > 0) else {
+        let Some(node) = self.writers.get(name) else {
             return Err(Error::new("expected a constant, found a value that an input decides"));
         };
-        let operand = |index: usize| match node.input.get(index) {
-            Some(name) => self.follow(name, steps - 1),
+        *steps = steps.checked_sub(1).ok_or_else(|| {
+            Error::new(format!("expected a constant behind at most {MOST_STEPS} operators, found more"))
+        })?;
+        let mut operand = |index: usize| match node.input.get(index) {
+            Some(name) => self.follow(name, steps),
             None => Err(Error::new(format!("operand {index} of {} is missing", node.op_type()))),
         };
         match node.op_type() {
@@ -219,12 +222,13 @@ fn dequantize(q: &Tensor, scale: &Tensor, zero: Option<&Tensor>, axis: i64) -> R
     let zeros = zero.map_or(Ok(vec![0; scales.len()]), Tensor::i64s)?;
     let rank = q.dims.len() as i64;
     let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).unwrap_or(usize::MAX);
-    let inner: usize = q.dims.get(axis + 1..).map_or(1, |dims| dims.iter().product());
+    let inner: usize = q.dims.iter().skip(axis.saturating_add(1)).product();
     let along = q.dims.get(axis).copied().unwrap_or(1);
     if scales.len() != zeros.len() || (scales.len() != 1 && scales.len() != along) {
         return Err(Error::new(format!("expected one scale, or {along}, found {}", scales.len())));
     }
     let at = |i: usize| if scales.len() == 1 { 0 } else { i / inner.max(1) % along };
-    let real = |(i, &v): (usize, &i64)| ((v - zeros[at(i)]) as f64 * scales[at(i)]) as f32;
+    let real =
+        |(i, &v): (usize, &i64)| ((i128::from(v) - i128::from(zeros[at(i)])) as f64 * scales[at(i)]) as f32;
     Tensor::from_f32(q.dims.clone(), values.iter().enumerate().map(real).collect())
 }

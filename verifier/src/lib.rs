@@ -27,7 +27,7 @@ pub mod claim;
 pub mod compare;
 pub mod constants;
 pub mod cost;
-#[cfg(feature = "engines")]
+#[cfg(feature = "data")]
 pub mod data;
 pub mod diff;
 pub mod earned;

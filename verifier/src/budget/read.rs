@@ -100,10 +100,14 @@ fn known_keys(table: &Map<String, Value>, known: &[&str]) -> Result<()> {
     }
 }
 
+/// Letters of a name that may be a slip of another: comparing takes its length times the other's.
+const LONGEST_SLIP: usize = 100;
+
 /// The name that `name` may be a slip of.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let likeness = |other: &str| (strsim::normalized_damerau_levenshtein(name, other) * 1000.0) as u32;
-    known.max_by_key(|other| likeness(other)).filter(|other| likeness(other) >= 600)
+    let likely = known.filter(|_| name.len() <= LONGEST_SLIP).max_by_key(|other| likeness(other));
+    likely.filter(|other| likeness(other) >= 600)
 }
 
 fn object(value: &Value) -> Result<&Map<String, Value>> {
@@ -142,6 +146,15 @@ mod tests {
         assert_eq!(budget, json.parse().unwrap());
         assert_eq!(budget.opset, Range { min: Some(13), max: Some(20) });
         assert_eq!(budget.scopes["stage3.1"][&Limit::Macs], 5);
+    }
+
+    #[test]
+    fn a_long_name_is_compared_with_nothing() {
+        let start = std::time::Instant::now();
+        let name = "p".repeat(1 << 19);
+        let message = format!("{name} = 1").parse::<Budget>().unwrap_err().to_string();
+        assert!(message.starts_with("there is no limit ppp") && message.contains("; there are params"));
+        assert!(start.elapsed() < std::time::Duration::from_secs(1), "{:?}", start.elapsed());
     }
 
     #[test]

@@ -126,8 +126,12 @@ fn run(checks: impl Iterator<Item = &'static Check>, file: &OnnxFile, folder: Op
     findings.list
 }
 
+/// Letters of a name that may be a slip of another: comparing takes its length times the other's.
+const LONGEST_SLIP: usize = 100;
+
 /// What a nearest known name may be: for a message.
 fn suggestion<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let known = known.filter(|_| name.len() <= LONGEST_SLIP);
     let near = known.map(|k| (strsim::jaro_winkler(name, k), k)).filter(|(score, _)| *score > 0.85);
     near.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1)))
         .map_or_else(String::new, |(_, k)| format!("; is it {k}?"))

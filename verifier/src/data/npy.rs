@@ -48,7 +48,8 @@ fn archive(mut file: impl Read + Seek) -> Result<Vec<(String, ArrayD<f32>)>> {
         let file = entry.name().map_err(Error::new)?.into_owned();
         let name = file.strip_suffix(".npy").unwrap_or(&file).to_owned();
         let array = array(&mut entry, left).map_err(|error| error.at(&name))?;
-        left = left.saturating_sub(array.len() as u64);
+        // What it takes, whatever it was in the archive.
+        left = left.saturating_sub(4 * array.len() as u64);
         total += array.len();
         if total > MOST_ELEMENTS {
             return Err(Error::new(format!("expected {MOST_ELEMENTS} elements at most, found more")));
@@ -109,7 +110,11 @@ fn array(file: &mut impl Read, most: u64) -> Result<ArrayD<f32>> {
     if element.big_endian {
         bytes.chunks_exact_mut(element.size).for_each(<[u8]>::reverse);
     }
-    let values = bytes.chunks_exact(element.size).map(read).collect::<Result<Vec<f32>>>()?;
+    // A list that grows would take three times as much.
+    let mut values = Vec::with_capacity(count);
+    for element in bytes.chunks_exact(element.size) {
+        values.push(read(element)?);
+    }
     ArrayD::from_shape_vec(IxDyn(&shape).set_f(fortran), values).map_err(Error::new)
 }
 
@@ -310,6 +315,20 @@ mod tests {
         let values: Vec<_> = arrays.iter().map(|(name, array)| (name.as_str(), array[[0]])).collect();
         assert_eq!(values, [("input", 1.0), ("logits", 2.0)]);
         assert!(super::archive(Cursor::new(b"no archive")).is_err());
+    }
+
+    #[test]
+    fn arrays_that_are_small_in_an_archive_are_counted_as_they_are_read() {
+        let mut file = Cursor::new(Vec::new());
+        let mut archive = zip::ZipWriter::new(&mut file);
+        for name in ["a.npy", "b.npy"] {
+            archive.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+            // A byte each, and four as f32.
+            archive.write_all(&saved("|u1", "False", "(20000000,)", &vec![0; 20_000_000])).unwrap();
+        }
+        archive.finish().unwrap();
+        let message = super::archive(file).unwrap_err().to_string();
+        assert!(message.starts_with("b: expected an archive that holds 64 times its size"), "{message}");
     }
 
     proptest! {

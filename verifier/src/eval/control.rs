@@ -6,7 +6,7 @@ use super::Why;
 use super::call::Call;
 use super::movement::{concat, part};
 use super::table::{Row, moves};
-use super::value::{Value, axis};
+use super::value::{Value, axis, count};
 
 pub(super) const ROWS: &[Row] = &[
     moves("If", |c| {
@@ -27,7 +27,7 @@ fn repeat(call: &Call) -> Result<Vec<Value>, Why> {
     let state = (0..carried).map(|i| call.operand(i + 2).cloned());
     let mut state = state.collect::<Result<Vec<_>, _>>()?;
     let mut scans: Vec<Vec<Value>> = Vec::new();
-    let mut round = 0;
+    let (mut round, mut held) = (0, 0);
     while goes_on && (round as f64) < trips {
         if round >= MOST_ROUNDS {
             return Err(format!("expected at most {MOST_ROUNDS} rounds of a loop"));
@@ -42,8 +42,7 @@ fn repeat(call: &Call) -> Result<Vec<Value>, Why> {
         goes_on = outputs[0].number()? != 0.0;
         let found = outputs.split_off(carried + 1);
         state = outputs.split_off(1);
-        scans.resize(found.len(), Vec::new());
-        scans.iter_mut().zip(found).for_each(|(scan, value)| scan.push(value));
+        gather(&mut scans, found, &mut held)?;
         round += 1;
     }
     if round == 0 && call.wanted() > carried {
@@ -53,6 +52,14 @@ fn repeat(call: &Call) -> Result<Vec<Value>, Why> {
         state.push(stacked(scan, 0)?);
     }
     Ok(state)
+}
+
+/// Adds what a round gives, of whose elements so many are `held` already: no more than a tensor has, which they will be.
+fn gather(scans: &mut Vec<Vec<Value>>, found: Vec<Value>, held: &mut usize) -> Result<(), Why> {
+    *held = count(&[*held + found.iter().map(Value::len).sum::<usize>()])?;
+    scans.resize(found.len(), Vec::new());
+    scans.iter_mut().zip(found).for_each(|(scan, value)| scan.push(value));
+    Ok(())
 }
 
 /// Values of one shape along an axis of their own.
@@ -82,7 +89,7 @@ fn scan(call: &Call) -> Result<Vec<Value>, Why> {
     if rounds == 0 || inputs.iter().zip(&axes).any(|(x, &a)| x.dims[a] != rounds) {
         return Err("expected inputs of one length above 0 to scan".to_owned());
     }
-    let mut scans: Vec<Vec<Value>> = Vec::new();
+    let (mut scans, mut held): (Vec<Vec<Value>>, usize) = (Vec::new(), 0);
     for round in 0..rounds {
         let mut given = std::mem::take(&mut state);
         for (i, (x, &axis)) in inputs.iter().zip(&axes).enumerate() {
@@ -97,8 +104,7 @@ fn scan(call: &Call) -> Result<Vec<Value>, Why> {
         }
         let found = outputs.split_off(carried);
         state = outputs;
-        scans.resize(found.len(), Vec::new());
-        scans.iter_mut().zip(found).for_each(|(scan, value)| scan.push(value));
+        gather(&mut scans, found, &mut held)?;
     }
     for (i, scan) in scans.iter_mut().enumerate() {
         if setting("scan_output_directions", i) != 0 {

@@ -21,7 +21,7 @@ pub(super) fn conv(call: &Call, x: &Value, w: &Value, bias: Option<&Value>) -> R
     let misfit = || format!("expected [N, C, …] and weights of it, found {:?} and {:?}", x.dims, w.dims);
     let ([n, c, sides @ ..], [m, d, kernel @ ..]) = (&x.dims[..], &w.dims[..]) else { return Err(misfit()) };
     let (n, c, m, d) = (*n, *c, *m, *d);
-    let groups = usize::try_from(call.int("group", 1)).ok().filter(|&g| g > 0).ok_or_else(misfit)?;
+    let groups = groups(call, c).ok_or_else(misfit)?;
     if sides.len() != kernel.len() || d * groups != c || m % groups != 0 {
         return Err(misfit());
     }
@@ -47,6 +47,11 @@ pub(super) fn conv(call: &Call, x: &Value, w: &Value, bias: Option<&Value>) -> R
     }
     add_bias(&mut y, bias, m, positions)?;
     Value::new(x.dtype, dims, y)
+}
+
+/// No more groups than channels, of which there may be none.
+fn groups(call: &Call, channels: usize) -> Option<usize> {
+    usize::try_from(call.int("group", 1)).ok().filter(|groups| (1..=channels.max(1)).contains(groups))
 }
 
 fn add_bias(y: &mut [f64], bias: Option<&Value>, channels: usize, positions: usize) -> Result<(), Why> {
@@ -131,7 +136,7 @@ fn transposed(call: &Call, x: &Value, w: &Value, bias: Option<&Value>) -> Result
         return Err(misfit());
     };
     let (n, c, each) = (*n, *c, *each);
-    let groups = usize::try_from(call.int("group", 1)).ok().filter(|&g| g > 0).ok_or_else(misfit)?;
+    let groups = groups(call, c).ok_or_else(misfit)?;
     if sides.len() != kernel.len() || *k != c || c % groups != 0 {
         return Err(misfit());
     }

@@ -6,7 +6,7 @@ use super::Why;
 use super::call::Call;
 use super::elementwise::one;
 use super::table::{Row, moves};
-use super::value::{Value, around, axis, broadcast, count, extents, rows, strides, zeros};
+use super::value::{Value, around, axes, axis, broadcast, count, extents, rows, strides, zeros};
 
 pub(super) const ROWS: &[Row] = &[
     moves("Identity", |c| one(c.operand(0)?.clone())),
@@ -89,7 +89,7 @@ fn reshape(call: &Call) -> Result<Vec<Value>, Why> {
 fn squeeze(call: &Call) -> Result<Vec<Value>, Why> {
     let x = call.operand(0)?;
     let axes = match call.list("axes", 1) {
-        Some(axes) => axes.iter().map(|&a| axis(a, x.rank())).collect::<Result<Vec<_>, _>>()?,
+        Some(list) => axes(&list, x.rank())?,
         None => (0..x.rank()).filter(|&i| x.dims[i] == 1).collect(),
     };
     let kept = x.dims.iter().enumerate().filter(|(i, _)| !axes.contains(i));
@@ -98,9 +98,9 @@ fn squeeze(call: &Call) -> Result<Vec<Value>, Why> {
 
 fn unsqueeze(call: &Call) -> Result<Vec<Value>, Why> {
     let x = call.operand(0)?;
-    let axes = call.list("axes", 1).ok_or("expected axes")?;
-    let rank = x.rank() + axes.len();
-    let axes = axes.iter().map(|&a| axis(a, rank)).collect::<Result<Vec<_>, _>>()?;
+    let list = call.list("axes", 1).ok_or("expected axes")?;
+    let rank = x.rank() + list.len();
+    let axes = axes(&list, rank)?;
     let mut own = x.dims.iter();
     let dims = (0..rank).map(|i| if axes.contains(&i) { 1 } else { own.next().copied().unwrap_or(1) });
     one(x.reshaped(dims.collect())?)
@@ -147,7 +147,10 @@ fn split(call: &Call) -> Result<Vec<Value>, Why> {
     let lengths = match call.list("split", 1) {
         Some(lengths) => extents(&lengths)?,
         None => {
-            let parts = usize::try_from(call.int("num_outputs", call.wanted() as i64)).unwrap_or(0).max(1);
+            let parts = call.wanted().max(1);
+            if call.int("num_outputs", parts as i64) != parts as i64 {
+                return Err(format!("expected as many outputs as num_outputs says, found {parts}"));
+            }
             let each = side.div_ceil(parts);
             (0..parts).map(|i| each.min(side.saturating_sub(i * each))).collect()
         }
@@ -168,7 +171,8 @@ fn slice(call: &Call) -> Result<Vec<Value>, Why> {
     let x = call.operand(0)?;
     let starts = call.list("starts", 1).ok_or("expected starts")?;
     let ends = call.list("ends", 2).ok_or("expected ends")?;
-    let axes = call.list("axes", 3).unwrap_or_else(|| (0..starts.len() as i64).collect());
+    let named = call.list("axes", 3).unwrap_or_else(|| (0..starts.len() as i64).collect());
+    let axes = axes(&named, x.rank())?;
     let steps = call.maybe(4).map_or_else(|| vec![1; starts.len()], Value::integers);
     if ends.len() != starts.len() || axes.len() != starts.len() || steps.len() != starts.len() {
         return Err("expected as many ends, axes and steps as starts".to_owned());
@@ -177,7 +181,6 @@ fn slice(call: &Call) -> Result<Vec<Value>, Why> {
     let own = steps_at.clone();
     let mut origin = 0_isize;
     for (i, &a) in axes.iter().enumerate() {
-        let a = axis(a, x.rank())?;
         let side = x.dims[a] as i64;
         let from_end = |n: i64| if n < 0 { n.saturating_add(side) } else { n };
         let step = steps[i];
@@ -201,7 +204,7 @@ fn pad(call: &Call) -> Result<Vec<Value>, Why> {
     let name = if call.opset < 2 { "paddings" } else { "pads" };
     let pads = call.list(name, 1).ok_or("expected pads")?;
     let axes = match call.maybe(3) {
-        Some(axes) => axes.integers().iter().map(|&a| axis(a, x.rank())).collect::<Result<Vec<_>, _>>()?,
+        Some(list) => axes(&list.integers(), x.rank())?,
         None => (0..x.rank()).collect(),
     };
     if pads.len() != 2 * axes.len() {
@@ -225,7 +228,7 @@ fn padded(x: &Value, axis: usize, (begin, end): (i64, i64), mode: &str, fill: f6
     let length = side.checked_add(begin).and_then(|n| n.checked_add(end));
     let length = length.ok_or("expected smaller pads")?.max(0);
     let from = |i: i64| -> Result<Option<usize>, Why> {
-        let at = i - begin;
+        let at = i.saturating_sub(begin);
         let at = match mode {
             "constant" => Some(at).filter(|at| (0..side).contains(at)),
             _ if side == 0 => return Err("expected elements to pad with, found none".to_owned()),
@@ -285,11 +288,14 @@ fn image(x: &Value) -> Result<(usize, usize, usize, usize), Why> {
     Ok((n, c, h, w))
 }
 
+/// Side of a block, at most: its square is no more than a tensor holds.
+const MOST_BLOCK: usize = 1 << 13;
+
 fn block(call: &Call) -> Result<usize, Why> {
     usize::try_from(call.int("blocksize", 0))
         .ok()
-        .filter(|&b| b > 0)
-        .ok_or_else(|| "expected a blocksize".to_owned())
+        .filter(|b| (1..=MOST_BLOCK).contains(b))
+        .ok_or_else(|| format!("expected a blocksize from 1 to {MOST_BLOCK}"))
 }
 
 fn depth_to_space(call: &Call) -> Result<Vec<Value>, Why> {

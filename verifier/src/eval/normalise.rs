@@ -8,7 +8,7 @@ use super::Why;
 use super::call::Call;
 use super::elementwise::one;
 use super::table::{Row, moves, rounds};
-use super::value::{Value, around, axis, zip};
+use super::value::{Value, around, axes, zip};
 
 pub(super) const ROWS: &[Row] = &[
     rounds("BatchNormalization", batch),
@@ -73,7 +73,7 @@ pub(super) fn grouped(
     bias: &Value,
 ) -> Result<Value, Why> {
     let [n, c, ..] = x.dims[..] else { return Err(format!("expected [N, C, …], found {:?}", x.dims)) };
-    if groups == 0 || c % groups != 0 {
+    if !(1..=c).contains(&groups) || c % groups != 0 {
         return Err(format!("expected groups of {c} channels, found {groups}"));
     }
     let size = x.len() / (n * groups).max(1);
@@ -170,8 +170,7 @@ fn local_response(call: &Call) -> Result<Vec<Value>, Why> {
 
 fn mean_variance(call: &Call) -> Result<Vec<Value>, Why> {
     let x = call.operand(0)?;
-    let axes = call.ints("axes").unwrap_or(&[0, 2, 3]).iter();
-    let axes = axes.map(|&a| axis(a, x.rank())).collect::<Result<Vec<_>, _>>()?;
+    let axes = axes(call.ints("axes").unwrap_or(&[0, 2, 3]), x.rank())?;
     let count: usize = axes.iter().map(|&i| x.dims[i]).product();
     let mean = sums(call, x, &axes, |x| x)?.map(|s| s / count as f64);
     let centred = zip(x, &mean, |x, m| x - m)?;

@@ -6,7 +6,7 @@ use super::Why;
 use super::call::Call;
 use super::elementwise::one;
 use super::table::{Row, moves, rounds};
-use super::value::{Value, around, axis, rows, strides, zeros};
+use super::value::{self, Value, around, axis, rows, strides, zeros};
 
 pub(super) const ROWS: &[Row] = &[
     rounds("ReduceSum", |c| reduce(c, 0.0, |s, x| s + x, |s, _| s)),
@@ -38,7 +38,7 @@ fn axes(call: &Call, rank: usize) -> Result<Vec<usize>, Why> {
         let none = call.flag("noop_with_empty_axes", false);
         return Ok(if none { Vec::new() } else { (0..rank).collect() });
     }
-    given.iter().map(|&a| axis(a, rank)).collect()
+    value::axes(&given, rank)
 }
 
 fn reduce(

@@ -13,7 +13,7 @@ use super::Why;
 use super::call::Call;
 use super::round::{Rounding, Step, is_coarse, range};
 use super::table::{Row, find};
-use super::value::Value;
+use super::value::{MOST_ELEMENTS, Value, limited};
 use crate::infer::order;
 use crate::ops::{Arguments, Ctx};
 use crate::runtime::{Concrete, Cut, Failure, Form, expect_inputs, guarded};
@@ -23,6 +23,10 @@ pub(crate) const NAME: &str = "f64";
 
 /// Bodies within bodies, at most.
 const MOST_DEPTH: usize = 32;
+/// Nodes of bodies that a run comes by, at most: loops within loops multiply.
+const MOST_STEPS: usize = 1 << 20;
+/// Elements of their outputs that count as one node more.
+const STEP: usize = 1 << 12;
 
 /// A part of a graph, ready to be evaluated.
 #[derive(Debug)]
@@ -34,6 +38,8 @@ pub struct Evaluator {
     weights: HashSet<String>,
     /// Values that say what a node does: noise leaves them alone.
     settings: HashSet<String>,
+    /// Elements of a tensor.
+    most: usize,
 }
 
 impl Evaluator {
@@ -59,7 +65,13 @@ impl Evaluator {
         let settings = graph.map(settings).unwrap_or_default();
         let coarse = graph.and_then(|graph| coarse(model, graph).into_iter().next());
         let coarse = coarse.map(|(label, dtype)| (label, dtype.as_str_name()));
-        Ok(Self { model: cut, inputs, coarse, weights, settings })
+        Ok(Self { model: cut, inputs, coarse, weights, settings, most: MOST_ELEMENTS })
+    }
+
+    /// The same, where no tensor may have more than `elements`.
+    #[must_use]
+    pub fn at_most(self, elements: usize) -> Self {
+        Self { most: elements, ..self }
     }
 
     /// The outputs for `inputs`, each side in the order given to [`Evaluator::new`].
@@ -72,12 +84,13 @@ impl Evaluator {
         expect_inputs(inputs, &self.inputs)?;
         let refused = |why: Why| Failure::Refused { runtime: NAME, why: Error::new(why) };
         // Rows check what they are given; should one of them miss something, it is this file's failure alone.
-        guarded(|| self.outputs(inputs, rounding)).and_then(|outputs| outputs).map_err(refused)
+        let outputs = || guarded(|| self.outputs(inputs, rounding));
+        limited(self.most, outputs).and_then(|outputs| outputs).map_err(refused)
     }
 
     fn outputs(&self, inputs: &[ArrayD<f32>], rounding: Rounding) -> Result<Vec<ArrayD<f64>>, Why> {
         let Some(graph) = &self.model.graph else { return Err("expected a graph, found none".to_owned()) };
-        let run = Run { evaluator: self, rounding, external: External::none() };
+        let run = Run { evaluator: self, rounding, external: External::none(), left: Cell::new(MOST_STEPS) };
         let mut given = HashMap::new();
         for (port, input) in graph.input.iter().zip(inputs) {
             let data = input.iter().map(|&x| x.into()).collect();
@@ -216,6 +229,8 @@ struct Run<'a> {
     evaluator: &'a Evaluator,
     rounding: Rounding<'a>,
     external: External,
+    /// Nodes of bodies that may still come.
+    left: Cell<usize>,
 }
 
 impl Run<'_> {
@@ -234,6 +249,9 @@ impl Run<'_> {
         for (i, node) in graph.node.iter().enumerate() {
             let outputs =
                 self.node(node, &constants, scope, depth).map_err(|why| format!("{}: {why}", label(node)))?;
+            if depth > 0 {
+                self.walk(outputs.iter().map(Value::len).sum::<usize>() / STEP)?;
+            }
             let mut values = scope.values.borrow_mut();
             for (name, value) in node.output.iter().zip(outputs) {
                 if last.contains_key(name.as_str()) {
@@ -345,10 +363,18 @@ impl Run<'_> {
         let attribute = node.attribute.iter().find(|a| a.name() == name);
         let body =
             attribute.and_then(|a| a.g.as_ref()).ok_or_else(|| format!("expected a graph as {name}"))?;
+        self.walk(1 + body.node.len())?;
         let values =
             body.input.iter().map(|input| input.name().to_owned()).zip(inputs.iter().cloned()).collect();
         let scope = Scope { values: RefCell::new(values), graph: body, outer: Some(scope) };
         self.graph(body, &scope, depth + 1)
+    }
+
+    /// Takes so many steps of those that are left.
+    fn walk(&self, steps: usize) -> Result<(), Why> {
+        let left = self.left.get().checked_sub(steps);
+        self.left.set(left.ok_or_else(|| format!("expected at most {MOST_STEPS} nodes in rounds of loops"))?);
+        Ok(())
     }
 
     fn opset(&self, domain: &str) -> i64 {

@@ -1,5 +1,6 @@
 //! Tensors of f64 with the element type that the file gives them, and how they are walked.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use emo_proto::tensor::Tensor;
@@ -7,8 +8,24 @@ use emo_proto::tensor_proto::DataType;
 
 use super::Why;
 
-/// Elements of a tensor, at most: what a stranger's shapes may ask for.
-const MOST_ELEMENTS: usize = 1 << 27;
+/// Elements of a tensor, at most, unless a run says less: what a stranger's shapes may ask for.
+pub(super) const MOST_ELEMENTS: usize = 1 << 27;
+
+/// Axes of a tensor, at most: NumPy's limit.
+const MOST_AXES: usize = 64;
+
+thread_local! {
+    /// The limit of the run that goes on.
+    static MOST: Cell<usize> = const { Cell::new(MOST_ELEMENTS) };
+}
+
+/// Runs what makes tensors of `most` elements at most. It must not panic.
+pub(super) fn limited<T>(most: usize, run: impl FnOnce() -> T) -> T {
+    let before = MOST.replace(most);
+    let result = run();
+    MOST.set(before);
+    result
+}
 
 /// A tensor: row-major, whatever its type in f64, of BOOL 0 and 1.
 #[derive(Debug, Clone)]
@@ -137,13 +154,17 @@ impl Value {
     }
 }
 
-/// The number of elements of `dims`, where a tensor may have so many.
+/// The number of elements of `dims`, where a tensor may have so many. Extents beside one of 0 are held to the limit, too,
+/// so that no product of some of them is larger.
 pub(crate) fn count(dims: &[usize]) -> Result<usize, Why> {
-    let count = dims.iter().try_fold(1_usize, |n, &dim| n.checked_mul(dim));
-    let count = if dims.contains(&0) { Some(0) } else { count };
-    count
-        .filter(|&n| n <= MOST_ELEMENTS)
-        .ok_or_else(|| format!("expected at most {MOST_ELEMENTS} elements, found {dims:?}"))
+    if dims.len() > MOST_AXES {
+        return Err(format!("expected at most {MOST_AXES} axes, found {}", dims.len()));
+    }
+    let most = MOST.get();
+    let whole = dims.iter().try_fold(1_usize, |n, &dim| n.checked_mul(dim.max(1)));
+    let whole = whole.filter(|&n| n <= most);
+    let whole = whole.ok_or_else(|| format!("expected at most {most} elements, found {dims:?}"))?;
+    Ok(if dims.contains(&0) { 0 } else { whole })
 }
 
 pub(crate) fn zeros(dims: &[usize]) -> Result<Vec<f64>, Why> {
@@ -258,6 +279,18 @@ pub(crate) fn axis(axis: i64, rank: usize) -> Result<usize, Why> {
         .and_then(|a| usize::try_from(a).ok())
         .filter(|&a| a < rank)
         .ok_or_else(|| format!("expected an axis of {rank}, found {axis}"))
+}
+
+/// Axes of a tensor of `rank` axes, each once.
+pub(crate) fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>, Why> {
+    if list.len() > rank || rank > MOST_AXES {
+        return Err(format!("expected axes of {rank}, at most {MOST_AXES}, found {}", list.len()));
+    }
+    let found = list.iter().map(|&a| axis(a, rank)).collect::<Result<Vec<_>, _>>()?;
+    match (1..found.len()).find(|&i| found[..i].contains(&found[i])) {
+        Some(i) => Err(format!("expected each axis once, found {} again", found[i])),
+        None => Ok(found),
+    }
 }
 
 /// A tensor as `[outer, axis, inner]` around one axis.

@@ -2,6 +2,7 @@
 
 use super::Why;
 use super::call::Call;
+use super::value::count;
 use crate::ops::Window;
 
 /// Where a window lies at each of its positions; fewer axes than three have extents of 1 in front.
@@ -17,6 +18,9 @@ pub(super) struct Geometry {
     /// Spatial axes that there really are.
     pub axes: usize,
 }
+
+/// Steps of a window and pads, at most: sums and products of them with extents are numbers.
+const FARTHEST: i64 = 1 << 31;
 
 fn three(list: &[usize], fill: usize) -> [usize; 3] {
     std::array::from_fn(|i| (i + list.len()).checked_sub(3).map_or(fill, |at| list[at]))
@@ -45,7 +49,9 @@ impl Geometry {
             let reach = number(window.reach(i, &kernel.into()).number())?;
             whole.push((side.max(1) - 1) * window.strides[i] as usize + reach + number(Some(extra))?);
             cut.push(match asked {
-                Some(shape) => number(shape.get(shape.len() - axes + i).copied())?,
+                Some(shape) => {
+                    number((shape.len() + i).checked_sub(axes).and_then(|at| shape.get(at)).copied())?
+                }
                 None => number(window.transposed(i, &side.into(), &kernel.into(), extra)?.number())?,
             });
         }
@@ -70,7 +76,14 @@ impl Geometry {
                 "expected one to three spatial axes, found {input:?} and a kernel {kernel:?}"
             ));
         }
-        Window::of(call, axes)
+        count(kernel)?;
+        let window = Window::of(call, axes)?;
+        let lists = [&window.strides, &window.dilations, &window.begins, &window.ends];
+        let far = lists.into_iter().flatten().copied().find(|&n| n > FARTHEST);
+        match far {
+            Some(n) => Err(format!("expected strides, dilations and pads of at most {FARTHEST}, found {n}")),
+            None => Ok(window),
+        }
     }
 
     fn new(

@@ -259,8 +259,8 @@ impl Map {
                 self.bias[row] += *w * norm.shift[column];
                 self.bias_magnitude[row] += w.abs() * norm.magnitude[column];
                 let [scale, shift] = [0, 1].map(|entry: usize| norm.rounding[entry][column]);
-                self.bias_rounding[row] += *rounding * norm.magnitude[column] + w.abs() * shift;
-                *rounding = *rounding * norm.scale[column].abs() + w.abs() * scale;
+                self.bias_rounding[row] += *rounding * (norm.magnitude[column] + shift) + w.abs() * shift;
+                *rounding = *rounding * (norm.scale[column].abs() + scale) + w.abs() * scale;
                 *w *= norm.scale[column];
                 self.weight_magnitude[row * self.columns + column] = w.abs();
             }

@@ -107,6 +107,7 @@ fn doubted(text: &str) -> Result<Vec<Entry>> {
 ///
 /// # Errors
 /// It would not: a file from elsewhere may call its inputs anything.
+#[cfg(feature = "engines")]
 pub fn admit(entry: &Entry) -> Result<()> {
     let value = serde_json::to_value(entry).map_err(Error::new)?;
     plain(&value).and_then(|()| sound(entry)).map_err(|error| error.at(name(&value, 0)))

@@ -16,17 +16,25 @@
 //! # Ok::<(), emo_proto::Error>(())
 //! ```
 
+#[cfg(feature = "engines")]
 pub mod add;
+#[cfg(feature = "engines")]
 pub mod build;
 pub mod card;
+#[cfg(feature = "engines")]
 pub mod check;
+#[cfg(feature = "engines")]
 pub mod checkpoints;
 pub mod difference;
 pub mod entry;
+#[cfg(feature = "engines")]
 pub mod evidence;
+#[cfg(feature = "engines")]
 pub mod facts;
 mod guard;
+#[cfg(feature = "engines")]
 pub mod lint;
+#[cfg(feature = "engines")]
 pub mod recipe;
 mod store;
 
