@@ -68,6 +68,15 @@ def expect(what, condition, detail=""):
         failures.append(f"{what}: {detail}")
 
 
+HIDDEN = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069\\u2028\\u2029\\ufeff\\ufff9-\\ufffb]")
+SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\0": r"\0"}
+
+
+def plain(text):
+    """As every format but JSON shows it: characters that would move a cursor or turn the text are written out."""
+    return HIDDEN.sub(lambda match: SHORT.get(match[0], f"\\u{{{ord(match[0]):x}}}"), text)
+
+
 def junit(text, case, findings):
     for error in XSD.iter_errors(text):
         failures.append(f"junit {case}: {error.reason} at {error.path}")
@@ -119,7 +128,7 @@ def tables(text, case, documents, findings):
     if "groups" not in documents[0]:
         return
     expected = [
-        (document["file"], group["name"], str(group["params"]), str(group["macs"]), str(group["mmcv"]))
+        (document["file"], plain(group["name"]), str(group["params"]), str(group["macs"]), str(group["mmcv"]))
         for document in documents
         for group in document["groups"]
     ]
@@ -147,6 +156,8 @@ with tempfile.TemporaryDirectory() as folder:
         documents = json.loads(run(folder, *arguments, "--format", "json"))
         documents = documents if isinstance(documents, list) else [documents]
         findings = [finding for document in documents for finding in document["findings"]]
+        for finding in findings:
+            finding.update((key, plain(value)) for key, value in finding.items() if isinstance(value, str))
         junit(run(folder, *arguments, "--format", "junit"), case, findings)
         sarif(run(folder, *arguments, "--format", "sarif"), case, findings)
         github(run(folder, *arguments, "--format", "github"), case, findings)
