@@ -420,7 +420,11 @@ fn four_gigabytes_of_weights_are_not_read() {
     assert_eq!(audit["findings"], json!([]));
     // What is no EMO needs no weights to be told so: they are mapped, and no page of them is read.
     let mut verify = Command::new(EMO);
-    verify.args(["verify", "large.onnx"]).current_dir(folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+    verify
+        .args(["verify", "large.onnx"])
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let ended = wait4::Wait4::wait4(&mut verify.spawn().unwrap()).unwrap();
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.rusage.maxrss < 200 << 20, "{} bytes", ended.rusage.maxrss);
