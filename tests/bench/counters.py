@@ -37,6 +37,15 @@ def measure(command: list[str]) -> tuple[float, float]:
     return elapsed, usage.ru_maxrss / 1e3
 
 
+def medians(tools: dict[str, list[str]], rounds: int) -> dict[str, list[float]]:
+    """Of every tool's command, run in turn: milliseconds and megabytes."""
+    runs = {tool: [] for tool in tools}
+    for _ in range(rounds):
+        for tool, command in tools.items():
+            runs[tool].append(measure(command))
+    return {tool: [statistics.median(column) for column in zip(*rows)] for tool, rows in runs.items()}
+
+
 def main(emo: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         ours = f"{folder}/emo-5m.onnx"
@@ -49,14 +58,10 @@ def main(emo: str) -> None:
                 "onnx_tool": [sys.executable, "-c", ONNX_TOOL, path],
                 "onnxsim": [sys.executable, "-c", ONNXSIM, path],
             }
-            runs = {tool: [] for tool in tools}
-            for _ in range(ROUNDS):
-                for tool, command in tools.items():
-                    runs[tool].append(measure(command))
-            medians = {tool: [statistics.median(column) for column in zip(*rows)] for tool, rows in runs.items()}
-            base = medians["emo audit"]
+            found = medians(tools, ROUNDS)
+            base = found["emo audit"]
             print(f"{name}\n{'':12}{'ms':>10}{'ratio':>8}{'MB':>10}{'ratio':>8}")
-            for tool, (ms, mb) in medians.items():
+            for tool, (ms, mb) in found.items():
                 print(f"{tool:12}{ms:10.1f}{ms / base[0]:8.1f}{mb:10.1f}{mb / base[1]:8.1f}")
 
 

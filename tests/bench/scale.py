@@ -8,11 +8,10 @@ Whole processes, in turn, medians; ratios are to `emo audit`. The checker checks
 infers shapes alone; `emo check` does both, and `emo audit` counts.
 """
 
-import statistics
 import sys
 import tempfile
 
-from counters import measure
+from counters import measure, medians
 
 ROUNDS = 3
 TOOLS = {
@@ -45,14 +44,10 @@ def main(emo: str, nodes: str = "1000000") -> None:
         measure([sys.executable, "-c", MAKE, path, nodes])
         tools = {"emo audit": [emo, "audit", path], "emo check": [emo, "check", path]}
         tools |= {tool: [sys.executable, "-c", code, path] for tool, code in TOOLS.items()}
-        runs = {tool: [] for tool in tools}
-        for _ in range(ROUNDS):
-            for tool, command in tools.items():
-                runs[tool].append(measure(command))
-        medians = {tool: [statistics.median(column) for column in zip(*rows)] for tool, rows in runs.items()}
-        base = medians["emo audit"]
+        found = medians(tools, ROUNDS)
+        base = found["emo audit"]
         print(f"{int(nodes):,} nodes\n{'':22}{'s':>8}{'ratio':>8}{'MB':>10}{'ratio':>8}")
-        for tool, (ms, mb) in medians.items():
+        for tool, (ms, mb) in found.items():
             print(f"{tool:22}{ms / 1e3:8.2f}{ms / base[0]:8.2f}{mb:10.1f}{mb / base[1]:8.2f}")
 
 
