@@ -24,7 +24,7 @@ pub(crate) const NAME: &str = "f64";
 /// Bodies within bodies, at most.
 const MOST_DEPTH: usize = 32;
 /// Nodes of bodies that a run comes by, at most: loops within loops multiply.
-const MOST_STEPS: usize = 1 << 20;
+const MOST_STEPS: usize = 1 << 18;
 /// Elements of their outputs that count as one node more.
 const STEP: usize = 1 << 12;
 
