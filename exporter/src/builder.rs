@@ -8,9 +8,9 @@ use std::panic::Location;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, Result};
 
-use crate::fold::Rewrite;
 use crate::graph::{Dim, Graph, Node, Part, Shape, Source, Value, ValueInfo};
 use crate::op::{Binary, Op, Unary};
+use crate::rewrite::Rewrite;
 use crate::shape;
 
 /// Builds a [`Graph`] node by node.

@@ -14,8 +14,8 @@ use half::f16;
 use prost::Message;
 
 use crate::graph::{Dim, Graph, Node, Shape, Source, Value, ValueInfo};
-use crate::half::LARGEST;
 use crate::op::Op;
+use crate::pass::half::LARGEST;
 use crate::profile::Opset;
 use crate::weights::Weights;
 

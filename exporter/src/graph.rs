@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use emo_proto::tensor_proto::DataType;
 
-use crate::fold::Rewrite;
 use crate::op::Op;
+use crate::rewrite::Rewrite;
 
 /// One extent of a shape: a number, or a multiple of the free batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

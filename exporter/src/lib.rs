@@ -1,17 +1,18 @@
 //! Writes the EMO mobile vision models as ONNX, without Python.
 //!
-//! A model is one function over a typed graph builder ([`models::emo`]); a profile decides
-//! how each layer is spelled and what is folded ([`profile`]); weights come from a published
+//! A model is one function over a typed graph builder ([`models`]); a target decides
+//! how each layer is spelled and what is folded ([`target`]); weights come from a published
 //! checkpoint or a formula ([`weights`]); [`export`] turns the three into bytes.
 //!
 //! ```
-//! use emo_exporter::models::emo::{Request, Variant};
+//! use emo_exporter::models::Model;
 //! use emo_exporter::profile::Profile;
+//! use emo_exporter::target::Target;
 //! use emo_exporter::weights::Spec;
 //!
-//! let variant = Variant::named("emo-1m").unwrap();
-//! let request = Request::new(variant, Profile::named("portable").unwrap());
-//! let export = emo_exporter::export(&request, &Spec::Formula(0))?;
+//! let model = Model::named("emo-1m").unwrap();
+//! let target = Target::new(Profile::named("portable").unwrap());
+//! let export = emo_exporter::export(model, &target, &Spec::Formula(0))?;
 //! assert_eq!(export.graph.outputs.len(), 1);
 //! assert!(export.bytes.len() > 5_000_000);
 //! # Ok::<(), emo_proto::Error>(())
@@ -19,20 +20,23 @@
 
 pub mod builder;
 pub mod encode;
-pub mod fold;
+mod folded;
 pub mod graph;
-pub mod half;
 pub mod layer;
 pub mod models;
 pub mod op;
+pub mod pass;
 pub mod profile;
+pub mod rewrite;
 mod shape;
+pub mod target;
 pub mod weights;
 
 use emo_proto::Result;
 
 use crate::graph::Graph;
-use crate::models::emo::{self, Request};
+use crate::models::Model;
+use crate::target::Target;
 use crate::weights::{Spec, Weights};
 
 /// Keys of a file's metadata.
@@ -41,7 +45,7 @@ pub mod metadata {
     pub const PROFILE: &str = "emo.profile";
     pub const VERSION: &str = "emo.version";
     pub const WEIGHTS: &str = "emo.weights";
-    /// A line a rewrite, as [`Rewrite`](crate::fold::Rewrite) displays it; absent where there is none.
+    /// A line a rewrite, as [`Rewrite`](crate::rewrite::Rewrite) displays it; absent where there is none.
     pub const REWRITES: &str = "emo.rewrites";
 }
 
@@ -56,31 +60,36 @@ pub struct Export {
 /// Builds the graph, reads the weights, writes the bytes.
 ///
 /// # Errors
-/// The request is out of bounds, or the weights are not those of the model.
-pub fn export(request: &Request, weights: &Spec) -> Result<Export> {
-    // A request that is out of bounds is refused before a file is read.
-    let graph = emo::build(request)?;
-    write(request, graph, Weights::load(weights, &request.variant.parameters(request.classes))?)
+/// The target is out of bounds, or the weights are not those of the model.
+pub fn export(model: &Model, target: &Target, weights: &Spec) -> Result<Export> {
+    // A target that is out of bounds is refused before a file is read.
+    let graph = model.build(target)?;
+    write(model, target, graph, Weights::load(weights, &model.parameters())?)
 }
 
 /// The same with weights that are at hand.
 ///
 /// # Errors
-/// The request is out of bounds, or a weight that it needs is missing.
-pub fn export_with(request: &Request, weights: Weights) -> Result<Export> {
-    write(request, emo::build(request)?, weights)
+/// The target is out of bounds, or a weight that it needs is missing.
+pub fn export_with(model: &Model, target: &Target, weights: Weights) -> Result<Export> {
+    write(model, target, model.build(target)?, weights)
 }
 
-fn write(request: &Request, graph: Graph, weights: Weights) -> Result<Export> {
-    let bytes = encode::encode(&graph, request.opset, &properties(request, &graph, &weights), &weights)?;
+fn write(model: &Model, target: &Target, graph: Graph, weights: Weights) -> Result<Export> {
+    let bytes = encode::encode(&graph, target.opset, &properties(model, target, &graph, &weights), &weights)?;
     Ok(Export { graph, weights, bytes })
 }
 
-fn properties(request: &Request, graph: &Graph, weights: &Weights) -> Vec<(&'static str, String)> {
+fn properties(
+    model: &Model,
+    target: &Target,
+    graph: &Graph,
+    weights: &Weights,
+) -> Vec<(&'static str, String)> {
     let rewrites: Vec<String> = graph.rewrites.iter().map(ToString::to_string).collect();
     let mut properties = vec![
-        (metadata::MODEL, request.variant.name.to_owned()),
-        (metadata::PROFILE, request.profile.name.to_owned()),
+        (metadata::MODEL, model.name.to_string()),
+        (metadata::PROFILE, target.profile.name.to_owned()),
         (metadata::VERSION, encode::VERSION.to_owned()),
         (metadata::WEIGHTS, weights.origin().to_string()),
     ];

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use emo_exporter::models::emo::Variant;
+use emo_exporter::models::Model;
 use emo_exporter::weights::formula;
 use emo_tests::safetensors;
 use emo_tests::torch_save::{Checkpoint, Dtype};
@@ -65,7 +65,7 @@ fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> T {
 }
 
 fn write_checkpoints(folder: &Path) {
-    let parameters = Variant::named("emo-5m").expect("a variant").parameters(1000);
+    let parameters = Model::named("emo-5m").expect("a model").parameters();
     let tensors =
         || parameters.iter().map(|p| (p.name.as_str(), &p.shape[..], formula::tensor(&p.name, &p.shape, 0)));
     let checkpoint = Checkpoint::state_dict(Dtype::F32, tensors());

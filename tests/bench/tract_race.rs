@@ -1,6 +1,6 @@
 //! Races our profiles against other toolchains' EMO-1M in tract.
 //!
-//! `cargo bench -p emo-tests --bench tract_race [-- [VARIANT] [FILE.onnx]…]`, files such as
+//! `cargo bench -p emo-tests --bench tract_race [-- [MODEL] [FILE.onnx]…]`, files such as
 //! `tests/bench/race/forms.rs` writes. One thread, float32, batch 1, untrained weights on all
 //! sides, every file readied as the verifier readies any: its shape arithmetic computed, its
 //! batch made concrete. In a race every file runs once in turn, so that a busy machine slows
@@ -13,8 +13,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use emo_exporter::models::emo::{Request, VARIANTS, Variant};
+use emo_exporter::models::{MODELS, Model};
 use emo_exporter::profile::Profile;
+use emo_exporter::target::Target;
 use emo_exporter::weights::{Spec, formula};
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
@@ -53,9 +54,9 @@ impl Racer {
         Self::new(&name, strange, &file)
     }
 
-    fn exported(variant: &'static Variant, profile: &str) -> Self {
+    fn exported(model: &Model, profile: &str) -> Self {
         let profile = Profile::named(profile).expect("a profile");
-        let export = emo_exporter::export(&Request::new(variant, profile), &Spec::Formula(0));
+        let export = emo_exporter::export(model, &Target::new(profile), &Spec::Formula(0));
         let bytes = export.unwrap_or_else(|e| panic!("{e}")).bytes;
         let file = OnnxFile::from_bytes(bytes.into(), External::none()).expect("a file of ours");
         Self::new(profile.name, false, &file)
@@ -82,10 +83,10 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// The files of the command line, or the profiles; for EMO-1M the others' float32 files too.
-fn racers(variant: &'static Variant, files: &[PathBuf]) -> Vec<Racer> {
-    let mut racers: Vec<Racer> = PROFILES.iter().map(|profile| Racer::exported(variant, profile)).collect();
+fn racers(model: &Model, files: &[PathBuf]) -> Vec<Racer> {
+    let mut racers: Vec<Racer> = PROFILES.iter().map(|profile| Racer::exported(model, profile)).collect();
     racers.extend(files.iter().map(|path| Racer::written(path, false)));
-    if variant.name == "emo-1m" {
+    if model.name == "emo-1m" {
         let strangers = RIGHT_STRANGERS.iter().filter(|name| !name.ends_with("fp16"));
         let paths = strangers.filter_map(|name| fixture(&format!("third_party/{name}.onnx")));
         racers.extend(paths.map(|path| Racer::written(&path, true)));
@@ -96,10 +97,10 @@ fn racers(variant: &'static Variant, files: &[PathBuf]) -> Vec<Racer> {
 fn main() {
     // Cargo passes `--bench`.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    let named = arguments.first().and_then(|name| Variant::named(name));
+    let named = arguments.first().and_then(|name| Model::named(name));
     let files: Vec<PathBuf> = arguments[usize::from(named.is_some())..].iter().map(PathBuf::from).collect();
-    let variant = named.unwrap_or(&VARIANTS[0]);
-    let mut racers = racers(variant, &files);
+    let model = named.unwrap_or(&MODELS[0]);
+    let mut racers = racers(model, &files);
 
     let shape = [1, 3, SIDE, SIDE];
     let image = ArrayD::from_shape_vec(shape.to_vec(), formula::input(&shape, 0)).expect("the shape fits");
@@ -118,17 +119,17 @@ fn main() {
             }
         }
     }
-    print(variant, &racers);
+    print(model, &racers);
 }
 
-fn print(variant: &Variant, racers: &[Racer]) {
+fn print(model: &Model, racers: &[Racer]) {
     let strange = racers.iter().any(|racer| racer.strange);
     let field =
         || racers.iter().filter(|racer| if strange { racer.strange } else { racer.name == PROFILES[0] });
     let fastest = |race: usize| field().map(|racer| racer.medians()[race]).fold(f64::INFINITY, f64::min);
     let shortest = field().map(Racer::shortest).fold(f64::INFINITY, f64::min);
     let to = if strange { "fastest other" } else { PROFILES[0] };
-    println!("tract, {}, one thread, {RACES} races of {ROUNDS} rounds, ratios to {to}\n", variant.title);
+    println!("tract, {}, one thread, {RACES} races of {ROUNDS} rounds, ratios to {to}\n", model.title);
     println!("{:32} {:>8} {:>8} {:>12} {:>8} {:>9}", "file", "ms", "ratio", "spread", "by min", "ready ms");
     for racer in racers {
         let mut ratios: Vec<f64> =

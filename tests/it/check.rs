@@ -5,8 +5,6 @@ use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use emo_exporter::models::emo::{Request, Variant};
-use emo_exporter::profile::Profile;
 use emo_exporter::weights::Spec;
 use emo_proto::attribute_proto::AttributeType;
 use emo_proto::file::OnnxFile;
@@ -16,6 +14,7 @@ use emo_proto::{
     AttributeProto, FunctionProto, GraphProto, Message as _, ModelProto, NodeProto, OperatorSetIdProto,
     SparseTensorProto, StringStringEntryProto, TensorProto, ValueInfoProto,
 };
+use emo_tests::Order;
 use emo_tests::fixture;
 use emo_verifier::check::{UNDECIDED, check, checks};
 use emo_verifier::finding::{Finding, Severity};
@@ -218,8 +217,8 @@ const MUTATIONS: &[(&str, Mutation)] = &[
 
 /// EMO-1M as exported, its logits passed through a function and a branch.
 static BASE: LazyLock<ModelProto> = LazyLock::new(|| {
-    let request = Request::new(Variant::named("emo-1m").unwrap(), Profile::named("reference").unwrap());
-    let export = emo_exporter::export(&request, &Spec::Formula(0)).unwrap();
+    let request = Order::named("emo-1m", "reference");
+    let export = request.export(&Spec::Formula(0)).unwrap();
     let mut m = ModelProto::decode(emo_proto::Bytes::from(export.bytes)).unwrap();
     let logits = last(&mut m);
     assert_eq!(logits.output, ["logits"]);
@@ -386,8 +385,8 @@ fn clean_files_are_silent() {
     outside(&mut apart, "weights.bin", 0);
     assert_eq!(findings(&apart, folder.path()), []);
     for profile in ["reference", "portable"] {
-        let request = Request::new(Variant::named("emo-2m").unwrap(), Profile::named(profile).unwrap());
-        let export = emo_exporter::export(&request, &Spec::Formula(0)).unwrap();
+        let request = Order::named("emo-2m", profile);
+        let export = request.export(&Spec::Formula(0)).unwrap();
         let file = OnnxFile::from_bytes(export.bytes.into(), External::none()).unwrap();
         assert_eq!(check(&file, None), [], "{profile}");
     }

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use emo_exporter::models::emo::Variant;
+use emo_exporter::models::Model;
 use emo_exporter::weights::formula;
 use emo_tests::torch_save::{Checkpoint, Dtype, Object};
 use emo_tests::{fixture, safetensors};
@@ -59,7 +59,7 @@ impl Run {
 
 /// The state dict of a variant under the formula, each name passed through `rename`.
 fn state_dict(variant: &str, rename: fn(&str) -> String) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-    let parameters = Variant::named(variant).unwrap().parameters(1000);
+    let parameters = Model::named(variant).unwrap().parameters();
     parameters
         .into_iter()
         .map(|p| (rename(&p.name), p.shape.clone(), formula::tensor(&p.name, &p.shape, 0)))

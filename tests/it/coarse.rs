@@ -1,12 +1,12 @@
 //! Files that round: what is allowed follows from what lies on the way of the data, and from nothing beside it.
 
-use emo_exporter::models::emo::{Batch, Request, Variant};
-use emo_exporter::profile::Profile;
+use emo_exporter::target::Batch;
 use emo_exporter::weights::Spec;
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::{External, Tensor};
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{GraphProto, Message as _, ModelProto, NodeProto};
+use emo_tests::Order;
 use emo_tests::fixture;
 use emo_tests::onnx::{int, node, value};
 use emo_verifier::compare::FLOAT32;
@@ -22,9 +22,12 @@ fn judge(model: &ModelProto, weights: Option<Spec>, runtime: &dyn Runtime) -> Ve
 }
 
 fn right() -> ModelProto {
-    let request = Request::new(Variant::named("emo-1m").unwrap(), Profile::named("portable").unwrap());
-    let request = Request { size: (64, 64), batch: Batch::Fixed(1), ..request };
-    let bytes = emo_exporter::export(&request, &Spec::Formula(0)).unwrap().bytes;
+    let request = Order::named("emo-1m", "portable");
+    let request = request.with(|t| {
+        t.size = (64, 64);
+        t.batch = Batch::Fixed(1);
+    });
+    let bytes = request.export(&Spec::Formula(0)).unwrap().bytes;
     ModelProto::decode(&*bytes).unwrap()
 }
 

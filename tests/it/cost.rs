@@ -1,9 +1,9 @@
 //! What the unfolded exports cost is what was published, to the digit, under every convention.
 
-use emo_exporter::models::emo::{Request, Variant};
-use emo_exporter::{profile::Profile, weights::Spec};
+use emo_exporter::weights::Spec;
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
+use emo_tests::Order;
 use emo_tests::fixture;
 use emo_verifier::cost::Cost;
 use emo_verifier::infer::infer;
@@ -16,8 +16,8 @@ fn reference_exports_cost_what_was_published() {
     for model in ["emo-1m", "emo-2m", "emo-5m", "emo-6m"] {
         let row = tables["models"].as_array().unwrap().iter();
         let row = row.into_iter().find(|row| row["name"].as_str().unwrap().to_lowercase() == model).unwrap();
-        let request = Request::new(Variant::named(model).unwrap(), Profile::named("reference").unwrap());
-        let export = emo_exporter::export(&request, &Spec::Formula(0)).unwrap();
+        let request = Order::named(model, "reference");
+        let export = request.export(&Spec::Formula(0)).unwrap();
         let file = OnnxFile::from_bytes(export.bytes.into(), External::none()).unwrap();
 
         let inference = infer(&file.model, &Default::default());

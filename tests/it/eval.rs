@@ -1,9 +1,10 @@
 //! Our own evaluation of whole files: strangers' and every profile's, exact, as written and with noise.
 
-use emo_exporter::models::emo::{Request, Variant};
+use emo_exporter::models::Model;
 use emo_exporter::profile::PROFILES;
 use emo_exporter::weights::Spec;
 use emo_proto::file::{OnnxFile, open};
+use emo_tests::Order;
 use emo_tests::golden::Golden;
 use emo_tests::{RIGHT_STRANGERS, fixture};
 use emo_verifier::compare::{FLOAT32, compare};
@@ -58,9 +59,9 @@ fn strangers_are_what_they_say_and_noise_is_as_large_as_their_rounding() {
 #[test]
 fn every_profile_is_what_tract_computes() {
     for profile in &PROFILES {
-        let request = Request::new(Variant::named("emo-1m").unwrap(), profile);
-        let request = Request { size: (64, 96), ..request };
-        let file = from_bytes(&emo_exporter::export(&request, &Spec::Formula(0)).unwrap().bytes);
+        let request = Order::new(Model::named("emo-1m").unwrap(), profile);
+        let request = request.with(|t| t.size = (64, 96));
+        let file = from_bytes(&request.export(&Spec::Formula(0)).unwrap().bytes);
         let x = ArrayD::from_shape_fn(vec![1, 3, 64, 96], |i| {
             ((i[1] * 7 + i[2] * 5 + i[3] * 3) % 17) as f32 / 8.0 - 1.0
         });

@@ -4,13 +4,16 @@ use emo_exporter::Export;
 use emo_exporter::builder::Builder;
 use emo_exporter::encode::encode;
 use emo_exporter::layer::Form;
-use emo_exporter::models::emo::{Act, Batch, Norm, Request, VARIANTS, Variant};
+use emo_exporter::layer::{Act, Norm};
 use emo_exporter::models::mmb::{Attention, Block, MetaMobileBlock};
+use emo_exporter::models::{MODELS, Model};
 use emo_exporter::profile::{OPSETS, PROFILES, Profile};
+use emo_exporter::target::Batch;
 use emo_exporter::weights::{Parameter, Spec, Weights, formula};
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
+use emo_tests::Order;
 use emo_tests::golden::{CLASSIFICATION, Golden};
 use emo_tests::table;
 use emo_verifier::audit::{Audit, audit};
@@ -25,21 +28,21 @@ use ndarray::ArrayD;
 const SIZES: [(usize, usize); 6] = [(224, 224), (256, 320), (200, 131), (160, 288), (333, 77), (32, 32)];
 
 /// The published model and the default; `profiles` has the others.
-fn requests(variant: &'static Variant) -> impl Iterator<Item = Request> {
+fn requests(variant: &'static Model) -> impl Iterator<Item = Order> {
     let profiles = PROFILES.iter().filter(|p| ["reference", "portable"].contains(&p.name));
     let forms = profiles.flat_map(|p| OPSETS.iter().map(move |o| (p, o)));
-    forms.map(move |(profile, opset)| Request { opset, ..Request::new(variant, profile) })
+    forms.map(move |(profile, opset)| Order::new(variant, profile).with(|t| t.opset = opset))
 }
 
-fn export(request: &Request) -> Export {
-    emo_exporter::export(request, &Spec::Formula(0)).unwrap()
+fn export(request: &Order) -> Export {
+    request.export(&Spec::Formula(0)).unwrap()
 }
 
 fn open(export: &Export) -> OnnxFile {
     OnnxFile::from_bytes(export.bytes.clone().into(), External::none()).unwrap()
 }
 
-fn counts(request: &Request) -> Audit {
+fn counts(request: &Order) -> Audit {
     audit(&open(&export(request)).model, &Bindings::new())
 }
 
@@ -61,8 +64,12 @@ fn tract_equals_the_goldens() {
                 if batch == Batch::Dynamic && n == 1 {
                     continue;
                 }
-                let request = Request { size: (height, width), batch, ..request };
-                let place = format!("{name} {} {}", request.profile.name, request.opset.version);
+                let request = request.with(|t| {
+                    t.size = (height, width);
+                    t.batch = batch;
+                });
+                let place =
+                    format!("{name} {} {}", request.target.profile.name, request.target.opset.version);
                 let export = export(&request);
                 let mut outputs: Vec<_> = (0..5).map(|stage| stage_output(&export, stage)).collect();
                 outputs.push("logits".to_owned());
@@ -85,9 +92,9 @@ fn tract_equals_the_goldens() {
 #[test]
 fn reference_files_count_as_published() {
     let tables = table("blocks.json");
-    for variant in &VARIANTS {
-        let rows = tables[variant.name].as_object().unwrap();
-        for request in requests(variant).filter(|r| r.profile.name == "reference") {
+    for variant in MODELS.iter() {
+        let rows = tables[&*variant.name].as_object().unwrap();
+        for request in requests(variant).filter(|r| r.target.profile.name == "reference") {
             let audit = counts(&request);
             assert!(audit.uncounted.is_empty(), "{:?}", audit.uncounted);
             let mut found: Vec<_> = audit.blocks.iter().chain(&audit.stages()).cloned().collect();
@@ -116,11 +123,11 @@ fn published_figures_are_the_tables() {
         assert_eq!(p.params, format!("{}M", row["params_m"]));
         assert_eq!(p.flops, format!("{}M", row["flops_m"]));
         assert_eq!(Some(p.top1), row["top1"].as_f64());
-        let variant = Variant::named(&name).unwrap();
+        let variant = Model::named(&name).unwrap();
         for (profile, column) in
             [("reference", "stored_floats_with_bn_stats"), ("portable", "floats_after_all_bn_fold")]
         {
-            let audit = counts(&Request::new(variant, Profile::named(profile).unwrap()));
+            let audit = counts(&Order::new(variant, Profile::named(profile).unwrap()));
             assert_eq!(audit.float_initializers.count(), row[column].as_u64(), "{name} {profile}");
             assert_eq!(audit.totals.cost.macs.count(), row["exact_macs"].as_u64(), "{name} {profile}");
         }
@@ -130,12 +137,14 @@ fn published_figures_are_the_tables() {
 /// What `portable` holds plus what its folds removed is what `reference` holds, at any size.
 #[test]
 fn folds_account_for_every_difference() {
-    for variant in &VARIANTS {
+    for variant in MODELS.iter() {
         for size in SIZES {
             for batch in [Batch::Fixed(1), Batch::Fixed(2), Batch::Dynamic] {
                 let counted = |profile: &str| {
-                    let request =
-                        Request { size, batch, ..Request::new(variant, Profile::named(profile).unwrap()) };
+                    let request = Order::new(variant, Profile::named(profile).unwrap()).with(|t| {
+                        t.size = size;
+                        t.batch = batch;
+                    });
                     let file = open(&export(&request));
                     let identity = Identity::read(&file.model).unwrap();
                     let (_, claim) = count(&file.model, &identity);
@@ -152,11 +161,11 @@ fn folds_account_for_every_difference() {
 #[test]
 fn reference_initializers_are_the_state_dict() {
     let Some(path) = emo_tests::fixture("third_party/emo_1m_train.pth") else { return };
-    let variant = Variant::named("emo-1m").unwrap();
+    let variant = Model::named("emo-1m").unwrap();
     // The checkpoint loads only if it holds exactly these entries.
     let spec = Spec::File(path);
-    for request in requests(variant).filter(|r| r.profile.name == "reference") {
-        let export = emo_exporter::export(&request, &spec).unwrap();
+    for request in requests(variant).filter(|r| r.target.profile.name == "reference") {
+        let export = request.export(&spec).unwrap();
         let graph = open(&export).model.graph.unwrap();
         let mut names: Vec<_> = graph.initializer.iter().map(emo_proto::TensorProto::name).collect();
         names.sort_unstable();
@@ -167,11 +176,14 @@ fn reference_initializers_are_the_state_dict() {
 /// Rank 4 at most in every tensor, and no shape arithmetic where the maps divide.
 #[test]
 fn portable_files_are_plain() {
-    for variant in &VARIANTS {
-        for request in requests(variant).filter(|r| r.profile.name == "portable") {
+    for variant in MODELS.iter() {
+        for request in requests(variant).filter(|r| r.target.profile.name == "portable") {
             for size in SIZES {
                 for batch in [Batch::Fixed(1), Batch::Fixed(3), Batch::Dynamic] {
-                    let file = open(&export(&Request { size, batch, ..request }));
+                    let file = open(&export(&request.with(|t| {
+                        t.size = size;
+                        t.batch = batch;
+                    })));
                     let place = format!("{} {size:?} {batch:?}", variant.name);
                     let inference = infer(&file.model, &Bindings::new());
                     for fact in inference.values.values() {
@@ -192,17 +204,17 @@ fn portable_files_are_plain() {
 /// `ir_version` is the lowest that may declare the opset.
 #[test]
 fn files_declare_the_lowest_ir_version() {
-    for request in requests(&VARIANTS[0]) {
+    for request in requests(&MODELS[0]) {
         let model = open(&export(&request)).model;
-        let expected = if request.opset.version == 17 { 8 } else { 9 };
+        let expected = if request.target.opset.version == 17 { 8 } else { 9 };
         assert_eq!((model.ir_version(), model.opset_import.len()), (expected, 1));
-        assert_eq!(model.opset_import[0].version(), request.opset.version);
+        assert_eq!(model.opset_import[0].version(), request.target.opset.version);
     }
 }
 
 #[test]
 fn the_same_request_gives_the_same_bytes() {
-    for request in requests(&VARIANTS[2]) {
+    for request in requests(&MODELS[2]) {
         assert_eq!(export(&request).bytes, export(&request).bytes);
     }
 }

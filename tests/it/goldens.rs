@@ -11,7 +11,7 @@ fn the_reference_holds() {
     for name in CLASSIFICATION {
         let golden = Golden::load(name);
         let variant = golden.variant();
-        let weights = Weights::formula(golden.seed, &variant.parameters(golden.classes()));
+        let weights = Weights::formula(golden.seed, &variant.parameters());
         let reference = Reference::new(variant, &weights).unwrap();
         let mut stages = 0;
         let logits = reference.forward_with(golden.input().mapv(f64::from), |block, map| {

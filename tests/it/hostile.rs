@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use emo_exporter::models::emo::{Request, Variant};
-use emo_exporter::profile::{PROFILES, Profile};
+use emo_exporter::profile::PROFILES;
 use emo_exporter::weights::Spec;
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::text::Text;
 use emo_proto::{AttributeProto, Message as _, ModelProto, NodeProto, OperatorSetIdProto};
+use emo_tests::Order;
 use emo_tests::onnx::*;
 use emo_verifier::fact::Fact;
 use emo_verifier::infer::{Bindings, Inference, infer};
@@ -275,8 +275,8 @@ fn agrees_with_numbers(model: &ModelProto, formulas: &Inference) {
 
 /// EMO-1M as it is written, without its weights: the structure is what can be wrong.
 fn emo() -> Vec<u8> {
-    let request = Request::new(Variant::named("emo-1m").unwrap(), Profile::named("reference").unwrap());
-    let export = emo_exporter::export(&request, &Spec::Formula(0)).unwrap();
+    let request = Order::named("emo-1m", "reference");
+    let export = request.export(&Spec::Formula(0)).unwrap();
     let mut model = ModelProto::decode(bytes_of(export.bytes)).unwrap();
     for tensor in &mut model.graph.as_mut().unwrap().initializer {
         if tensor.dims.iter().product::<i64>() > 16 {

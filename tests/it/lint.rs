@@ -2,11 +2,12 @@
 
 use std::thread;
 
-use emo_exporter::models::emo::{Request, VARIANTS};
+use emo_exporter::models::MODELS;
 use emo_exporter::profile::{PROFILES, Profile};
 use emo_exporter::weights::Spec;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
+use emo_tests::Order;
 use emo_tests::onnx::{graph, graph_of, list, model, node, value};
 use emo_tests::{RIGHT_STRANGERS, WRONG_STRANGERS, fixture};
 use emo_verifier::infer::{Bindings, infer};
@@ -25,11 +26,11 @@ fn linted(model: &ModelProto, profile: &str) -> Lint {
 #[test]
 fn a_file_keeps_its_own_profile() {
     thread::scope(|scope| {
-        for half in VARIANTS.chunks(2) {
+        for half in MODELS.chunks(2) {
             scope.spawn(move || {
                 for request in half.iter().flat_map(|v| SIZES.iter().flat_map(|&size| requests(v, size))) {
-                    let file = open(&emo_exporter::export(&request, &Spec::Formula(0)).unwrap().bytes);
-                    let lint = linted(&file.model, request.profile.name);
+                    let file = open(&request.export(&Spec::Formula(0)).unwrap().bytes);
+                    let lint = linted(&file.model, request.target.profile.name);
                     assert!(lint.breaches.is_empty(), "{}: {:?}", place(&request), lint.breaches);
                     assert_eq!(lint.pieces, [lint.nodes], "{}", place(&request));
                 }
@@ -42,10 +43,9 @@ fn a_file_keeps_its_own_profile() {
 #[test]
 fn float16_and_images_keep_it_too() {
     for profile in &PROFILES {
-        let plain = Request::new(&VARIANTS[0], profile);
-        for request in [Request { dtype: DataType::Float16, ..plain }, Request { image_input: true, ..plain }]
-        {
-            let Ok(export) = emo_exporter::export(&request, &Spec::Formula(0)) else { continue };
+        let plain = Order::new(&MODELS[0], profile);
+        for request in [plain.with(|t| t.dtype = DataType::Float16), plain.with(|t| t.image_input = true)] {
+            let Ok(export) = request.export(&Spec::Formula(0)) else { continue };
             let lint = linted(&open(&export.bytes).model, profile.name);
             assert!(lint.breaches.is_empty(), "{}: {:?}", place(&request), lint.breaches);
         }

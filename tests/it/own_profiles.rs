@@ -3,11 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use emo_exporter::models::emo::{Batch, Request, Variant};
-use emo_exporter::profile::{OPSETS, PROFILES, Profile};
+use emo_exporter::profile::{OPSETS, PROFILES};
+use emo_exporter::target::{Batch, Target};
 use emo_exporter::weights::Spec;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{Message as _, ModelProto};
+use emo_tests::Order;
 use emo_tests::mutate::{self, Subject};
 use emo_verifier::audit::audit;
 use emo_verifier::claim;
@@ -20,13 +21,13 @@ use crate::profiles::open;
 
 const FORMULA: Option<Spec> = Some(Spec::Formula(0));
 
-fn request(model: &str, profile: &str) -> Request {
-    Request::new(Variant::named(model).unwrap(), Profile::named(profile).unwrap())
+fn request(model: &str, profile: &str) -> Order {
+    Order::named(model, profile)
 }
 
 /// The file of a request, its metadata and its names taken away.
-fn anonymous(request: &Request) -> Vec<u8> {
-    let bytes = emo_exporter::export(request, &Spec::Formula(0)).unwrap().bytes;
+fn anonymous(request: &Order) -> Vec<u8> {
+    let bytes = request.export(&Spec::Formula(0)).unwrap().bytes;
     let mut model = ModelProto::decode(&*bytes).unwrap();
     model.metadata_props.clear();
     (model.producer_name, model.doc_string) = (None, None);
@@ -55,14 +56,14 @@ fn judge(bytes: &[u8], weights: Option<Spec>, probes: usize, runtime: &dyn Runti
 }
 
 /// Passes with and without the checkpoint, and counts what is published.
-fn holds(request: &Request, bytes: &[u8]) {
-    let Request { variant, profile, opset, size, batch, .. } = request;
-    let place = format!("{} {} {} {size:?} {batch:?}", variant.name, profile.name, opset.version);
+fn holds(request: &Order, bytes: &[u8]) {
+    let Order { model, target: Target { profile, opset, size, batch, .. } } = request;
+    let place = format!("{} {} {} {size:?} {batch:?}", model.name, profile.name, opset.version);
     for weights in [None, FORMULA] {
         let verdict = judge(bytes, weights.clone(), 1, &Tract);
         assert_eq!(verdict.verdict, Outcome::Pass, "{place} {weights:?}: {:?}", verdict.reason);
-        assert_eq!((verdict.model, verdict.size), (Some(variant.name), Some(*size)), "{place}");
-        assert_eq!(verdict.bytes, request.image_input, "{place}");
+        assert_eq!((verdict.model.as_deref(), verdict.size), (Some(&*model.name), Some(*size)), "{place}");
+        assert_eq!(verdict.bytes, request.target.image_input, "{place}");
         let verdict = verdict.weights.unwrap();
         assert_eq!(!verdict.merged.is_empty(), profile.forms.merge, "{place}");
         // Two layers that are one cannot be told apart without a checkpoint.
@@ -72,25 +73,25 @@ fn holds(request: &Request, bytes: &[u8]) {
     counts(request, bytes, &place);
 }
 
-fn counts(request: &Request, bytes: &[u8], place: &str) {
+fn counts(request: &Order, bytes: &[u8], place: &str) {
     let file = open(bytes);
-    let claim = claim::check(&file.model, &infer_file(&file, &Default::default()), request.variant.name);
+    let claim = claim::check(&file.model, &infer_file(&file, &Default::default()), &request.model.name);
     assert!(claim.holds, "{place}: {:?}", claim.reason);
     let merged: Vec<_> =
         claim.account.iter().filter(|entry| entry.into.contains("the two are one")).collect();
-    if request.size == (224, 224) {
-        let exact = published(request.variant.name).unwrap();
+    if request.target.size == (224, 224) {
+        let exact = published(&request.model.name).unwrap();
         let exact = [exact.exact_params, exact.exact_macs, exact.exact_fvcore].map(|n| Some(n as i64));
         assert_eq!([claim.params, claim.macs, claim.fvcore], exact, "{place}");
         // The stem's projection at half the input's sides.
-        let params = (request.variant.stem * request.variant.stem) as i64;
+        let params = 24 * 24;
         let macs = params * 112 * 112;
         for entry in &merged {
             assert_eq!((entry.params, entry.macs, entry.fvcore), (params, macs, macs), "{place}");
             assert_eq!(entry.norm, "stage0.1.proj.conv");
         }
     }
-    assert_eq!(merged.len(), usize::from(request.profile.forms.merge), "{place}");
+    assert_eq!(merged.len(), usize::from(request.target.profile.forms.merge), "{place}");
 }
 
 #[test]
@@ -98,8 +99,8 @@ fn every_profile_is_recognised() {
     let mut files: HashSet<Vec<u8>> = HashSet::new();
     for profile in &PROFILES {
         for opset in &OPSETS {
-            let request = Request { opset, ..request("emo-1m", profile.name) };
-            if profile.accept(&request).is_err() {
+            let request = request("emo-1m", profile.name).with(|t| t.opset = opset);
+            if profile.accept(&request.target).is_err() {
                 continue;
             }
             // Profiles that spell the model alike share its file.
@@ -122,7 +123,10 @@ fn other_variants_sizes_and_batches_are_recognised() {
         ("emo-1m", "tract", (256, 320), Batch::Dynamic),
         ("emo-1m", "tflite", (64, 64), Batch::Fixed(2)),
     ] {
-        let request = Request { size, batch, ..request(model, profile) };
+        let request = request(model, profile).with(|t| {
+            t.size = size;
+            t.batch = batch;
+        });
         holds(&request, &anonymous(&request));
     }
 }
@@ -131,7 +135,7 @@ fn other_variants_sizes_and_batches_are_recognised() {
 #[test]
 fn files_of_images_are_recognised() {
     for profile in PROFILES.iter().filter(|p| ["reference", "ort-cpu", "qnn"].contains(&p.name)) {
-        let request = Request { image_input: true, ..request("emo-1m", profile.name) };
+        let request = request("emo-1m", profile.name).with(|t| t.image_input = true);
         let bytes = anonymous(&request);
         holds(&request, &bytes);
         let verdict = judge(&bytes, None, 1, &Tract);
@@ -151,8 +155,8 @@ fn float16_files_pass_as_float16() {
     let ort = std::env::var("EMO_REQUIRE_ORT").ok().map(|_| Ort::open(&Options::default()).unwrap());
     let mut files: HashSet<Vec<u8>> = HashSet::new();
     for profile in &PROFILES {
-        let request = Request { dtype: DataType::Float16, ..request("emo-1m", profile.name) };
-        if profile.accept(&request).is_err() {
+        let request = request("emo-1m", profile.name).with(|t| t.dtype = DataType::Float16);
+        if profile.accept(&request.target).is_err() {
             continue;
         }
         let bytes = anonymous(&request);
@@ -192,7 +196,7 @@ const MISTAKES: [Row; 11] = [
 
 #[test]
 fn a_changed_weight_is_found_in_a_float16_file() {
-    let request = Request { dtype: DataType::Float16, ..request("emo-1m", "ort-cpu") };
+    let request = request("emo-1m", "ort-cpu").with(|t| t.dtype = DataType::Float16);
     let subject = Subject::new(anonymous(&request));
     for (edit, block) in
         [(mutate::scaled_value as fn(&mut Subject, &str) -> _, "stage1.0"), (mutate::flipped_bit, "stage3.3")]

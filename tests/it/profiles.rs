@@ -4,14 +4,16 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::thread;
 
 use emo_exporter::encode::encode;
-use emo_exporter::fold::{Kind, Rewrite};
-use emo_exporter::half;
-use emo_exporter::models::emo::{Batch, Request, VARIANTS, Variant};
+use emo_exporter::models::{MODELS, Model};
+use emo_exporter::pass::half;
 use emo_exporter::profile::{Allow, OPSETS, Operators, PROFILES, Profile};
+use emo_exporter::rewrite::{Kind, Rewrite};
+use emo_exporter::target::{Batch, Target};
 use emo_exporter::weights::{Spec, Weights, formula};
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
+use emo_tests::Order;
 use emo_verifier::compare::{FLOAT32, compare};
 use emo_verifier::identity::Identity;
 use emo_verifier::reference::Reference;
@@ -25,13 +27,17 @@ pub(crate) const SIZES: [(usize, usize); 3] = [(224, 224), (256, 320), (200, 131
 const IMAGES: usize = 2;
 
 /// Everything that a profile allows of a variant and a size, float32.
-pub(crate) fn requests(variant: &'static Variant, size: (usize, usize)) -> Vec<Request> {
+pub(crate) fn requests(variant: &'static Model, size: (usize, usize)) -> Vec<Order> {
     let mut requests = Vec::new();
     for profile in &PROFILES {
         for opset in &OPSETS {
             for batch in [Batch::Fixed(1), Batch::Dynamic] {
-                let request = Request { opset, size, batch, ..Request::new(variant, profile) };
-                if profile.accept(&request).is_ok() {
+                let request = Order::new(variant, profile).with(|t| {
+                    t.opset = opset;
+                    t.size = size;
+                    t.batch = batch;
+                });
+                if profile.accept(&request.target).is_ok() {
                     requests.push(request);
                 }
             }
@@ -44,17 +50,17 @@ pub(crate) fn open(bytes: &[u8]) -> OnnxFile {
     OnnxFile::from_bytes(bytes.to_vec().into(), External::none()).unwrap()
 }
 
-pub(crate) fn place(request: &Request) -> String {
-    let Request { variant, profile, opset, size, batch, .. } = request;
-    format!("{} {} opset {} {size:?} {batch:?}", variant.name, profile.name, opset.version)
+pub(crate) fn place(request: &Order) -> String {
+    let Order { model, target: Target { profile, opset, size, batch, .. } } = request;
+    format!("{} {} opset {} {size:?} {batch:?}", model.name, profile.name, opset.version)
 }
 
 /// The same logits as the f64 reference, and counts that with the rewrites are the published
 /// model's. Profiles that spell a request alike share its run.
 #[test]
 fn every_profile_is_the_published_model() {
-    let check = |variant: &'static Variant, size: (usize, usize)| {
-        let weights = Weights::formula(0, &variant.parameters(1000));
+    let check = |variant: &'static Model, size: (usize, usize)| {
+        let weights = Weights::formula(0, &variant.parameters());
         let shape = [IMAGES, 3, size.0, size.1];
         let probe = Array4::from_shape_vec(shape, formula::input(&shape, 0)).unwrap();
         let truth = Reference::new(variant, &weights).unwrap().forward(probe.mapv(f64::from));
@@ -62,7 +68,7 @@ fn every_profile_is_the_published_model() {
         let mut published: HashMap<Option<usize>, [u64; 3]> = HashMap::new();
         for request in requests(variant, size) {
             let place = place(&request);
-            let export = emo_exporter::export(&request, &Spec::Formula(0)).expect(&place);
+            let export = request.export(&Spec::Formula(0)).expect(&place);
             let file = open(&export.bytes);
             let identity = Identity::read(&file.model).unwrap();
             let (audit, claim) = count(&file.model, &identity);
@@ -72,7 +78,7 @@ fn every_profile_is_the_published_model() {
             let expected = *published.entry(identity.batch).or_insert(totals);
             assert_eq!(totals, expected, "{place}");
 
-            let anonymous = encode(&export.graph, request.opset, &[], &weights).unwrap();
+            let anonymous = encode(&export.graph, request.target.opset, &[], &weights).unwrap();
             if !run.insert(anonymous) {
                 continue;
             }
@@ -87,7 +93,7 @@ fn every_profile_is_the_published_model() {
         }
     };
     thread::scope(|scope| {
-        for half in VARIANTS.chunks(2) {
+        for half in MODELS.chunks(2) {
             scope.spawn(move || half.iter().for_each(|v| SIZES.iter().for_each(|&size| check(v, size))));
         }
     });
@@ -96,22 +102,22 @@ fn every_profile_is_the_published_model() {
 /// What a row does not allow is refused with the reason and what works instead.
 #[test]
 fn refusals_say_what_works() {
-    let variant = &VARIANTS[0];
-    type Ask = fn(Request) -> Request;
+    let variant = &MODELS[0];
+    type Ask = fn(Order) -> Order;
     let rows: [(&str, Ask, &[&str]); 9] = [
-        ("coreml", |r| Request { batch: Batch::Dynamic, ..r }, &["batch", "Neural Engine", "--batch N"]),
-        ("nnapi", |r| Request { batch: Batch::Dynamic, ..r }, &["NNAPI", "portable"]),
-        ("qnn", |r| Request { batch: Batch::Dynamic, ..r }, &["HTP", "--batch N"]),
-        ("tflite", |r| Request { opset: &OPSETS[0], ..r }, &["opset 20", "Flex"]),
-        ("nnapi", |r| Request { dtype: DataType::Float16, ..r }, &["float16", "--dtype f32"]),
-        ("coreml", |r| Request { image_input: true, ..r }, &["uint8", "normalised floats"]),
-        ("ncnn", |r| Request { batch: Batch::Dynamic, ..r }, &["no batch axis", "--batch 1"]),
-        ("ncnn", |r| Request { batch: Batch::Fixed(3), ..r }, &["batch of 3", "no batch axis", "--batch 1"]),
-        ("ncnn", |r| Request { image_input: true, ..r }, &["from_pixels"]),
+        ("coreml", |r| r.with(|t| t.batch = Batch::Dynamic), &["batch", "Neural Engine", "--batch N"]),
+        ("nnapi", |r| r.with(|t| t.batch = Batch::Dynamic), &["NNAPI", "portable"]),
+        ("qnn", |r| r.with(|t| t.batch = Batch::Dynamic), &["HTP", "--batch N"]),
+        ("tflite", |r| r.with(|t| t.opset = &OPSETS[0]), &["opset 20", "Flex"]),
+        ("nnapi", |r| r.with(|t| t.dtype = DataType::Float16), &["float16", "--dtype f32"]),
+        ("coreml", |r| r.with(|t| t.image_input = true), &["uint8", "normalised floats"]),
+        ("ncnn", |r| r.with(|t| t.batch = Batch::Dynamic), &["no batch axis", "--batch 1"]),
+        ("ncnn", |r| r.with(|t| t.batch = Batch::Fixed(3)), &["batch of 3", "no batch axis", "--batch 1"]),
+        ("ncnn", |r| r.with(|t| t.image_input = true), &["from_pixels"]),
     ];
     for (name, ask, words) in rows {
-        let request = ask(Request::new(variant, Profile::named(name).unwrap()));
-        let message = emo_exporter::export(&request, &Spec::Formula(0)).unwrap_err().to_string();
+        let request = ask(Order::new(variant, Profile::named(name).unwrap()));
+        let message = request.export(&Spec::Formula(0)).unwrap_err().to_string();
         assert!(words.iter().all(|word| message.contains(word)), "{name}: {message}");
     }
 }
@@ -154,15 +160,15 @@ fn rewrites_read_back() {
 /// as few casts as there are borders.
 #[test]
 fn float16_files_are_half() {
-    for variant in &VARIANTS {
+    for variant in MODELS.iter() {
         for profile in &PROFILES {
-            let full = Request::new(variant, profile);
-            let request = Request { dtype: DataType::Float16, ..full };
-            let Ok(export) = emo_exporter::export(&request, &Spec::Formula(0)) else {
-                assert!(profile.accept(&request).is_err());
+            let full = Order::new(variant, profile);
+            let request = full.with(|t| t.dtype = DataType::Float16);
+            let Ok(export) = request.export(&Spec::Formula(0)) else {
+                assert!(profile.accept(&request.target).is_err());
                 continue;
             };
-            let whole = emo_exporter::export(&full, &Spec::Formula(0)).unwrap().bytes.len();
+            let whole = full.export(&Spec::Formula(0)).unwrap().bytes.len();
             let share = export.bytes.len() as f64 / whole as f64;
             assert!(share < 0.52, "{} {}: {share}", variant.name, profile.name);
             let graph = open(&export.bytes).model.graph.unwrap();
@@ -181,8 +187,11 @@ fn float16_files_are_half() {
 fn images_are_normalised_in_the_file() {
     for profile in PROFILES.iter().filter(|p| p.image_input == Allow::Yes) {
         let size = (64, 96);
-        let request = Request { image_input: true, size, ..Request::new(&VARIANTS[0], profile) };
-        let export = emo_exporter::export(&request, &Spec::Formula(0)).unwrap();
+        let request = Order::new(&MODELS[0], profile).with(|t| {
+            t.image_input = true;
+            t.size = size;
+        });
+        let export = request.export(&Spec::Formula(0)).unwrap();
         let file = open(&export.bytes);
         let identity = Identity::read(&file.model).unwrap();
         assert_eq!((identity.batch, identity.size, identity.image), (Some(1), size, true));

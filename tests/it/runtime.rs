@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use emo_exporter::models::emo::{Batch, Request, Variant};
 use emo_exporter::profile::Profile;
+use emo_exporter::target::Batch;
 use emo_exporter::weights::Spec;
 use emo_proto::file::{OnnxFile, open};
 use emo_proto::tensor::External;
+use emo_tests::Order;
 use emo_tests::fixture;
 use emo_tests::golden::Golden;
 use emo_verifier::compare::{FLOAT32, Tolerance};
@@ -112,9 +113,12 @@ fn a_free_batch_takes_any() {
 #[test]
 fn padded_sizes_run() {
     let golden = Golden::load("emo_5m_200x131_b1");
-    let request = Request::new(golden.variant(), Profile::named("reference").unwrap());
-    let request = Request { size: (200, 131), batch: Batch::Dynamic, ..request };
-    let export = emo_exporter::export(&request, &Spec::Formula(golden.seed)).unwrap();
+    let request = Order::new(golden.variant(), Profile::named("reference").unwrap());
+    let request = request.with(|t| {
+        t.size = (200, 131);
+        t.batch = Batch::Dynamic;
+    });
+    let export = request.export(&Spec::Formula(golden.seed)).unwrap();
     let file = OnnxFile::from_bytes(export.bytes.into(), External::none()).unwrap();
     let x = golden.input().into_dyn();
     for engine in engines() {
@@ -151,8 +155,8 @@ fn parts_make_the_whole() {
 
 #[test]
 fn an_operator_that_an_engine_lacks_is_named() {
-    let request = Request::new(Variant::named("emo-1m").unwrap(), Profile::named("reference").unwrap());
-    let export = emo_exporter::export(&request, &Spec::Formula(0)).unwrap();
+    let request = Order::named("emo-1m", "reference");
+    let export = request.export(&Spec::Formula(0)).unwrap();
     let mut file = OnnxFile::from_bytes(export.bytes.into(), External::none()).unwrap();
     let graph = file.model.graph.as_mut().unwrap();
     let sigmoid = graph.node.iter_mut().find(|node| node.op_type() == "Sigmoid").unwrap();

@@ -1,12 +1,12 @@
 //! Files that are right on every test input and wrong elsewhere: none passes, and what is harmless does.
 
-use emo_exporter::models::emo::{Batch, Request, Variant};
-use emo_exporter::profile::Profile;
+use emo_exporter::target::Batch;
 use emo_exporter::weights::Spec;
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::{External, Tensor};
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{GraphProto, Message as _, ModelProto, NodeProto};
+use emo_tests::Order;
 use emo_tests::onnx::{self, float, int, ints, list, node};
 use emo_verifier::runtime::Tract;
 use emo_verifier::verify::{self, Outcome, Verdict, explain::UNEXPLAINED};
@@ -46,9 +46,12 @@ impl Trick<'_> {
 
 /// The right file with its logits called `right`, and `trick` to make `logits` of them.
 fn file(trick: impl Fn(&mut Trick)) -> ModelProto {
-    let request = Request::new(Variant::named("emo-1m").unwrap(), Profile::named("portable").unwrap());
-    let request = Request { size: (SIDE as usize, SIDE as usize), batch: Batch::Fixed(1), ..request };
-    let bytes = emo_exporter::export(&request, &Spec::Formula(0)).unwrap().bytes;
+    let request = Order::named("emo-1m", "portable");
+    let request = request.with(|t| {
+        t.size = (SIDE as usize, SIDE as usize);
+        t.batch = Batch::Fixed(1);
+    });
+    let bytes = request.export(&Spec::Formula(0)).unwrap().bytes;
     let mut model = ModelProto::decode(&*bytes).unwrap();
     let graph = model.graph.as_mut().unwrap();
     let output = graph.output[0].name().to_owned();

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use emo_exporter::models::emo::{Batch, Request, Variant};
-use emo_exporter::profile::{OPSETS, Profile};
+use emo_exporter::profile::OPSETS;
+use emo_exporter::target::Batch;
 use emo_exporter::weights::Spec;
 use emo_proto::Message as _;
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
+use emo_tests::Order;
 use emo_tests::mutate::{self, Subject};
 use emo_tests::{fixture, onnx};
 use emo_verifier::compare::{FLOAT32, Tolerance};
@@ -34,9 +35,13 @@ fn third_party(name: &str) -> Option<Vec<u8>> {
 }
 
 fn export(model: &str, profile: &str, size: (usize, usize), batch: Batch, opset: usize) -> Vec<u8> {
-    let request = Request::new(Variant::named(model).unwrap(), Profile::named(profile).unwrap());
-    let request = Request { size, batch, opset: &OPSETS[opset], ..request };
-    emo_exporter::export(&request, &Spec::Formula(0)).unwrap().bytes
+    let request = Order::named(model, profile);
+    let request = request.with(|t| {
+        t.size = size;
+        t.batch = batch;
+        t.opset = &OPSETS[opset];
+    });
+    request.export(&Spec::Formula(0)).unwrap().bytes
 }
 
 /// The right files of other toolchains, and how they are spelled.
@@ -58,7 +63,7 @@ fn right_strangers_pass_with_and_without_weights() {
             let verdict = judge(bytes.clone(), weights.clone(), None, verify::PROBES);
             assert_eq!(verdict.verdict, Outcome::Pass, "{name} {weights:?}: {:?}", verdict.reason);
             assert_eq!(
-                (verdict.model, verdict.size, verdict.classes),
+                (verdict.model.as_deref(), verdict.size, verdict.classes),
                 (Some("emo-1m"), Some((224, 224)), Some(1000))
             );
             assert_eq!(
@@ -78,9 +83,9 @@ fn right_strangers_pass_with_and_without_weights() {
 /// weights are right beyond the tolerance.
 #[test]
 fn flat_pictures_may_round_alike() {
-    let portable = Request::new(Variant::named("emo-1m").unwrap(), Profile::named("portable").unwrap());
+    let portable = Order::named("emo-1m", "portable");
     for weights in [1, 7, 8].map(Spec::Formula) {
-        let bytes = emo_exporter::export(&portable, &weights).unwrap().bytes;
+        let bytes = portable.export(&weights).unwrap().bytes;
         let verdict = judge(bytes, Some(weights.clone()), None, 8);
         assert_eq!(verdict.verdict, Outcome::Pass, "{weights}: {:?}", verdict.reason);
         let beyond = |p: &&Probed| p.difference.is_some_and(|d| d.relative() > FLOAT32.bound);
@@ -171,7 +176,7 @@ fn right_files_of_ours_pass() {
             let verdict = judge(bytes.clone(), weights, None, probes);
             let place = format!("{model} {profile} {size:?} {batch:?}: {:?}", verdict.reason);
             assert_eq!(verdict.verdict, Outcome::Pass, "{place}");
-            assert_eq!((verdict.model, verdict.size), (Some(model), Some(size)), "{place}");
+            assert_eq!((verdict.model.as_deref(), verdict.size), (Some(model), Some(size)), "{place}");
             assert_eq!(verdict.form, Some(Form::Rank4), "{place}");
             let free = matches!(batch, Batch::Dynamic);
             let several = batch == fixed(2) || free && probes == verify::PROBES;

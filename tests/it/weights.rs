@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
-use emo_exporter::models::emo::Variant;
+use emo_exporter::models::Model;
 use emo_exporter::weights::{Origin, Parameter, Spec, Weights, fits, formula};
 use emo_tests::torch_save::{Checkpoint, Dtype, Object, View};
 use emo_tests::{fixture, safetensors};
@@ -198,7 +198,7 @@ fn safetensors_at_any_alignment() {
 #[test]
 fn a_real_checkpoint_holds_the_formula_bit_for_bit() {
     let Some(path) = fixture("third_party/emo_1m_train.pth") else { return };
-    let expected = Variant::named("emo-1m").unwrap().parameters(1000);
+    let expected = Model::named("emo-1m").unwrap().parameters();
     let weights = load(&path, &expected).unwrap();
     assert_formula(&weights, &expected, Dtype::F32, 0);
     assert_eq!(entry(&weights), Some("net_E"));
@@ -209,7 +209,7 @@ fn a_real_checkpoint_holds_the_formula_bit_for_bit() {
     assert_formula(&weights, &expected, Dtype::F32, 1);
     assert_eq!(entry(&weights), Some("net"));
 
-    let other = Variant::named("emo-2m").unwrap().parameters(1000);
+    let other = Model::named("emo-2m").unwrap().parameters();
     assert!(fits(&path, &expected) && !fits(&path, &other));
     let error = load(&path, &other).unwrap_err().to_string();
     assert!(error.contains("36 missing, 0 unexpected, 122 misshapen"), "{error}");

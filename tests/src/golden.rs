@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use emo_exporter::models::emo::Variant;
+use emo_exporter::models::Model;
 use emo_exporter::weights::formula;
 use emo_verifier::compare::{Tolerance, compare};
 use ndarray::Array4;
@@ -68,9 +68,9 @@ impl Golden {
     ///
     /// If the golden's model is none of ours.
     #[must_use]
-    pub fn variant(&self) -> &'static Variant {
+    pub fn variant(&self) -> &'static Model {
         let name = self.model.replace('_', "-");
-        Variant::named(&name).unwrap_or_else(|| panic!("no model is called {name}"))
+        Model::named(&name).unwrap_or_else(|| panic!("no model is called {name}"))
     }
 
     #[must_use]

@@ -6,6 +6,12 @@ pub mod onnx;
 pub mod safetensors;
 pub mod torch_save;
 
+use emo_exporter::Export;
+use emo_exporter::models::Model;
+use emo_exporter::profile::Profile;
+use emo_exporter::target::Target;
+use emo_exporter::weights::Spec;
+use emo_proto::Result;
 use std::path::{Path, PathBuf};
 
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
@@ -54,4 +60,40 @@ pub fn table(name: &str) -> serde_json::Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// A model, and what it is written for.
+#[derive(Debug, Clone, Copy)]
+pub struct Order {
+    pub model: &'static Model,
+    pub target: Target,
+}
+
+impl Order {
+    #[must_use]
+    pub fn new(model: &'static Model, profile: &'static Profile) -> Self {
+        Self { model, target: Target::new(profile) }
+    }
+
+    /// By their names.
+    ///
+    /// # Panics
+    /// If nothing is called so.
+    #[must_use]
+    pub fn named(model: &str, profile: &str) -> Self {
+        let model = Model::named(model).unwrap_or_else(|| panic!("no model is called {model}"));
+        Self::new(model, Profile::named(profile).unwrap_or_else(|| panic!("no profile is called {profile}")))
+    }
+
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Target)) -> Self {
+        change(&mut self.target);
+        self
+    }
+
+    /// # Errors
+    /// The target does not take it, or the weights are another model's.
+    pub fn export(&self, weights: &Spec) -> Result<Export> {
+        emo_exporter::export(self.model, &self.target, weights)
+    }
 }

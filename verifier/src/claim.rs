@@ -9,7 +9,9 @@ use std::fmt;
 use std::ops::Add;
 use std::sync::Arc;
 
-use emo_exporter::models::emo::{CLASSES, Norm, Variant, WINDOW};
+use emo_exporter::layer::Norm;
+use emo_exporter::models::emo::WINDOW;
+use emo_exporter::models::{CLASSES, Model};
 use emo_proto::ModelProto;
 use serde::Serialize;
 
@@ -77,8 +79,8 @@ pub fn check(file: &ModelProto, inference: &Inference, model: &str) -> Claim {
     let Some(figures) = figures else {
         return refuse(format!("nothing is published under the name {model}"));
     };
-    let variant = Variant::named(model).expect("every published model has its row");
-    let recognition = match recognise_as(inference, variant) {
+    let known = Model::named(model).expect("every published model has its row");
+    let recognition = match recognise_as(inference, known) {
         Ok(recognition) => recognition,
         Err(departure) => return refuse(departed(inference, &departure)),
     };
@@ -96,7 +98,7 @@ fn departed(inference: &Inference, departure: &Departure) -> String {
     let Departure { variant, matched, layers, reason } = departure;
     let place = format!("{matched} of {layers} layers are those of {variant}; then {reason}");
     match recognise(inference) {
-        Ok(other) => format!("the file is {}: {place}", other.variant.name),
+        Ok(other) => format!("the file is {}: {place}", other.model.name),
         Err(_) => place,
     }
 }
@@ -111,7 +113,7 @@ fn judge(
 ) -> Claim {
     // Parameters depend on the head's width, FLOPs on the input's size too; where either is another
     // one, the account has closed at the model's own formulas and the published figure says nothing.
-    let (head, size) = (recognition.classes == CLASSES, (input.height, input.width) == (224, 224));
+    let (head, size) = (recognition.model.classes == CLASSES, (input.height, input.width) == (224, 224));
     let [params, macs, fvcore] = [total.params, total.macs, total.fvcore].map(u64::try_from);
     let params_hold =
         !head || params.is_ok_and(|n| n == figures.exact_params && print_params(n) == figures.params);
@@ -127,7 +129,7 @@ fn judge(
     } else if head && size {
         None
     } else {
-        let (h, w, classes) = (input.height, input.width, recognition.classes);
+        let (h, w, classes) = (input.height, input.width, recognition.model.classes);
         Some(format!(
             "figures are published for 224 × 224 pixels and {CLASSES} classes; this is {h} × {w} and {classes}"
         ))

@@ -1,9 +1,9 @@
 //! What a file of ours says of itself, held against its own graph.
 
-use emo_exporter::fold::Rewrite;
 use emo_exporter::metadata;
-use emo_exporter::models::emo::Variant;
+use emo_exporter::models::Model;
 use emo_exporter::profile::Profile;
+use emo_exporter::rewrite::Rewrite;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, ModelProto, Result};
 
@@ -15,7 +15,7 @@ use crate::sym::Expr;
 /// The model that a file claims to be, and its interface.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    pub variant: &'static Variant,
+    pub model: Model,
     pub profile: &'static Profile,
     pub opset: i64,
     pub ir_version: i64,
@@ -23,7 +23,6 @@ pub struct Identity {
     pub batch: Option<usize>,
     /// Height and width of the input, in pixels.
     pub size: (usize, usize),
-    pub classes: usize,
     /// Whether the input is an image of bytes, `[N, H, W, 3]`, rather than normalised floats.
     pub image: bool,
     /// Whether weights are float16.
@@ -47,19 +46,18 @@ impl Identity {
             })
         };
         let (name, profile) = (property(metadata::MODEL)?, property(metadata::PROFILE)?);
-        let variant = Variant::named(name).ok_or_else(|| unknown(metadata::MODEL, name))?;
+        let known = Model::named(name).ok_or_else(|| unknown(metadata::MODEL, name))?;
         let profile = Profile::named(profile).ok_or_else(|| unknown(metadata::PROFILE, profile))?;
         let rewrites = property(metadata::REWRITES).unwrap_or_default().lines().map(str::parse);
         let Interface { batch, size, classes, image } = interface(model)?;
         let opset = model.opset_import.iter().find(|set| set.domain().is_empty());
         Ok(Self {
-            variant,
+            model: known.with_classes(classes),
             profile,
             opset: opset.map_or(0, emo_proto::OperatorSetIdProto::version),
             ir_version: model.ir_version(),
             batch,
             size,
-            classes,
             image,
             half: model
                 .graph
@@ -74,7 +72,7 @@ impl Identity {
     /// Whether published figures apply: 224 × 224, 1000 classes, one image.
     #[must_use]
     pub fn is_published(&self) -> bool {
-        (self.size, self.classes, self.batch.unwrap_or(1)) == ((224, 224), 1000, 1)
+        (self.size, self.model.classes, self.batch.unwrap_or(1)) == ((224, 224), 1000, 1)
     }
 }
 

@@ -6,7 +6,8 @@
 //! [`runtime`] runs files; [`compare`] measures and names tolerances.
 //!
 //! ```
-//! use emo_exporter::models::emo::{Request, Variant};
+//! use emo_exporter::models::Model;
+//! use emo_exporter::target::Target;
 //! use emo_exporter::{profile::Profile, weights::Spec};
 //! use emo_proto::file::OnnxFile;
 //!

@@ -10,7 +10,8 @@
 
 use std::collections::HashMap;
 
-use emo_exporter::models::emo::{Norm, VARIANTS, Variant};
+use emo_exporter::layer::Norm;
+use emo_exporter::models::{Definition, MODELS, Model};
 use serde::Serialize;
 
 use crate::infer::Inference;
@@ -106,8 +107,8 @@ impl Found {
 /// A file that is an EMO, layer by layer.
 #[derive(Debug)]
 pub struct Recognition {
-    pub variant: &'static Variant,
-    pub classes: usize,
+    /// With the file's number of classes.
+    pub model: Model,
     /// Published layers with what stands for them; the index + 1 is the depth.
     pub layers: Vec<(Layer, Found)>,
     /// The depth of every node, by index.
@@ -125,7 +126,7 @@ impl Recognition {
 /// Where a file leaves a variant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Departure {
-    pub variant: &'static str,
+    pub variant: String,
     /// Layers that match before.
     pub matched: usize,
     /// Layers of the variant.
@@ -135,7 +136,8 @@ pub struct Departure {
 
 /// The linear layers of a variant in the order of the data.
 #[must_use]
-pub fn layers(variant: &Variant, classes: usize) -> Vec<Layer> {
+pub fn layers(model: &Model) -> Vec<Layer> {
+    let Definition::Emo(network) = &model.definition;
     let linear = |name: String, outputs, inputs, bias| Layer {
         name,
         shape: Shape { outputs, inputs, kernel: 1, stride: 1 },
@@ -146,14 +148,14 @@ pub fn layers(variant: &Variant, classes: usize) -> Vec<Layer> {
         merges: false,
     };
     let gate =
-        |name: &str| Layer { role: Role::Mean, ..linear(name.to_owned(), variant.stem, variant.stem, true) };
+        |name: &str| Layer { role: Role::Mean, ..linear(name.to_owned(), network.stem, network.stem, true) };
     let batch = |name: String, channels| Some(NormSite { name, kind: Norm::Batch, channels });
     let local = |name: &str, channels, kernel, stride| Layer {
         shape: Shape { outputs: channels, inputs: 1, kernel, stride },
         norm: batch(format!("{name}.conv_local.norm"), channels),
         ..linear(format!("{name}.conv_local.conv"), channels, 1, false)
     };
-    let stem = variant.stem;
+    let stem = network.stem;
     let mut layers = vec![
         Layer {
             shape: Shape { outputs: stem, inputs: 3, kernel: 3, stride: 2 },
@@ -167,7 +169,7 @@ pub fn layers(variant: &Variant, classes: usize) -> Vec<Layer> {
     ];
     // The stem has no shortcut around its projection.
     let mut added = false;
-    for (name, block) in variant.blocks() {
+    for (name, block) in network.blocks() {
         let (c, m) = (block.dim_in, block.dim_mid());
         let operator = block.mmb.operator;
         if let Some(last) = layers.last_mut() {
@@ -186,11 +188,11 @@ pub fn layers(variant: &Variant, classes: usize) -> Vec<Layer> {
         }
         layers.push(linear(format!("{name}.proj.conv"), block.dim_out, m, false));
     }
-    let channels = variant.stages[3].dim;
+    let channels = network.stages.last().map_or(stem, |stage| stage.dim);
     if let Some(last) = layers.last_mut() {
         last.norm = Some(NormSite { name: "norm".to_owned(), kind: Norm::Layer, channels });
     }
-    layers.push(Layer { role: Role::Mean, ..linear("head".to_owned(), classes, channels, true) });
+    layers.push(Layer { role: Role::Mean, ..linear("head".to_owned(), model.classes, channels, true) });
     layers
 }
 
@@ -200,8 +202,8 @@ pub fn layers(variant: &Variant, classes: usize) -> Vec<Layer> {
 /// None; the departure tells which one the file follows furthest, and where it leaves it.
 pub fn recognise(inference: &Inference) -> Result<Recognition, Departure> {
     let mut best: Option<Departure> = None;
-    for variant in &VARIANTS {
-        match recognise_as(inference, variant) {
+    for model in MODELS.iter() {
+        match recognise_as(inference, model) {
             Ok(recognition) => return Ok(recognition),
             Err(departure) if best.as_ref().is_none_or(|b| departure.matched > b.matched) => {
                 best = Some(departure);
@@ -209,19 +211,20 @@ pub fn recognise(inference: &Inference) -> Result<Recognition, Departure> {
             Err(_) => {}
         }
     }
-    Err(best.expect("there are variants"))
+    Err(best.expect("there are models"))
 }
 
 /// The file as one given variant.
 ///
 /// # Errors
 /// Where the file leaves it.
-pub fn recognise_as(inference: &Inference, variant: &'static Variant) -> Result<Recognition, Departure> {
+pub fn recognise_as(inference: &Inference, model: &Model) -> Result<Recognition, Departure> {
     let (mut depths, mut found) = chain(inference);
     let classes = found.last().map_or(0, |head| head.shape.outputs);
-    let expected = layers(variant, classes);
+    let model = model.with_classes(classes);
+    let expected = layers(&model);
     let depart = |matched: usize, reason: String| Departure {
-        variant: variant.name,
+        variant: model.name.to_string(),
         matched,
         layers: expected.len(),
         reason,
@@ -254,7 +257,7 @@ pub fn recognise_as(inference: &Inference, variant: &'static Variant) -> Result<
         ));
     }
     let layers = expected.into_iter().zip(found.drain(..)).collect();
-    Ok(Recognition { variant, classes, layers, depths })
+    Ok(Recognition { model, layers, depths })
 }
 
 /// Whether `found` is the product of two layers. Of an identity and a product alone the first can be made anew, so

@@ -9,7 +9,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::f64::consts::FRAC_1_SQRT_2;
 
-use emo_exporter::models::emo::{NORM_EPSILON, Norm, Variant};
+use emo_exporter::layer::{NORM_EPSILON, Norm};
+use emo_exporter::models::Model;
 use emo_exporter::weights::{Origin, Weights};
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::Tensor;
@@ -50,7 +51,7 @@ pub struct Stored {
     pub bias: Vec<f64>,
 }
 
-/// Reads the weights of a file that is `recognition.variant`.
+/// Reads the weights of a file that is `recognition.model`.
 ///
 /// # Errors
 /// A weight is no constant, is computed in a way that is not followed, or its data is absent.
@@ -81,19 +82,19 @@ pub fn recover(file: &OnnxFile, inference: &Inference, recognition: &Recognition
     })
 }
 
-/// The weights of an ONNX file that must be `variant` with a head of `classes`.
+/// The weights of an ONNX file that must be `model`, its number of classes included.
 ///
 /// # Errors
 /// The file is another model (it says which, or where it leaves EMO), or as [`recover`].
-pub fn recover_as(file: &OnnxFile, variant: &Variant, classes: usize) -> Result<Weights> {
+pub fn recover_as(file: &OnnxFile, model: &Model) -> Result<Weights> {
     let inference = infer_file(file, &Bindings::new());
     let recognition = recognise(&inference).map_err(|departure| {
         let Departure { variant, matched, layers, reason } = departure;
         Error::new(format!("no EMO: {matched} of {layers} layers are those of {variant}; then {reason}"))
     })?;
-    let (found, heads) = (recognition.variant.name, recognition.classes);
-    if (found, heads) != (variant.name, classes) {
-        let expected = variant.name;
+    let (found, heads) = (&recognition.model.name, recognition.model.classes);
+    if (found, heads) != (&model.name, model.classes) {
+        let (expected, classes) = (&model.name, model.classes);
         return Err(Error::new(format!(
             "expected {expected} with {classes} classes, found {found} with {heads}: export that"
         )));

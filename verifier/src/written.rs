@@ -82,8 +82,8 @@ pub struct Finding {
 #[must_use]
 pub fn count(model: &ModelProto, identity: &Identity) -> (Audit, Claim) {
     let audit = audit(model, &Bindings::from([("batch".to_owned(), 1)]));
-    let published = published(identity.variant.name).filter(|_| identity.is_published());
-    let sum = |of: fn(&emo_exporter::fold::Rewrite) -> i64| {
+    let published = published(&identity.model.name).filter(|_| identity.is_published());
+    let sum = |of: fn(&emo_exporter::rewrite::Rewrite) -> i64| {
         identity.rewrites.iter().map(of).fold(0, i64::saturating_add)
     };
     let totals = &audit.totals;
@@ -116,7 +116,7 @@ pub fn numerics(
     let shape = input.shape().to_vec();
     let mut session = runtime.prepare(&file, &[(input_name(&file.model), shape.clone())], &[])?;
     let outputs = session.run(&[input])?;
-    let truth = Reference::new(identity.variant, weights)?.forward(normalised);
+    let truth = Reference::new(&identity.model, weights)?.forward(normalised);
     let tolerance = if identity.half { FLOAT16 } else { FLOAT32 };
     let (candidate, truth): (Vec<f32>, Vec<f64>) =
         (outputs.iter().flatten().copied().collect(), truth.iter().copied().collect());
@@ -126,7 +126,7 @@ pub fn numerics(
         probe: shape,
         tolerance,
         difference,
-        top1: top1(&candidate, &truth, identity.classes),
+        top1: top1(&candidate, &truth, identity.model.classes),
         holds: tolerance.admits(&difference),
     })
 }
@@ -214,7 +214,7 @@ fn state_dict(model: &ModelProto, identity: &Identity) -> Result<(), String> {
     if identity.profile.forms.fold {
         return Ok(());
     }
-    let parameters = identity.variant.parameters(identity.classes);
+    let parameters = identity.model.parameters();
     let expected: BTreeSet<(&str, Vec<i64>)> =
         parameters.iter().map(|p| (p.name.as_str(), p.shape.iter().map(|&d| d as i64).collect())).collect();
     let initializers = model.graph.iter().flat_map(|g| &g.initializer);

@@ -7,9 +7,15 @@ use emo_proto::Result;
 use super::Form;
 use crate::builder::Builder;
 use crate::graph::{Part, Value};
-use crate::models::emo::Act;
 use crate::op::{Binary, Unary};
 use crate::profile::{Gelu, Silu};
+
+/// Which activation follows a block's expansion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    Silu,
+    Gelu,
+}
 
 /// Element by element, in any shape.
 ///

@@ -4,10 +4,10 @@ use emo_proto::{Error, Result};
 
 use super::{Conv, Form, Grid, Normed, conv, linear};
 use crate::builder::Builder;
-use crate::fold::{Kind, Rewrite};
 use crate::graph::{Dim, Part, Shape, Value};
 use crate::op::Binary;
 use crate::profile::{Attention, Mix, Qk, Windows};
+use crate::rewrite::{Kind, Rewrite};
 
 /// The heads of a layer.
 #[derive(Debug, Clone, Copy)]

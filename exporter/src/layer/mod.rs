@@ -10,15 +10,14 @@ use std::ops::Range;
 use emo_proto::Result;
 
 use crate::builder::Builder;
-use crate::fold::{Kind, Rewrite};
 use crate::graph::{Affine, Dim, FoldedConv, Shape, Source, Value};
-use crate::models::emo::Act;
 use crate::op::{Binary, Unary};
 use crate::profile::{Forms, Opset, Pool, Profile};
+use crate::rewrite::{Kind, Rewrite};
 
-pub use activation::activation;
+pub use activation::{Act, activation};
 pub use attention::attend;
-pub use norm::{Normed, batch_norm, norm};
+pub use norm::{NORM_EPSILON, Norm, Normed, batch_norm, norm};
 pub use window::Grid;
 
 /// How layers are to be spelled.

@@ -4,11 +4,21 @@ use emo_proto::Result;
 
 use super::Form;
 use crate::builder::Builder;
-use crate::fold::{Kind, Rewrite};
 use crate::graph::{Affine, Dim, Part, Shape, Source, Value};
-use crate::models::emo::{NORM_EPSILON, Norm};
 use crate::op::{Binary, Unary};
 use crate::profile::LayerNorm;
+use crate::rewrite::{Kind, Rewrite};
+
+/// Which normalisation stands before a block's expansion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norm {
+    Batch,
+    /// Over the channels of each pixel.
+    Layer,
+}
+
+/// ε of every batch and layer norm.
+pub const NORM_EPSILON: f64 = 1e-6;
 
 /// A normalised map.
 #[derive(Debug, Clone)]

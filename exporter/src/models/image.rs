@@ -4,9 +4,9 @@ use emo_proto::Result;
 use emo_proto::tensor_proto::DataType;
 
 use crate::builder::Builder;
-use crate::fold::{Kind, Rewrite};
 use crate::graph::{Dim, Part, Value};
 use crate::op::Binary;
+use crate::rewrite::{Kind, Rewrite};
 
 /// Mean and standard deviation of ImageNet's red, green and blue, as shares of white; the
 /// published models were trained on what is normalised by them.

@@ -8,11 +8,10 @@
 use emo_proto::Result;
 
 use crate::builder::Builder;
-use crate::fold::{Kind, Rewrite};
 use crate::graph::Value;
-use crate::layer::{self, Conv, Form, Grid, Normed};
-use crate::models::emo::{Act, Norm};
+use crate::layer::{self, Act, Conv, Form, Grid, Norm, Normed};
 use crate::op::Binary;
+use crate::rewrite::{Kind, Rewrite};
 
 /// λ and F.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,5 +1,126 @@
-//! The published models.
+//! The models: what is computed, whatever it is written for.
+//!
+//! A family is a module that knows how to build its rows, and one line in [`Definition`].
 
 pub mod emo;
 mod image;
 pub mod mmb;
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use emo_proto::tensor_proto::DataType;
+use emo_proto::{Error, Result};
+
+use crate::builder::Builder;
+use crate::graph::{Graph, Value};
+use crate::layer::Form;
+use crate::pass;
+use crate::profile::Profile;
+use crate::target::Target;
+use crate::weights::Parameter;
+
+/// Classes of ImageNet-1K.
+pub const CLASSES: usize = 1000;
+/// Most classes: far beyond any use, and far below what overflows a count.
+pub const MOST_CLASSES: usize = 1 << 20;
+
+/// A network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// As the command line spells it: `emo-1m`.
+    pub name: Cow<'static, str>,
+    /// As its paper spells it: `EMO-1M`.
+    pub title: Cow<'static, str>,
+    pub classes: usize,
+    pub definition: Definition,
+}
+
+/// What a network is made of, by family.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Definition {
+    Emo(emo::Network),
+}
+
+/// The published models, family by family.
+pub static MODELS: LazyLock<Vec<Model>> = LazyLock::new(|| emo::published().into());
+
+/// The outputs of a network by name, in the order in which a file has them.
+pub type Outputs = Vec<(&'static str, Value)>;
+
+impl Model {
+    /// The published model called `name` (`emo-1m`), if there is one.
+    #[must_use]
+    pub fn named(name: &str) -> Option<&'static Self> {
+        MODELS.iter().find(|model| model.name == name)
+    }
+
+    /// The same network with another number of classes.
+    #[must_use]
+    pub fn with_classes(&self, classes: usize) -> Self {
+        Self { classes, ..self.clone() }
+    }
+
+    /// The smallest side of an input, in pixels: every halving of the map has something to halve.
+    #[must_use]
+    pub fn smallest_side(&self) -> usize {
+        match &self.definition {
+            Definition::Emo(network) => network.smallest_side(),
+        }
+    }
+
+    /// The graph of the model as `target` wants it.
+    ///
+    /// # Errors
+    /// A side, the batch or the number of classes is out of bounds, or the target does not allow it.
+    pub fn build(&self, target: &Target) -> Result<Graph> {
+        let smallest = self.smallest_side();
+        let (height, width) = target.size;
+        if height.min(width) < smallest {
+            let why = format!("expected sides of {smallest} pixels at least, found {height}x{width}");
+            return Err(Error::new(why).at("input size"));
+        }
+        if !(1..=MOST_CLASSES).contains(&self.classes) {
+            let found = self.classes;
+            return Err(Error::new(format!("expected 1 to {MOST_CLASSES}, found {found}")).at("classes"));
+        }
+        target.check()?;
+        let mut b = Builder::new(&self.name);
+        let batch = target.batch.dim();
+        let input = if target.image_input {
+            image::input(&mut b, batch, target.size)?
+        } else {
+            b.input("input", [batch, 3.into(), height.into(), width.into()], DataType::Float)
+        };
+        for (name, value) in self.outputs(&mut b, input, target.form())? {
+            b.output(value, name);
+        }
+        let mut graph = b.finish();
+        pass::run(&mut graph, target);
+        Ok(graph)
+    }
+
+    fn outputs(&self, b: &mut Builder, x: Value, form: Form) -> Result<Outputs> {
+        match &self.definition {
+            Definition::Emo(network) => network.build(b, x, self.classes, form),
+        }
+    }
+
+    /// The float entries of the published state dict, running statistics included.
+    ///
+    /// # Panics
+    /// If the definition is none that [`Model::build`] takes at its own size.
+    #[must_use]
+    pub fn parameters(&self) -> Vec<Parameter> {
+        let graph =
+            self.build(&Target::new(Profile::reference())).expect("every model has its published size");
+        let constants = graph.constants().into_iter().map(|v| graph.value(v));
+        constants
+            .filter(|v| v.is_parameter())
+            .map(|v| Parameter {
+                name: v.name.clone(),
+                shape: v.shape.0.iter().map(|d| d.at_batch_one()).collect(),
+            })
+            .collect()
+    }
+}

@@ -4,7 +4,7 @@ use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, Result};
 
 use super::Profile;
-use crate::models::emo::{Batch, Request};
+use crate::target::{Batch, Target};
 
 /// The operator sets that a runtime takes, the default first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,12 +49,12 @@ impl Allow {
 }
 
 impl Profile {
-    /// Whether the row allows the request.
+    /// Whether the row allows the target.
     ///
     /// # Errors
     /// It does not: the message says why, by which source, and what is nearest.
-    pub fn accept(&self, request: &Request) -> Result<()> {
-        let opset = request.opset.version;
+    pub fn accept(&self, target: &Target) -> Result<()> {
+        let opset = target.opset.version;
         let Opsets { versions, source } = self.opsets;
         if !versions.contains(&opset) {
             let versions: Vec<_> = versions.iter().map(ToString::to_string).collect();
@@ -62,20 +62,20 @@ impl Profile {
             let why = format!("the profile {name} is written in opset {versions} ({source}), not in {opset}");
             return Err(Error::new(why).at("opset"));
         }
-        if request.batch == Batch::Dynamic {
+        if target.batch == Batch::Dynamic {
             self.free_batch.check("free batch", self.name).map_err(|e| e.at("batch"))?;
         }
         if let Some(MostImages { images, because, source, instead }) = self.most_images
-            && let Batch::Fixed(found) = request.batch
+            && let Batch::Fixed(found) = target.batch
             && found > images
         {
             let refusal = Allow::No { because, source, instead };
             refusal.check(&format!("batch of {found}"), self.name).map_err(|e| e.at("batch"))?;
         }
-        if request.dtype == DataType::Float16 {
+        if target.dtype == DataType::Float16 {
             self.half.check("float16 file", self.name).map_err(|e| e.at("dtype"))?;
         }
-        if request.image_input {
+        if target.image_input {
             self.image_input.check("image of bytes", self.name).map_err(|e| e.at("image input"))?;
         }
         Ok(())

@@ -189,6 +189,12 @@ impl Profile {
         PROFILES.iter().find(|p| p.name == name)
     }
 
+    /// The row that folds nothing: the initializers are the published state dict.
+    #[must_use]
+    pub fn reference() -> &'static Self {
+        &PROFILES[0]
+    }
+
     /// The opset that a file is written in unless another is asked for.
     #[must_use]
     pub fn default_opset(&self) -> &'static Opset {

@@ -1,14 +1,15 @@
 //! Writes EMO as a profile has it, with single layers spelled otherwise, for the race to measure.
 //!
-//! `forms VARIANT PROFILE OUT [LAYER=SPELLING]…`, spellings by the names of [`SPELLINGS`]. The
+//! `forms MODEL PROFILE OUT [LAYER=SPELLING]…`, spellings by the names of [`SPELLINGS`]. The
 //! profile's other rules hold, so only what a runtime takes can be tried.
 
 use std::process::ExitCode;
 
-use emo_exporter::models::emo::{Request, Variant};
+use emo_exporter::models::Model;
 use emo_exporter::profile::{
     Attention, Expansion, Forms, Gelu, LayerNorm, Mix, Opset, Padding, Pool, Profile, Qk, Silu, Windows,
 };
+use emo_exporter::target::Target;
 use emo_exporter::weights::Spec;
 use emo_proto::{Error, Result};
 
@@ -59,11 +60,11 @@ fn channels(forms: &mut Forms) -> (&mut Windows, &mut Qk, &mut Mix) {
 }
 
 fn write(arguments: &[String]) -> Result<()> {
-    let [variant, profile, out, spellings @ ..] = arguments else {
-        return Err(Error::new("expected VARIANT PROFILE OUT [LAYER=SPELLING]…"));
+    let [model, profile, out, spellings @ ..] = arguments else {
+        return Err(Error::new("expected MODEL PROFILE OUT [LAYER=SPELLING]…"));
     };
     let unknown = |what: &str, found: &str| Error::new(format!("no {what} {found:?}"));
-    let variant = Variant::named(variant).ok_or_else(|| unknown("variant", variant))?;
+    let model = Model::named(model).ok_or_else(|| unknown("model", model))?;
     let mut profile = *Profile::named(profile).ok_or_else(|| unknown("profile", profile))?;
     let mut opset = profile.default_opset();
     for spelling in spellings {
@@ -76,8 +77,8 @@ fn write(arguments: &[String]) -> Result<()> {
         let known = SPELLINGS.iter().find(|s| (s.0, s.1) == (layer, name));
         known.ok_or_else(|| unknown("spelling", spelling))?.2(&mut profile.forms);
     }
-    let request = Request { opset, ..Request::new(variant, Box::leak(Box::new(profile))) };
-    let export = emo_exporter::export(&request, &Spec::Formula(0))?;
+    let target = Target { opset, ..Target::new(Box::leak(Box::new(profile))) };
+    let export = emo_exporter::export(model, &target, &Spec::Formula(0))?;
     emo_proto::file::write_atomic(out.as_ref(), &export.bytes)
 }
 

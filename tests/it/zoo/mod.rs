@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use emo_exporter::models::emo::{VARIANTS, Variant};
+use emo_exporter::models::{MODELS, Model};
 use emo_exporter::profile::PROFILES;
 use emo_exporter::weights::formula;
 use emo_proto::Message as _;
@@ -230,7 +230,7 @@ fn checkpoints_are_known_by_what_they_hold() {
     fs::copy(&checkpoint, weights.join("copy.pth")).unwrap();
     assert_eq!(emo(&folder, &arguments).0, 0, "a copy is the same checkpoint");
     // Of two that differ nobody can tell which is meant.
-    let tensors = Variant::named("emo-1m").unwrap().parameters(1000);
+    let tensors = Model::named("emo-1m").unwrap().parameters();
     let tensors =
         tensors.iter().map(|p| (p.name.as_str(), p.shape.as_slice(), formula::tensor(&p.name, &p.shape, 5)));
     fs::write(weights.join("other.safetensors"), safetensors::write(Dtype::F32, tensors)).unwrap();
@@ -396,7 +396,7 @@ fn the_projects_manifest_is_rebuilt() {
     let manifest = Manifest::parse(&text).unwrap();
     assert_eq!(manifest.text(), text);
     let per_model: usize = PROFILES.iter().map(|profile| profile.opsets.versions.len()).sum();
-    assert_eq!(manifest.len(), VARIANTS.len() * per_model);
+    assert_eq!(manifest.len(), MODELS.len() * per_model);
     for entry in manifest.entries() {
         let holds =
             entry.claim.as_ref().is_some_and(|c| c.holds) && entry.numerics.as_ref().is_some_and(|n| n.holds);
@@ -404,7 +404,8 @@ fn the_projects_manifest_is_rebuilt() {
         // Every form of the smallest model, one of each other.
         if entry.model == "emo-1m" || entry.model_path.contains("portable_opset17") {
             let recipe = Recipe::read(entry).unwrap();
-            let export = emo_exporter::export_with(&recipe.request, recipe.formula().unwrap()).unwrap();
+            let export =
+                emo_exporter::export_with(&recipe.model, &recipe.target, recipe.formula().unwrap()).unwrap();
             assert_eq!(sha256(&export.bytes), entry.metadata.model_sha, "{}", entry.model_path);
         }
     }

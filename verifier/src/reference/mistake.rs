@@ -1,6 +1,6 @@
 //! What exports of EMO are known to do wrong, as changes of a block.
 
-use emo_exporter::models::emo::NORM_EPSILON;
+use emo_exporter::layer::NORM_EPSILON;
 
 /// A mistake that a block is computed with, on purpose: where the outcome is a file's, the mistake is the
 /// file's.

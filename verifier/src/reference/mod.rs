@@ -12,7 +12,9 @@ mod mistake;
 mod ops;
 mod scope;
 
-use emo_exporter::models::emo::{self, SMALLEST_SIDE, Stage, Variant, WINDOW};
+use emo_exporter::layer::{Act, Norm as NormKind};
+use emo_exporter::models::emo::Stage;
+use emo_exporter::models::{Definition, Model};
 use emo_exporter::weights::Weights;
 use emo_proto::Result;
 use ndarray::{Array2, Array4, ArrayRef4, ArrayView4, Axis};
@@ -27,23 +29,26 @@ pub struct Reference {
     blocks: Vec<Block>,
     norm: LayerNorm,
     head: Pointwise,
+    /// The smallest side of an input, in pixels.
+    smallest_side: usize,
 }
 
 impl Reference {
-    /// The network of `variant` with the published names' `weights`, widened to f64. The number of classes is
+    /// The network of `model` with the published names' `weights`, widened to f64. The number of classes is
     /// the length of `head.bias`.
     ///
     /// # Errors
     ///
-    /// A weight is missing or has another shape than the variant's; the error carries its name.
-    pub fn new(variant: &Variant, weights: &Weights) -> Result<Self> {
+    /// A weight is missing or has another shape than the model's; the error carries its name.
+    pub fn new(model: &Model, weights: &Weights) -> Result<Self> {
         let root = Scope::root(weights);
-        let stem = NormedConvolution::stem(&root.at("stage0.0"), variant.stem)?;
-        let mobile = MobileBlock::stem(&root.at("stage0.1"), variant.stem)?;
+        let Definition::Emo(network) = &model.definition;
+        let stem = NormedConvolution::stem(&root.at("stage0.0"), network.stem)?;
+        let mobile = MobileBlock::stem(&root.at("stage0.1"), network.stem)?;
         let mut blocks =
             vec![Block::new(0, 0, 2, Kind::Stem(Box::new(stem))), Block::new(0, 1, 2, Kind::Mobile(mobile))];
-        let mut channels = variant.stem;
-        for (stage, row) in (1..).zip(&variant.stages) {
+        let mut channels = network.stem;
+        for (stage, row) in (1..).zip(&network.stages) {
             for index in 0..row.depth {
                 let scope = root.at(&format!("stage{stage}.{index}"));
                 let block = MobileBlock::of_stage(&scope, row, index, channels)?;
@@ -55,6 +60,7 @@ impl Reference {
             blocks,
             norm: LayerNorm::load(&root.at("norm.norm"), channels)?,
             head: Pointwise::linear(&root.at("head"), channels)?,
+            smallest_side: model.smallest_side(),
         })
     }
 
@@ -68,7 +74,7 @@ impl Reference {
     ///
     /// # Panics
     ///
-    /// If `input` has not 3 channels or a side is below [`SMALLEST_SIDE`].
+    /// If `input` has not 3 channels or a side is below the model's smallest.
     #[must_use]
     pub fn forward(&self, input: Array4<f64>) -> Array2<f64> {
         self.forward_with(input, |_, _| ())
@@ -84,7 +90,7 @@ impl Reference {
         input: Array4<f64>,
         mut on_block: impl FnMut(&Block, &Array4<f64>),
     ) -> Array2<f64> {
-        require(&input);
+        require(&input, self.smallest_side);
         let mut map = input;
         for block in &self.blocks {
             map = block.forward(&map);
@@ -101,7 +107,7 @@ impl Reference {
     /// As [`Self::forward`].
     #[must_use]
     pub fn logits(&self, input: &Array4<f64>, mistake: Option<Mistake>) -> Vec<f64> {
-        require(input);
+        require(input, self.smallest_side);
         let logits = |image: ArrayView4<f64>| {
             let blocks = self.blocks.iter();
             self.head_with(
@@ -142,11 +148,11 @@ impl Reference {
     }
 }
 
-fn require(input: &Array4<f64>) {
+fn require(input: &Array4<f64>, smallest: usize) {
     let (_, channels, height, width) = input.dim();
     assert!(
-        channels == 3 && height.min(width) >= SMALLEST_SIDE,
-        "expected an input of 3 channels and sides from {SMALLEST_SIDE} up, found {:?}",
+        channels == 3 && height.min(width) >= smallest,
+        "expected an input of 3 channels and sides from {smallest} up, found {:?}",
         input.shape()
     );
 }
@@ -324,19 +330,18 @@ impl MobileBlock {
         let stride = if first { 2 } else { 1 };
         Ok(Box::new(Self {
             norm: match row.norm {
-                emo::Norm::Batch => Norm::Batch(BatchNorm::load(&scope.at("norm"), channels)?),
-                emo::Norm::Layer => Norm::Layer(LayerNorm::load(&scope.at("norm.norm"), channels)?),
+                NormKind::Batch => Norm::Batch(BatchNorm::load(&scope.at("norm"), channels)?),
+                NormKind::Layer => Norm::Layer(LayerNorm::load(&scope.at("norm.norm"), channels)?),
             },
-            attention: if row.attention && !first {
-                Some(WindowAttention::load(&scope.at("qk.conv"), channels, row.head_dim, WINDOW)?)
-            } else {
-                None
+            attention: match row.attention.filter(|_| !first) {
+                Some(row) => Some(WindowAttention::load(&scope.at("qk.conv"), channels, row)?),
+                None => None,
             },
             expand: Some((
                 Pointwise::biased(&scope.at("v.conv"), channels, expanded)?,
                 match row.act {
-                    emo::Act::Silu => Activation::Silu,
-                    emo::Act::Gelu => Activation::Gelu,
+                    Act::Silu => Activation::Silu,
+                    Act::Gelu => Activation::Gelu,
                 },
             )),
             local: NormedConvolution::depthwise(&scope.at("conv_local"), expanded, row.kernel, stride)?,

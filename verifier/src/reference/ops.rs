@@ -3,6 +3,7 @@
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 use std::ops::Range;
 
+use emo_exporter::models::mmb::Attention;
 use emo_proto::Result;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{
@@ -260,11 +261,13 @@ pub struct WindowAttention {
     /// Channels (q or k, head, `head_dim`).
     queries_keys: Pointwise,
     head_dim: usize,
-    window: usize,
+    /// Side of a window; `None` attends over the whole map.
+    window: Option<usize>,
 }
 
 impl WindowAttention {
-    pub fn load(scope: &Scope, channels: usize, head_dim: usize, window: usize) -> Result<Self> {
+    pub fn load(scope: &Scope, channels: usize, row: Attention) -> Result<Self> {
+        let Attention { head_dim, window } = row;
         Ok(Self { queries_keys: Pointwise::biased(scope, channels, 2 * channels)?, head_dim, window })
     }
 
@@ -273,26 +276,27 @@ impl WindowAttention {
     /// ends before the grid, tokens of zeros fill the window and take part like any other: none is masked.
     pub fn forward(&self, x: &ArrayRef4<f64>, mistake: Option<Mistake>) -> Array4<f64> {
         let (_, channels, height, width) = x.dim();
-        let (down, across) = (height.div_ceil(self.window), width.div_ceil(self.window));
+        let (rows, columns) = self.window.map_or((height, width), |side| (side, side));
+        let (down, across) = (height.div_ceil(rows), width.div_ceil(columns));
         let mut y = Array4::zeros(x.dim());
         for (x, mut y) in x.outer_iter().zip(y.outer_iter_mut()) {
             for (i, j) in (0..down).flat_map(|i| (0..across).map(move |j| (i, j))) {
                 // (token of the window, row and column of the map), without the tokens past the map's end
                 let tokens = || {
-                    let inside = (0..self.window * self.window).map(move |token| {
-                        let (row, column) = (token / self.window, token % self.window);
+                    let inside = (0..rows * columns).map(move |token| {
+                        let (row, column) = (token / columns, token % columns);
                         match mistake {
-                            Some(Mistake::Tiles) => (token, i * self.window + row, j * self.window + column),
+                            Some(Mistake::Tiles) => (token, i * rows + row, j * columns + column),
                             _ => (token, row * down + i, column * across + j),
                         }
                     });
                     inside.filter(move |&(_, row, column)| row < height && column < width)
                 };
-                let mut values = Array2::zeros((channels, self.window * self.window));
+                let mut values = Array2::zeros((channels, rows * columns));
                 for c in 0..channels {
                     tokens().for_each(|(token, row, column)| values[[c, token]] = x[[c, row, column]]);
                 }
-                let mut padding = vec![true; self.window * self.window];
+                let mut padding = vec![true; rows * columns];
                 tokens().for_each(|(token, ..)| padding[token] = false);
                 let attended = self.attend(&values, &padding, mistake);
                 for c in 0..channels {

@@ -9,7 +9,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use emo_exporter::models::emo::{Act, Norm, Variant};
+use emo_exporter::layer::{Act, Norm};
+use emo_exporter::models::{Definition, Model};
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{ModelProto, ValueInfoProto};
 
@@ -82,7 +83,8 @@ impl Step {
 }
 
 /// The steps behind each linear layer, which is given by name.
-fn steps(variant: &Variant) -> BTreeMap<String, Vec<Step>> {
+fn steps(model: &Model) -> BTreeMap<String, Vec<Step>> {
+    let Definition::Emo(network) = &model.definition;
     let stem = |layer: &str, steps: &[Step]| (format!("stage0.1.{layer}"), steps.to_vec());
     let mut all = BTreeMap::from([
         stem("conv_local.conv", &[Step::Silu]),
@@ -90,7 +92,7 @@ fn steps(variant: &Variant) -> BTreeMap<String, Vec<Step>> {
         stem("se.conv_expand", &[Step::Gate]),
     ]);
     let mut last = "stage0.1.proj.conv".to_owned();
-    for (name, block) in variant.blocks() {
+    for (name, block) in network.blocks() {
         if block.norm == Norm::Layer {
             all.entry(last).or_default().push(Step::LayerNorm);
         }
@@ -120,7 +122,7 @@ struct Found {
 /// What lies on the way from `input` to `output` and is in no published layer of the recognised network.
 #[must_use]
 pub fn unexplained(inference: &Inference, recognition: &Recognition, path: &DataPath) -> Vec<Finding> {
-    let steps = steps(recognition.variant);
+    let steps = steps(&recognition.model);
     let parts: HashSet<usize> =
         recognition.layers.iter().flat_map(|(_, found)| found.parts.iter().map(|part| part.node)).collect();
     let mut by_depth: BTreeMap<usize, Vec<Found>> = BTreeMap::new();

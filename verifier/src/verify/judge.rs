@@ -35,7 +35,7 @@ impl Judge<'_> {
     /// Runs the file with the weights that it should hold, or its own.
     ///
     /// # Errors
-    /// The weights are not those of the variant.
+    /// The weights are not those of the model.
     pub fn judge(
         &self,
         mut verdict: Verdict,
@@ -43,7 +43,7 @@ impl Judge<'_> {
         expected: Option<&Weights>,
         probes: &[Probe],
     ) -> Result<Verdict> {
-        let reference = |weights| Reference::new(self.recognition.variant, weights);
+        let reference = |weights| Reference::new(&self.recognition.model, weights);
         let truth = reference(expected.unwrap_or(&recovered.weights))?;
         verdict.probes = match self.bench.run(&truth, probes) {
             Ok(probed) => probed,

@@ -22,7 +22,7 @@ mod weights;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use emo_exporter::models::emo::VARIANTS;
+use emo_exporter::models::MODELS;
 use emo_exporter::weights::{self as checkpoint, Spec, Weights};
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, ModelProto, NodeProto, Result};
@@ -125,7 +125,7 @@ pub struct WeightsVerdict {
 pub struct Verdict {
     pub verdict: Outcome,
     /// `emo-1m`; `None` where the file is no EMO.
-    pub model: Option<&'static str>,
+    pub model: Option<String>,
     /// The tolerance's name.
     pub tolerance: Option<&'static str>,
     /// What the tolerance bounds: the largest error as a share of the largest logit.
@@ -272,7 +272,7 @@ pub fn verify(
     // A file that is no EMO has perhaps gigabytes that nobody needs to read.
     verdict.findings.extend(check::weights(file, folder));
     verdict.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    verdict.model = Some(recognition.variant.name);
+    verdict.model = Some(recognition.model.name.to_string());
     verdict.opset = file
         .model
         .opset_import
@@ -280,15 +280,16 @@ pub fn verify(
         .filter(|s| s.domain().is_empty())
         .map(emo_proto::OperatorSetIdProto::version)
         .max();
-    (verdict.size, verdict.batch, verdict.classes) = (Some(port.size), port.batch, Some(recognition.classes));
+    (verdict.size, verdict.batch, verdict.classes) =
+        (Some(port.size), port.batch, Some(recognition.model.classes));
     verdict.bytes = port.image.bytes;
-    verdict.claim = Some(claim::check(&file.model, &inference, recognition.variant.name));
+    verdict.claim = Some(claim::check(&file.model, &inference, &recognition.model.name));
 
     let recovered = match recover(file, &inference, &recognition) {
         Ok(recovered) => recovered,
         Err(error) => return Ok(verdict.undecided(format!("its weights cannot be read: {error}"))),
     };
-    let Some(output) = logits(file, &inference, &port, recognition.classes) else {
+    let Some(output) = logits(file, &inference, &port, recognition.model.classes) else {
         return Ok(verdict.undecided("expected an output [N, classes], found none".to_owned()));
     };
     let path = DataPath::new(&inference, &port.name, &output);
@@ -325,7 +326,7 @@ pub fn verify(
     let runtime = if rounds == &FLOAT32 || runtime.as_written() { runtime } else { &Own };
     verdict.runtime = runtime.name();
     let run = if runtime.as_written() { whole } else { file };
-    let classes = recognition.classes;
+    let classes = recognition.model.classes;
     let bench = Bench { file: run, port: &port, output: &output, classes, runtime, tolerance: &tolerance };
     let (inference, recognition) = (&inference, &recognition);
     let judge = Judge { file, inference, recognition, bench, earned, seen: &seen };
@@ -361,14 +362,17 @@ fn stops(code: &str) -> bool {
 }
 
 fn load(spec: &Spec, recognition: &Recognition) -> Result<Weights> {
-    let (variant, classes) = (recognition.variant, recognition.classes);
-    Weights::load(spec, &variant.parameters(classes)).map_err(|error| {
+    let model = &recognition.model;
+    Weights::load(spec, &model.parameters()).map_err(|error| {
         let Spec::File(path) = spec else { return error };
-        let others = VARIANTS.iter().filter(|v| v.name != variant.name);
-        match others.into_iter().find(|other| checkpoint::fits(path, &other.parameters(classes))) {
+        let others = MODELS.iter().filter(|other| other.name != model.name);
+        match others
+            .into_iter()
+            .find(|other| checkpoint::fits(path, &other.with_classes(model.classes).parameters()))
+        {
             Some(other) => Error::new(format!(
                 "expected weights of {}, which the file is, found those of {}",
-                variant.name, other.name
+                model.name, other.name
             ))
             .at(path.display()),
             None => error,

@@ -4,7 +4,7 @@
 //! rows of a convolution times the batch norm behind it, the columns times the norm before it. Rounding alone
 //! may part them: a change too small for any output to show is found all the same.
 
-use emo_exporter::models::emo::{NORM_EPSILON, Norm};
+use emo_exporter::layer::{NORM_EPSILON, Norm};
 use emo_exporter::weights::Weights;
 use emo_proto::Result;
 use serde::Serialize;
@@ -39,7 +39,7 @@ pub fn compare(
     recovered: &Recovered,
     expected: &Weights,
 ) -> Result<Vec<TensorDifference>> {
-    let layers = layers(recognition.variant, recognition.classes);
+    let layers = layers(&recognition.model);
     let file = Side { weights: &recovered.weights, recovered: Some(recovered) };
     let truth = Side { weights: expected, recovered: None };
     let mut differences = Vec::new();

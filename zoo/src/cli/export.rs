@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use emo_exporter::models::emo::{Batch, CLASSES, Request, VARIANTS, Variant};
+use emo_exporter::Export;
+use emo_exporter::models::{CLASSES, MODELS, Model};
+use emo_exporter::pass::half;
 use emo_exporter::profile::{Opset, Profile};
+use emo_exporter::target::{Batch, Target};
 use emo_exporter::weights::{self, Spec};
-use emo_exporter::{Export, half};
 use emo_proto::file::OnnxFile;
 use emo_proto::plain::plain;
 use emo_proto::tensor::External;
@@ -28,7 +30,7 @@ use crate::manifest::facts::sha256;
 pub struct Args {
     /// emo-1m, emo-2m, emo-5m or emo-6m
     #[arg(value_parser = names::model)]
-    model: &'static Variant,
+    model: Model,
     /// A checkpoint (.pth, .pt, .safetensors), anybody's ONNX file of the model, or formula:SEED
     /// for untrained weights
     #[arg(long, value_name = "PATH|formula:SEED", default_value = "formula:0")]
@@ -89,14 +91,12 @@ fn batch(text: &str) -> Result<Batch, String> {
 }
 
 impl Args {
-    fn request(&self) -> Request {
-        Request {
-            variant: self.model,
+    fn target(&self) -> Target {
+        Target {
             profile: self.profile,
             opset: self.opset.unwrap_or_else(|| self.profile.default_opset()),
             size: self.size,
             batch: self.batch,
-            classes: self.classes,
             dtype: match self.dtype {
                 Dtype::F32 => DataType::Float,
                 Dtype::F16 => DataType::Float16,
@@ -108,8 +108,8 @@ impl Args {
 
 pub fn run(args: &Args) -> Outcome {
     let progress = Progress::new();
-    let request = args.request();
-    let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.onnx", request.variant.name)));
+    let (model, target) = (args.model.with_classes(args.classes), args.target());
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.onnx", model.name)));
     if out.is_dir() {
         bail!("{}: expected a file to write, found a folder", out.display());
     }
@@ -118,11 +118,11 @@ pub fn run(args: &Args) -> Outcome {
     }
     progress.step("exporting");
     let mut export = match onnx(&args.weights) {
-        Some((path, file)) => recover_as(&file, request.variant, request.classes)
+        Some((path, file)) => recover_as(&file, &model)
             .map_err(|error| error.at(path.display()))
-            .and_then(|weights| emo_exporter::export_with(&request, weights))?,
-        None => emo_exporter::export(&request, &args.weights)
-            .map_err(|error| with_hint(error.into(), &args.weights, &request))?,
+            .and_then(|weights| emo_exporter::export_with(&model, &target, weights))?,
+        None => emo_exporter::export(&model, &target, &args.weights)
+            .map_err(|error| with_hint(error.into(), &args.weights, &model))?,
     };
     let origin = export.weights.origin().clone();
     let file = OnnxFile::from_bytes(std::mem::take(&mut export.bytes).into(), External::none())?;
@@ -134,8 +134,8 @@ pub fn run(args: &Args) -> Outcome {
     progress.step("running in tract and in the reference");
     let run = || numerics(&file.bytes, &identity, &export.weights, &Tract);
     let numerics = (!args.no_verify).then(run).transpose()?;
-    let half = request.dtype == DataType::Float16 && !args.no_verify;
-    let ranges = half.then(|| float16_ranges(&request, &export, &identity)).transpose()?;
+    let half = target.dtype == DataType::Float16 && !args.no_verify;
+    let ranges = half.then(|| float16_ranges(&target, &export, &identity)).transpose()?;
     let report = Report {
         identity: &identity,
         audit: &audit,
@@ -174,9 +174,9 @@ pub fn run(args: &Args) -> Outcome {
 }
 
 /// What the tensors that are float16 in the file hold, taken from the same model in float32.
-fn float16_ranges(request: &Request, export: &Export, identity: &Identity) -> anyhow::Result<Vec<Range>> {
-    let whole = Request { dtype: DataType::Float, ..*request };
-    let whole = emo_exporter::export_with(&whole, export.weights.clone())?;
+fn float16_ranges(target: &Target, export: &Export, identity: &Identity) -> anyhow::Result<Vec<Range>> {
+    let whole = Target { dtype: DataType::Float, ..*target };
+    let whole = emo_exporter::export_with(&identity.model, &whole, export.weights.clone())?;
     let names = half::tensors(&export.graph).map(|value| value.name.as_str()).collect();
     let file = OnnxFile::from_bytes(whole.bytes.into(), External::none())?;
     Ok(ranges(&file, &names, Probe::of(identity)?.input, &Tract)?)
@@ -189,17 +189,14 @@ fn onnx(spec: &Spec) -> Option<(&Path, OnnxFile)> {
 }
 
 /// Says which other model the weights fit, if they fit one.
-fn with_hint(error: anyhow::Error, spec: &Spec, request: &Request) -> anyhow::Error {
+fn with_hint(error: anyhow::Error, spec: &Spec, model: &Model) -> anyhow::Error {
     let Spec::File(path) = spec else { return error };
-    let others = VARIANTS.iter().filter(|v| v.name != request.variant.name);
-    match others.into_iter().find(|v| fits(path, v, request.classes)) {
-        Some(other) => {
-            error.context(format!("these are weights of {}, not of {}", other.name, request.variant.name))
-        }
+    let others = MODELS.iter().filter(|other| other.name != model.name);
+    match others
+        .into_iter()
+        .find(|other| weights::fits(path, &other.with_classes(model.classes).parameters()))
+    {
+        Some(other) => error.context(format!("these are weights of {}, not of {}", other.name, model.name)),
         None => error,
     }
-}
-
-fn fits(path: &Path, variant: &'static Variant, classes: usize) -> bool {
-    weights::fits(path, &variant.parameters(classes))
 }

@@ -1,6 +1,6 @@
 //! `emo list`: models with their published figures.
 
-use emo_exporter::models::emo::VARIANTS;
+use emo_exporter::models::MODELS;
 use emo_verifier::paper::published;
 use emo_verifier::report::thousands;
 
@@ -15,7 +15,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Outcome {
-    let models: Vec<_> = VARIANTS.iter().filter_map(|v| published(v.name)).collect();
+    let models: Vec<_> = MODELS.iter().filter_map(|model| published(&model.name)).collect();
     let text = match args.format {
         Format::Json => json(&serde_json::json!({ "schema": "emo.list/1", "models": models }))?,
         Format::Text => {

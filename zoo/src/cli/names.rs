@@ -1,12 +1,12 @@
 //! The names that arguments take; what is none of them is told all that there are.
 
-use emo_exporter::models::emo::{VARIANTS, Variant};
+use emo_exporter::models::{MODELS, Model};
 use emo_exporter::profile::{OPSETS, Opset, PROFILES, Profile};
 use emo_verifier::compare::{TOLERANCES, Tolerance};
 use emo_verifier::runtime::{ENGINES, Engine};
 
-pub fn model(name: &str) -> Result<&'static Variant, String> {
-    named("a model", name, Variant::named(name), VARIANTS.iter().map(|model| model.name))
+pub fn model(name: &str) -> Result<Model, String> {
+    named("a model", name, Model::named(name).cloned(), MODELS.iter().map(|model| &model.name))
 }
 
 pub fn profile(name: &str) -> Result<&'static Profile, String> {

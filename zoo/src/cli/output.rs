@@ -67,7 +67,7 @@ impl Report<'_> {
     fn interface(&self) -> String {
         let batch = self.identity.batch.map_or("batch".to_owned(), |n| n.to_string());
         let (height, width) = self.identity.size;
-        let classes = self.identity.classes;
+        let classes = self.identity.model.classes;
         match self.identity.image {
             true => format!("image [{batch}, {height}, {width}, 3] of bytes → logits [{batch}, {classes}]"),
             false => format!("input [{batch}, 3, {height}, {width}] → logits [{batch}, {classes}]"),
@@ -76,9 +76,9 @@ impl Report<'_> {
 
     /// The counts of the file, stage by stage, beside the published ones.
     pub fn text(&self, subject: &str) -> String {
-        let Identity { variant, profile, opset, ir_version, .. } = self.identity;
+        let Identity { model, profile, opset, ir_version, .. } = self.identity;
         let mut text = String::new();
-        let name = variant.name;
+        let name = &model.name;
         let _ = writeln!(text, "{}  {subject}", self.word());
         let _ = writeln!(text, "{name}, {} profile, opset {opset}, ir_version {ir_version}", profile.name);
         let _ = writeln!(text, "{}", self.interface());
@@ -127,7 +127,7 @@ impl Report<'_> {
     /// What the profile's rewrites removed, by kind.
     fn rewrites(&self) -> String {
         let mut text = String::new();
-        for kind in emo_exporter::fold::Kind::ALL {
+        for kind in emo_exporter::rewrite::Kind::ALL {
             let rewrites = self.identity.rewrites.iter().filter(|r| r.kind == kind);
             let (n, params, macs, fvcore) =
                 rewrites.fold((0_usize, 0, 0, 0), |(n, params, macs, fvcore), r| {
@@ -198,19 +198,8 @@ impl Report<'_> {
 
     /// The same as fields.
     pub fn fields(&self) -> Value {
-        let Identity {
-            variant,
-            profile,
-            opset,
-            ir_version,
-            batch,
-            size,
-            classes,
-            image,
-            half,
-            weights,
-            rewrites,
-        } = self.identity;
+        let Identity { model, profile, opset, ir_version, batch, size, image, half, weights, rewrites } =
+            self.identity;
         let folds: Vec<Value> = rewrites
             .iter()
             .map(|r| {
@@ -225,13 +214,13 @@ impl Report<'_> {
         };
         json!({
             "verdict": self.word(),
-            "model": variant.name,
+            "model": model.name,
             "profile": profile.name,
             "opset": opset,
             "ir_version": ir_version,
             "batch": batch,
             "size": [size.0, size.1],
-            "classes": classes,
+            "classes": model.classes,
             "dtype": if *half { "f16" } else { "f32" },
             "image_input": image,
             "weights": weights,

@@ -2,8 +2,11 @@
 
 use std::fmt::Write as _;
 
-use emo_exporter::models::emo::{Act, Norm, Request, Variant, WINDOW};
+use emo_exporter::layer::{Act, Norm};
+use emo_exporter::models::mmb::Attention;
+use emo_exporter::models::{Definition, Model};
 use emo_exporter::profile::Profile;
+use emo_exporter::target::Target;
 use emo_exporter::weights::Spec;
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
@@ -19,20 +22,20 @@ use super::{Outcome, Verdict, names};
 pub struct Args {
     /// emo-1m, emo-2m, emo-5m or emo-6m
     #[arg(value_parser = names::model)]
-    model: &'static Variant,
+    model: Model,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
 pub fn run(args: &Args) -> Outcome {
-    let variant = args.model;
+    let model = &args.model;
     let profile = Profile::named("reference").expect("the profile that folds nothing is always there");
-    let export = emo_exporter::export(&Request::new(variant, profile), &Spec::Formula(0))?;
+    let export = emo_exporter::export(model, &Target::new(profile), &Spec::Formula(0))?;
     let file = OnnxFile::from_bytes(export.bytes.into(), External::none())?;
     let audit = audit(&file.model, &Bindings::new());
     let text = match args.format {
-        Format::Text => text(variant, &audit),
-        Format::Json => to_json(&fields(variant, &audit))?,
+        Format::Text => text(model, &audit),
+        Format::Json => to_json(&fields(model, &audit))?,
     };
     Ok((text, Verdict::Holds))
 }
@@ -51,16 +54,18 @@ const fn act(act: Act) -> &'static str {
     }
 }
 
-fn text(variant: &Variant, audit: &Audit) -> String {
-    let mut text = format!("{}, a stem of {} channels and four stages\n\n", variant.title, variant.stem);
+fn text(model: &Model, audit: &Audit) -> String {
+    let Definition::Emo(network) = &model.definition;
+    let mut text = format!("{}, a stem of {} channels and four stages\n\n", model.title, network.stem);
     let header = ["stage", "depth", "channels", "expansion", "kernel", "norm", "activation", "attention"];
-    let rows = variant.stages.iter().enumerate().map(|(i, s)| {
-        let heads = s.dim / s.head_dim;
-        let attention = if s.attention {
-            format!("{heads} heads of {}, window {WINDOW}", s.head_dim)
-        } else {
-            "-".to_owned()
-        };
+    let rows = network.stages.iter().enumerate().map(|(i, s)| {
+        let attention = s.attention.map_or_else(
+            || "-".to_owned(),
+            |Attention { head_dim, window }| {
+                let window = window.map_or("the whole map".to_owned(), |side| format!("window {side}"));
+                format!("{} heads of {head_dim}, {window}", s.dim / head_dim)
+            },
+        );
         let first = 2.0 * s.expansion;
         vec![
             (i + 1).to_string(),
@@ -80,14 +85,15 @@ fn text(variant: &Variant, audit: &Audit) -> String {
     text + &table(&["block", "params", "MACs", "FLOPs (fvcore)"], rows)
 }
 
-fn fields(variant: &Variant, audit: &Audit) -> serde_json::Value {
-    let stages: Vec<_> = variant
+fn fields(model: &Model, audit: &Audit) -> serde_json::Value {
+    let Definition::Emo(network) = &model.definition;
+    let stages: Vec<_> = network
         .stages
         .iter()
         .map(|s| {
-            json!({ "depth": s.depth, "channels": s.dim, "expansion": s.expansion, "head_dim": s.head_dim,
-                    "kernel": s.kernel, "norm": norm(s.norm), "activation": act(s.act), "attention": s.attention })
+            json!({ "depth": s.depth, "channels": s.dim, "expansion": s.expansion, "head_dim": s.attention.map(|a| a.head_dim),
+                    "kernel": s.kernel, "norm": norm(s.norm), "activation": act(s.act), "attention": s.attention.is_some() })
         })
         .collect();
-    json!({ "schema": "emo.show/1", "model": variant.name, "stem": variant.stem, "stages": stages, "counts": audit })
+    json!({ "schema": "emo.show/1", "model": model.name, "stem": network.stem, "stages": stages, "counts": audit })
 }

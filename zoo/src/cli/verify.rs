@@ -191,7 +191,7 @@ fn subject(name: String, found: &Found) -> Subject {
 /// The verdict, then what it is of.
 fn headline(found: &Found) -> String {
     let word = found.verdict.name();
-    let model = match (found.model, found.cause) {
+    let model = match (found.model.as_deref(), found.cause) {
         (Some(model), _) => model,
         (None, Some(cause::UNRUNNABLE)) => "it cannot be run",
         (None, _) => "not an EMO",

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use emo_exporter::models::emo::Variant;
+use emo_exporter::models::Model;
 use emo_exporter::weights::{Spec, Weights};
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
@@ -21,7 +21,7 @@ use super::{Store, decode};
 #[derive(Debug, Clone, Default)]
 pub struct Statement {
     /// The published model that it is said to be.
-    pub claim: Option<&'static str>,
+    pub claim: Option<String>,
     /// The weights that it is said to hold; without, any weights in the model's function pass.
     pub weights: Option<Spec>,
     pub license: Option<String>,
@@ -88,16 +88,16 @@ pub fn add(store: &Store, path: &Path, statement: &Statement) -> Result<Added> {
 }
 
 /// The published model that the file is, or `None` where it neither is nor claims to be one.
-fn judged(path: &Path, verdict: &Verdict, statement: &Statement) -> Result<Option<&'static str>, Added> {
+fn judged<'a>(path: &Path, verdict: &'a Verdict, statement: &Statement) -> Result<Option<&'a str>, Added> {
     let words = words(verdict);
-    let other = |claim: &&str| verdict.model != Some(*claim);
-    match (verdict.verdict, statement.claim) {
+    let found = verdict.model.as_deref();
+    let other = |claim: &&str| found != Some(*claim);
+    match (verdict.verdict, statement.claim.as_deref()) {
         (Outcome::Pass, claim) => match claim.filter(other) {
-            Some(claim) => Err(Added::Refused(format!(
-                "expected {claim}, found {}",
-                verdict.model.unwrap_or("another model")
-            ))),
-            None => Ok(verdict.model),
+            Some(claim) => {
+                Err(Added::Refused(format!("expected {claim}, found {}", found.unwrap_or("another model"))))
+            }
+            None => Ok(found),
         },
         (Outcome::Fail, None) if verdict.cause == Some(NOT_EMO) && !says_otherwise(path) => Ok(None),
         (Outcome::Fail, _) => Err(Added::Refused(words)),
@@ -115,7 +115,7 @@ fn describe(
     path: &Path,
     file: &OnnxFile,
     verdict: &Verdict,
-    model: Option<&'static str>,
+    model: Option<&str>,
     statement: &Statement,
 ) -> Result<(Entry, Vec<String>)> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -169,9 +169,9 @@ fn words(verdict: &Verdict) -> String {
 
 /// Where the weights came from that the file was held to.
 fn provenance(spec: &Spec, model: Option<&str>, classes: Option<usize>) -> Result<Provenance> {
-    match model.and_then(Variant::named).zip(classes) {
-        Some((variant, classes)) => {
-            Ok(Provenance::from(Weights::load(spec, &variant.parameters(classes))?.origin()))
+    match model.and_then(Model::named).zip(classes) {
+        Some((model, classes)) => {
+            Ok(Provenance::from(Weights::load(spec, &model.with_classes(classes).parameters())?.origin()))
         }
         None => Ok(Provenance::own()),
     }

@@ -7,7 +7,7 @@
 use std::sync::Mutex;
 
 use emo_exporter::export_with;
-use emo_exporter::models::emo::Variant;
+use emo_exporter::models::Model;
 use emo_exporter::profile::{Opset, Profile};
 use emo_proto::{Error, Result};
 use emo_verifier::check::check;
@@ -37,7 +37,7 @@ pub struct Built {
 /// # Errors
 /// A profile or an opset that is asked for would give no file.
 pub fn recipes(
-    models: &[(&'static Variant, Provenance)],
+    models: &[(Model, Provenance)],
     profiles: &[&'static Profile],
     opsets: Option<&[&'static Opset]>,
 ) -> Result<Vec<Recipe>> {
@@ -55,10 +55,10 @@ pub fn recipes(
             let (name, versions) = (profile.name, versions.join(" or "));
             return Err(Error::new(format!("expected opset {versions}, found none of them")).at(name));
         }
-        let of = |(variant, weights): &(&'static Variant, Provenance)| {
+        let of = |(model, weights): &(Model, Provenance)| {
             taken
                 .iter()
-                .map(|opset| Recipe::new(variant, profile, opset, weights.clone()))
+                .map(|opset| Recipe::new(model.clone(), profile, opset, weights.clone()))
                 .collect::<Vec<_>>()
         };
         recipes.extend(models.iter().flat_map(of));
@@ -157,7 +157,7 @@ pub struct Made {
 /// # Errors
 /// The profile does not take the request, or the engine not the file.
 pub fn make(recipe: &Recipe, evidence: &Evidence) -> Result<Made> {
-    let export = export_with(&recipe.request, evidence.weights.clone())?;
+    let export = export_with(&recipe.model, &recipe.target, evidence.weights.clone())?;
     let file = decode(export.bytes.into())?;
     let (mut entry, mut against) = written(&file, recipe.weights.clone())?;
     let unsound = check(&file, None).into_iter().filter(|finding| finding.severity == Severity::Error);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use emo_exporter::models::emo::Variant;
+use emo_exporter::models::Model;
 use emo_verifier::image::{DEVIATION, MEAN};
 use emo_verifier::report::thousands;
 
@@ -15,7 +15,7 @@ const TRACT: &str = include_str!("card/tract.txt");
 /// The card of the model whose files `entries` are, which are some.
 #[must_use]
 pub fn card(model: &str, entries: &[&Entry]) -> String {
-    let title = Variant::named(model).map_or(model, |variant| variant.title);
+    let title = Model::named(model).map_or(model, |known| &known.title);
     let mut text = front_matter(entries);
     let _ = writeln!(text, "# {title}\n");
     text += &introduction(title, entries);

@@ -208,7 +208,8 @@ fn run(entry: &Entry, measured: &Numerics) -> Vec<Finding> {
 type Again = (Bytes, Numerics);
 
 fn again(entry: &Entry, recipe: &Recipe, evidence: &Evidence) -> Result<Again, (&'static str, Error)> {
-    let export = export_with(&recipe.request, evidence.weights.clone()).map_err(|error| (REBUILD, error))?;
+    let export = export_with(&recipe.model, &recipe.target, evidence.weights.clone())
+        .map_err(|error| (REBUILD, error))?;
     let bytes = Bytes::from(export.bytes);
     let digest = sha256(&bytes);
     if digest != entry.metadata.model_sha {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use emo_exporter::models::emo::{CLASSES, VARIANTS, Variant};
+use emo_exporter::models::{MODELS, Model};
 use emo_exporter::weights::{Spec, Weights, fits};
 use emo_proto::{Error, Result};
 
@@ -17,7 +17,7 @@ const DEPTH: usize = 8;
 /// A model's checkpoints, by the model's name, in the order of their paths.
 #[derive(Debug, Default)]
 pub struct Checkpoints {
-    by_model: BTreeMap<&'static str, Vec<(PathBuf, Weights)>>,
+    by_model: BTreeMap<String, Vec<(PathBuf, Weights)>>,
     /// How many files are no model's.
     pub others: usize,
 }
@@ -27,17 +27,17 @@ impl Checkpoints {
     ///
     /// # Errors
     /// The folder or a checkpoint cannot be read.
-    pub fn find(folder: &Path, models: &[&'static Variant]) -> Result<Self> {
+    pub fn find(folder: &Path, models: &[Model]) -> Result<Self> {
         let mut files = Vec::new();
         walk(folder, DEPTH, &mut files).map_err(|error| Error::new(error).at(folder.display()))?;
         files.sort_unstable();
         let mut found = Self::default();
         for path in files {
-            let fitting = VARIANTS.iter().find(|variant| fits(&path, &variant.parameters(CLASSES)));
-            match fitting.and_then(|variant| models.iter().find(|model| model.name == variant.name)) {
-                Some(variant) => {
-                    let weights = Weights::load(&Spec::File(path.clone()), &variant.parameters(CLASSES))?;
-                    found.by_model.entry(variant.name).or_default().push((path, weights));
+            let fitting = MODELS.iter().find(|model| fits(&path, &model.parameters()));
+            match fitting.and_then(|fitting| models.iter().find(|model| model.name == fitting.name)) {
+                Some(model) => {
+                    let weights = Weights::load(&Spec::File(path.clone()), &model.parameters())?;
+                    found.by_model.entry(model.name.to_string()).or_default().push((path, weights));
                 }
                 None if fitting.is_none() => found.others += 1,
                 None => {}
@@ -47,8 +47,8 @@ impl Checkpoints {
     }
 
     /// The models that there are checkpoints of.
-    pub fn models(&self) -> impl Iterator<Item = &'static str> {
-        self.by_model.keys().copied()
+    pub fn models(&self) -> impl Iterator<Item = &str> {
+        self.by_model.keys().map(String::as_str)
     }
 
     /// The model's one checkpoint; copies of it count as one.
@@ -80,7 +80,7 @@ impl Checkpoints {
     #[must_use]
     pub fn supply(&self, recipe: &Recipe) -> Option<Weights> {
         recipe.formula().or_else(|| {
-            let of_model = self.by_model.get(recipe.request.variant.name)?;
+            let of_model = self.by_model.get(&*recipe.model.name)?;
             let wanted =
                 |(_, weights): &&(PathBuf, Weights)| Provenance::from(weights.origin()) == recipe.weights;
             of_model.iter().find(wanted).map(|(_, weights)| weights.clone())

@@ -48,7 +48,7 @@ pub type Shelf = BTreeMap<String, Evidence>;
 #[must_use]
 pub fn key(recipe: &Recipe) -> String {
     let origin = recipe.weights.origin().map_or(String::new(), |origin| origin.to_string());
-    format!("{} with {origin}", recipe.request.variant.name)
+    format!("{} with {origin}", recipe.model.name)
 }
 
 /// The reference's run for each model and weights that `recipes` name, side by side; weights that `checkpoints`
@@ -59,11 +59,11 @@ pub fn key(recipe: &Recipe) -> String {
 pub fn shelf(recipes: &[&Recipe], checkpoints: &Checkpoints, watch: &dyn Watch) -> Result<Shelf> {
     let wanted: BTreeMap<String, &Recipe> = recipes.iter().map(|recipe| (key(recipe), *recipe)).collect();
     let found = wanted.into_par_iter().map(|(key, recipe)| {
-        let variant = recipe.request.variant;
-        during(watch, &format!("{}, the reference", variant.name), || {
+        let model = &recipe.model;
+        during(watch, &format!("{}, the reference", model.name), || {
             let Some(weights) = checkpoints.supply(recipe) else { return Ok(None) };
-            let reference = Reference::new(variant, &weights)?;
-            let probes = probes(PROBES, Some(1), recipe.request.size);
+            let reference = Reference::new(model, &weights)?;
+            let probes = probes(PROBES, Some(1), recipe.target.size);
             let rows = probes.into_par_iter().map(|probe| Row::new(&reference, probe));
             let rows = rows.collect::<Result<_>>()?;
             let truth = Truth::new(reference, rows);

@@ -84,10 +84,10 @@ pub fn written(file: &OnnxFile, weights: Provenance) -> Result<(Entry, Vec<Strin
         published: claim.published.map(|p| print(p).to_owned()),
     };
     let free = infer(&file.model, &Bindings::new());
-    let mut entry = plain(file, identity.variant.name, &recipe.path(), &audit, &free)?;
+    let mut entry = plain(file, &identity.model.name, &recipe.path(), &audit, &free)?;
     entry.profile = Some(identity.profile.name.to_owned());
     entry.claim = Some(Claim {
-        model: identity.variant.name.to_owned(),
+        model: identity.model.name.to_string(),
         parameters: account(&claim.params, |p| p.params),
         fvcore: account(&claim.fvcore, |p| p.flops),
         holds: claim.holds,

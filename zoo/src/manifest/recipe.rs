@@ -1,7 +1,8 @@
 //! How a file is written again: its model, profile, opset and weights.
 
-use emo_exporter::models::emo::{CLASSES, Request, Variant};
+use emo_exporter::models::{CLASSES, Model};
 use emo_exporter::profile::{Opset, Profile};
+use emo_exporter::target::Target;
 use emo_exporter::weights::Weights;
 use emo_proto::{Error, Result};
 use emo_verifier::identity::Identity;
@@ -12,19 +13,15 @@ use super::facts::TOOL;
 /// A published classifier, as it is built: 224 × 224, one image, 1000 classes, float32.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recipe {
-    pub request: Request,
+    pub model: Model,
+    pub target: Target,
     pub weights: Provenance,
 }
 
 impl Recipe {
     #[must_use]
-    pub fn new(
-        variant: &'static Variant,
-        profile: &'static Profile,
-        opset: &'static Opset,
-        weights: Provenance,
-    ) -> Self {
-        Self { request: Request { opset, ..Request::new(variant, profile) }, weights }
+    pub fn new(model: Model, profile: &'static Profile, opset: &'static Opset, weights: Provenance) -> Self {
+        Self { model, target: Target { opset, ..Target::new(profile) }, weights }
     }
 
     /// Of a file that says what it is.
@@ -32,16 +29,16 @@ impl Recipe {
     /// # Errors
     /// No build writes such a file.
     pub fn of(identity: &Identity, weights: Provenance) -> Result<Self> {
-        if (identity.size, identity.batch, identity.classes) != ((224, 224), Some(1), CLASSES) {
+        if (identity.size, identity.batch, identity.model.classes) != ((224, 224), Some(1), CLASSES) {
             let (height, width) = identity.size;
             let batch = identity.batch.map_or("N".to_owned(), |n| n.to_string());
             return Err(Error::new(format!(
                 "expected [1, 3, 224, 224] → [1, {CLASSES}], as a build writes, found [{batch}, 3, {height}, {width}] → [{batch}, {}]",
-                identity.classes
+                identity.model.classes
             )));
         }
         let opset = opset(identity.opset)?;
-        Ok(Self::new(identity.variant, identity.profile, opset, weights))
+        Ok(Self::new(identity.model.clone(), identity.profile, opset, weights))
     }
 
     /// Of an entry that a build recorded.
@@ -49,21 +46,21 @@ impl Recipe {
     /// # Errors
     /// It names a model, a profile or an opset that this version does not have.
     pub fn read(entry: &Entry) -> Result<Self> {
-        let variant = Variant::named(&entry.model).ok_or_else(|| {
+        let model = Model::named(&entry.model).ok_or_else(|| {
             Error::new(format!("expected a model of emo's, found {:?}", entry.model)).at("model")
         })?;
         let profile = entry.profile.as_deref().unwrap_or_default();
         let profile = Profile::named(profile).ok_or_else(|| {
             Error::new(format!("expected a profile of emo's, found {profile:?}")).at("profile")
         })?;
-        Ok(Self::new(variant, profile, opset(entry.opset_version)?, entry.weights.clone()))
+        Ok(Self::new(model.clone(), profile, opset(entry.opset_version)?, entry.weights.clone()))
     }
 
     /// Where the file goes, in the store's folder. What is untrained says so in its name.
     #[must_use]
     pub fn path(&self) -> String {
-        let Request { variant, profile, opset, .. } = self.request;
-        let (model, profile, opset) = (variant.name, profile.name, opset.version);
+        let Target { profile, opset, .. } = self.target;
+        let (model, profile, opset) = (&self.model.name, profile.name, opset.version);
         let untrained = self.weights.seed().map_or(String::new(), |seed| format!("_formula-{seed}"));
         format!("{model}/{model}_{profile}_opset{opset}{untrained}.onnx")
     }
@@ -71,14 +68,14 @@ impl Recipe {
     /// The command that writes the file again. A checkpoint has no name here: its digest is in the entry.
     #[must_use]
     pub fn command(&self) -> String {
-        let Request { variant, profile, opset, .. } = self.request;
+        let Target { profile, opset, .. } = self.target;
         let weights = match self.weights.seed() {
             Some(seed) => format!("formula:{seed}"),
             None => "CHECKPOINT".to_owned(),
         };
         format!(
             "emo export {} --profile {} --opset {} --weights {weights}",
-            variant.name, profile.name, opset.version
+            self.model.name, profile.name, opset.version
         )
     }
 
@@ -93,7 +90,7 @@ impl Recipe {
     /// The weights of a formula; `None` where they are a checkpoint's.
     #[must_use]
     pub fn formula(&self) -> Option<Weights> {
-        let parameters = self.request.variant.parameters(self.request.classes);
+        let parameters = self.model.parameters();
         self.weights.seed().map(|seed| Weights::formula(seed, &parameters))
     }
 }

@@ -72,7 +72,7 @@ enum Grouping {
 
 /// A model that figures are published for.
 fn claimed(name: &str) -> Result<String, String> {
-    super::names::model(name).map(|variant| variant.name.to_owned())
+    super::names::model(name).map(|model| model.name.into_owned())
 }
 
 /// A file and what is known of it.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use emo_exporter::models::emo::Variant;
+use emo_exporter::models::Model;
 use emo_exporter::weights::Spec;
 use emo_proto::plain::plain;
 use serde_json::json;
@@ -22,7 +22,7 @@ pub struct Args {
     file: PathBuf,
     /// The published model that it is said to be: emo-1m, emo-2m, emo-5m or emo-6m [default: what it is]
     #[arg(long, value_name = "MODEL", value_parser = names::model)]
-    claim: Option<&'static Variant>,
+    claim: Option<Model>,
     /// The weights that it is said to hold; without, its function alone is judged
     #[arg(long, value_name = "PATH|formula:SEED")]
     weights: Option<Spec>,
@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> Outcome {
     let store = Store::new(&args.folder);
     let _lock = store.lock()?;
     let statement = Statement {
-        claim: args.claim.map(|model| model.name),
+        claim: args.claim.as_ref().map(|model| model.name.to_string()),
         weights: args.weights.clone(),
         license: args.license.clone(),
         source: args.source.clone(),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
-use emo_exporter::models::emo::{VARIANTS, Variant};
+use emo_exporter::models::{MODELS, Model};
 use emo_exporter::profile::{Opset, PROFILES, Profile};
 use emo_proto::plain::plain;
 use serde_json::json;
@@ -21,7 +21,7 @@ use crate::manifest::entry::Provenance;
 pub struct Args {
     /// Models to build [default: all, or those that --weights-dir has checkpoints of]
     #[arg(long, value_delimiter = ',', value_name = "A,B", value_parser = names::model)]
-    models: Vec<&'static Variant>,
+    models: Vec<Model>,
     /// Profiles to build them for [default: all]
     #[arg(long, value_delimiter = ',', value_name = "P,Q", value_parser = names::profile)]
     profiles: Vec<&'static Profile>,
@@ -65,9 +65,8 @@ fn build(args: &Args) -> Outcome {
 }
 
 /// The models to build with where their weights come from, and their checkpoints.
-fn models(args: &Args) -> anyhow::Result<(Checkpoints, Vec<(&'static Variant, Provenance)>)> {
-    let asked: Vec<&'static Variant> =
-        if args.models.is_empty() { VARIANTS.iter().collect() } else { args.models.clone() };
+fn models(args: &Args) -> anyhow::Result<(Checkpoints, Vec<(Model, Provenance)>)> {
+    let asked: Vec<Model> = if args.models.is_empty() { MODELS.clone() } else { args.models.clone() };
     let Some(folder) = &args.weights_dir else {
         let formula = Provenance::Named { source: "formula:0".to_owned() };
         return Ok((
@@ -81,8 +80,11 @@ fn models(args: &Args) -> anyhow::Result<(Checkpoints, Vec<(&'static Variant, Pr
         let (folder, others) = (folder.display(), checkpoints.others);
         return Err(anyhow!("{folder}: expected checkpoints of EMO, found none among {others} files"));
     }
-    let with = asked.into_iter().filter(|model| !args.models.is_empty() || names.contains(&model.name));
-    let models = with.map(|model| Ok((model, Provenance::from(checkpoints.of(model.name)?.origin()))));
+    let with = asked.into_iter().filter(|model| !args.models.is_empty() || names.contains(&&*model.name));
+    let models = with.map(|model| {
+        let weights = Provenance::from(checkpoints.of(&model.name)?.origin());
+        Ok((model, weights))
+    });
     let models = models.collect::<emo_proto::Result<_>>().with_context(|| folder.display().to_string())?;
     Ok((checkpoints, models))
 }

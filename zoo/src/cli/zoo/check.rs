@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use emo_exporter::models::emo::VARIANTS;
+use emo_exporter::models::MODELS;
 use emo_verifier::finding::Severity;
 use emo_verifier::report::{Report, Subject};
 use serde_json::json;
@@ -40,7 +40,7 @@ fn judge(args: &Args) -> Outcome {
     let store = Store::new(&args.folder);
     let manifest = store.manifest()?;
     let checkpoints = match &args.weights_dir {
-        Some(folder) => Checkpoints::find(folder, &VARIANTS.iter().collect::<Vec<_>>())?,
+        Some(folder) => Checkpoints::find(folder, &MODELS)?,
         None => Checkpoints::default(),
     };
     let bars = Bars::new(work(&manifest, args.rebuild));
