@@ -137,7 +137,7 @@ pub struct Departure {
 /// The linear layers of a variant in the order of the data.
 #[must_use]
 pub fn layers(model: &Model) -> Vec<Layer> {
-    let Definition::Emo(network) = &model.definition;
+    let Definition::Emo(network) = &model.definition else { unimplemented!("another family") };
     let linear = |name: String, outputs, inputs, bias| Layer {
         name,
         shape: Shape { outputs, inputs, kernel: 1, stride: 1 },

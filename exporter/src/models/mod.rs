@@ -2,9 +2,12 @@
 //!
 //! A family is a module that knows how to build its rows, and one line in [`Definition`].
 
+pub mod deit;
 pub mod emo;
+pub mod emo2;
 mod image;
 pub mod mmb;
+pub mod mobilenetv2;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -40,6 +43,9 @@ pub struct Model {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Definition {
     Emo(emo::Network),
+    Emo2(emo2::Network),
+    MobileNetV2(mobilenetv2::Network),
+    Deit(deit::Network),
 }
 
 /// The published models, family by family.
@@ -66,6 +72,8 @@ impl Model {
     pub fn smallest_side(&self) -> usize {
         match &self.definition {
             Definition::Emo(network) => network.smallest_side(),
+            Definition::Emo2(_) | Definition::MobileNetV2(_) => 32,
+            Definition::Deit(network) => network.side,
         }
     }
 
@@ -103,6 +111,7 @@ impl Model {
     fn outputs(&self, b: &mut Builder, x: Value, form: Form) -> Result<Outputs> {
         match &self.definition {
             Definition::Emo(network) => network.build(b, x, self.classes, form),
+            _ => Err(Error::new("this family is not built yet").at(&self.name)),
         }
     }
 

@@ -42,7 +42,7 @@ impl Reference {
     /// A weight is missing or has another shape than the model's; the error carries its name.
     pub fn new(model: &Model, weights: &Weights) -> Result<Self> {
         let root = Scope::root(weights);
-        let Definition::Emo(network) = &model.definition;
+        let Definition::Emo(network) = &model.definition else { unimplemented!("another family") };
         let stem = NormedConvolution::stem(&root.at("stage0.0"), network.stem)?;
         let mobile = MobileBlock::stem(&root.at("stage0.1"), network.stem)?;
         let mut blocks =

@@ -84,7 +84,7 @@ impl Step {
 
 /// The steps behind each linear layer, which is given by name.
 fn steps(model: &Model) -> BTreeMap<String, Vec<Step>> {
-    let Definition::Emo(network) = &model.definition;
+    let Definition::Emo(network) = &model.definition else { unimplemented!("another family") };
     let stem = |layer: &str, steps: &[Step]| (format!("stage0.1.{layer}"), steps.to_vec());
     let mut all = BTreeMap::from([
         stem("conv_local.conv", &[Step::Silu]),

@@ -55,7 +55,7 @@ const fn act(act: Act) -> &'static str {
 }
 
 fn text(model: &Model, audit: &Audit) -> String {
-    let Definition::Emo(network) = &model.definition;
+    let Definition::Emo(network) = &model.definition else { unimplemented!("another family") };
     let mut text = format!("{}, a stem of {} channels and four stages\n\n", model.title, network.stem);
     let header = ["stage", "depth", "channels", "expansion", "kernel", "norm", "activation", "attention"];
     let rows = network.stages.iter().enumerate().map(|(i, s)| {
@@ -86,7 +86,7 @@ fn text(model: &Model, audit: &Audit) -> String {
 }
 
 fn fields(model: &Model, audit: &Audit) -> serde_json::Value {
-    let Definition::Emo(network) = &model.definition;
+    let Definition::Emo(network) = &model.definition else { unimplemented!("another family") };
     let stages: Vec<_> = network
         .stages
         .iter()
