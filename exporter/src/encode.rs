@@ -34,12 +34,38 @@ pub fn encode(
     properties: &[(&str, String)],
     weights: &Weights,
 ) -> Result<Vec<u8>> {
+    let constants = graph.constants().into_iter().map(|v| graph.value(v));
+    let initializers =
+        constants.filter_map(|v| initializer(v, weights).transpose()).collect::<Result<_>>()?;
+    Ok(model(graph, opset, properties, initializers)?.encode_to_vec())
+}
+
+/// The same without the elements of any weight: what is known of a file before its weights are.
+///
+/// # Errors
+/// A number of the graph does not fit its type.
+pub fn skeleton(graph: &Graph, opset: &Opset) -> Result<ModelProto> {
+    let constants = graph.constants().into_iter().map(|v| graph.value(v));
+    let weights = constants.filter(|v| !matches!(v.constant, Some(Source::Numbers(_))));
+    let initializers = weights.map(|v| TensorProto {
+        name: Some(v.name.clone()),
+        data_type: Some(v.dtype as i32),
+        dims: dims(v).into_iter().map(|d| d as i64).collect(),
+        ..TensorProto::default()
+    });
+    model(graph, opset, &[], initializers.collect())
+}
+
+fn model(
+    graph: &Graph,
+    opset: &Opset,
+    properties: &[(&str, String)],
+    initializer: Vec<TensorProto>,
+) -> Result<ModelProto> {
     let mut nodes = Nodes { opset, graph, emitted: HashSet::new(), nodes: Vec::new() };
     graph.nodes.iter().try_for_each(|node| nodes.push(node))?;
     let nodes = nodes.nodes;
-    let constants = graph.constants().into_iter().map(|v| graph.value(v));
-    let initializer = constants.filter_map(|v| initializer(v, weights).transpose()).collect::<Result<_>>()?;
-    let model = ModelProto {
+    Ok(ModelProto {
         ir_version: Some(opset.ir_version),
         producer_name: Some("emo".to_owned()),
         producer_version: Some(VERSION.to_owned()),
@@ -54,8 +80,7 @@ pub fn encode(
             ..GraphProto::default()
         }),
         ..ModelProto::default()
-    };
-    Ok(model.encode_to_vec())
+    })
 }
 
 fn property((key, value): &(&str, String)) -> StringStringEntryProto {

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use emo_exporter::models::MODELS;
 use emo_exporter::profile::PROFILES;
 use emo_exporter::weights::{Parameter, Spec, Weights, fits};
 use emo_proto::file::OnnxFile;
@@ -17,10 +18,11 @@ use emo_verifier::constants::Constants;
 use emo_verifier::data::{self, Port, Ports};
 use emo_verifier::eval::{Evaluator, Noise, Rounding};
 use emo_verifier::infer::{Bindings, infer, infer_file};
-use emo_verifier::recognise::recognise;
-use emo_verifier::recover::recover;
+use emo_verifier::models::claim;
+use emo_verifier::models::recognise::recognise;
+use emo_verifier::models::recover::recover;
 use emo_verifier::runtime::{Concrete, Form};
-use emo_verifier::{check, claim, identity, lint, lower, memory};
+use emo_verifier::{check, identity, lint, lower, memory};
 use emo_zoo::manifest::Manifest;
 use ndarray::ArrayD;
 
@@ -127,7 +129,7 @@ fn recovered(bytes: &[u8]) -> bool {
             for name in nodes.flat_map(|node| &node.input) {
                 let _ = (constants.tensor(name), constants.grain(name));
             }
-            let _ = claim::check(&file.model, &inference, "emo-1m");
+            let _ = claim::check(&inference, &MODELS[0]);
         }
         let _ = identity::Identity::read(&file.model);
     })

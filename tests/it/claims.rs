@@ -10,7 +10,7 @@ use crate::command::{emo, json_of};
 #[test]
 fn claims_close_by_account() {
     let folder = TempDir::new().unwrap();
-    let published = |model: &str| emo_verifier::paper::published(model).unwrap();
+    let published = |model: &str| emo_verifier::models::figures::published(model).unwrap();
     for name in RIGHT_STRANGERS {
         let Some(path) = fixture(&format!("third_party/{name}.onnx")) else { return };
         let path = path.to_str().unwrap();

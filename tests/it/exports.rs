@@ -116,7 +116,7 @@ fn reference_files_count_as_published() {
 fn published_figures_are_the_tables() {
     for row in table("classifiers.json")["models"].as_array().unwrap() {
         let name = row["name"].as_str().unwrap().to_lowercase();
-        let p = emo_verifier::paper::published(&name).expect(&name);
+        let p = emo_verifier::models::figures::published(&name).expect(&name);
         assert_eq!(Some(p.exact_params), row["exact_params"].as_u64());
         assert_eq!(Some(p.exact_fvcore), row["exact_flops_fvcore"].as_u64());
         assert_eq!(Some(p.exact_macs), row["exact_macs"].as_u64());

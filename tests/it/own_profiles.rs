@@ -11,9 +11,9 @@ use emo_proto::{Message as _, ModelProto};
 use emo_tests::Order;
 use emo_tests::mutate::{self, Subject};
 use emo_verifier::audit::audit;
-use emo_verifier::claim;
 use emo_verifier::infer::{Bindings, infer_file};
-use emo_verifier::paper::published;
+use emo_verifier::models::claim;
+use emo_verifier::models::figures::published;
 use emo_verifier::runtime::{Options, Ort, Runtime, Tract};
 use emo_verifier::verify::{self, Outcome, Verdict};
 
@@ -75,7 +75,7 @@ fn holds(request: &Order, bytes: &[u8]) {
 
 fn counts(request: &Order, bytes: &[u8], place: &str) {
     let file = open(bytes);
-    let claim = claim::check(&file.model, &infer_file(&file, &Default::default()), &request.model.name);
+    let claim = claim::check(&infer_file(&file, &Default::default()), request.model);
     assert!(claim.holds, "{place}: {:?}", claim.reason);
     let merged: Vec<_> =
         claim.account.iter().filter(|entry| entry.into.contains("the two are one")).collect();

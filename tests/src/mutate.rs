@@ -8,7 +8,8 @@ use emo_proto::tensor::{External, Tensor};
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{Message, ModelProto, NodeProto, TensorProto};
 use emo_verifier::infer::infer_file;
-use emo_verifier::recognise::{Found, Layer, recognise};
+use emo_verifier::models::plan::Layer;
+use emo_verifier::models::recognise::{Found, recognise};
 use half::f16;
 
 use crate::onnx::{float, int, node, text};
@@ -39,18 +40,16 @@ impl Subject {
         let inference = infer_file(&file, &Default::default());
         let recognition = recognise(&inference).expect("an EMO");
         let names = |index: usize| inference.nodes[index].node.output.clone();
-        let outputs = recognition
-            .layers
-            .iter()
-            .map(|(_, f)| f.parts.iter().flat_map(|p| names(p.node)).collect())
-            .collect();
-        let depths = inference.nodes.iter().zip(&recognition.depths);
-        let depths = depths.flat_map(|(n, &d)| n.node.output.iter().map(move |o| (o.clone(), d))).collect();
+        let outputs =
+            recognition.found.iter().map(|f| f.parts.iter().flat_map(|p| names(p.node)).collect()).collect();
+        let depths = recognition.places.iter().map(|place| place.last().map_or(0, |layer| layer + 1));
+        let depths = inference.nodes.iter().zip(depths);
+        let depths = depths.flat_map(|(n, d)| n.node.output.iter().map(move |o| (o.clone(), d))).collect();
         let outputs_of = inference.nodes.iter().flat_map(|n| n.node.output.iter().zip(n.written()));
         let floats = outputs_of.filter(|(_, fact)| fact.is_float()).map(|(name, _)| name.clone()).collect();
-        let first = &recognition.layers[0].1.parts[0];
+        let first = &recognition.found[0].parts[0];
         let dtype = inference.nodes[first.node].outputs[0].dtype;
-        let layers = recognition.layers;
+        let layers = recognition.layers().map(|(layer, found)| (layer.clone(), found.clone())).collect();
         Self { model: file.model.clone(), layers, outputs, depths, floats, dtype, fresh: 0 }
     }
 

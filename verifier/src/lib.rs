@@ -1,7 +1,7 @@
 //! Judges ONNX files: what they cost, whether they are what they claim to be.
 //!
 //! The judge reads bytes and trusts nothing that their writer says. [`audit`] counts any
-//! file whose operators are in the table ([`ops`]); [`paper`] holds the published figures;
+//! file whose operators are in the table ([`ops`]); [`models::figures`] holds the published figures;
 //! [`mod@reference`] computes EMO from the paper in f64, sharing no code with the exporter;
 //! [`runtime`] runs files; [`compare`] measures and names tolerances.
 //!
@@ -11,8 +11,8 @@
 //! use emo_exporter::{profile::Profile, weights::Spec};
 //! use emo_proto::file::OnnxFile;
 //!
-//! let request = Request::new(Variant::named("emo-1m").unwrap(), Profile::named("reference").unwrap());
-//! let export = emo_exporter::export(&request, &Spec::Formula(0))?;
+//! let (model, target) = (Model::named("emo-1m").unwrap(), Target::new(Profile::reference()));
+//! let export = emo_exporter::export(model, &target, &Spec::Formula(0))?;
 //!
 //! let file = OnnxFile::from_bytes(export.bytes.into(), emo_proto::tensor::External::none())?;
 //! let audit = emo_verifier::audit::audit(&file.model, &Default::default());
@@ -24,7 +24,6 @@
 pub mod audit;
 pub mod budget;
 pub mod check;
-pub mod claim;
 pub mod compare;
 pub mod constants;
 pub mod cost;
@@ -42,15 +41,14 @@ pub mod infer;
 pub mod lint;
 pub mod lower;
 pub mod memory;
+pub mod models;
 pub mod ops;
-pub mod paper;
+pub mod path;
 pub mod plot;
 pub mod probe;
 #[cfg(feature = "engines")]
 pub mod range;
 pub mod real;
-pub mod recognise;
-pub mod recover;
 pub mod reference;
 pub mod report;
 pub mod runtime;

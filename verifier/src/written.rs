@@ -16,7 +16,7 @@ use crate::compare::{Difference, FLOAT16, FLOAT32, Tolerance, compare, top1};
 use crate::identity::Identity;
 use crate::image::Image;
 use crate::infer::Bindings;
-use crate::paper::{Published, print_flops, print_params, published};
+use crate::models::figures::{Published, print_flops, print_params, published};
 use crate::probe::runnable;
 use crate::reference::Reference;
 use crate::runtime::Runtime;

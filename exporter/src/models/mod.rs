@@ -77,6 +77,12 @@ impl Model {
         }
     }
 
+    /// Height and width of the images that the model was published for, in pixels.
+    #[must_use]
+    pub fn published_side(&self) -> usize {
+        224
+    }
+
     /// The graph of the model as `target` wants it.
     ///
     /// # Errors

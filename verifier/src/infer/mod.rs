@@ -168,6 +168,14 @@ pub struct Inference<'a> {
     graph: Option<&'a GraphProto>,
 }
 
+impl<'a> Inference<'a> {
+    /// The main graph.
+    #[must_use]
+    pub fn graph(&self) -> Option<&'a GraphProto> {
+        self.graph
+    }
+}
+
 /// What exporters write for the name of an extent that has none.
 pub(crate) const NAMELESS: [&str; 4] = ["", "?", "-1", "None"];
 

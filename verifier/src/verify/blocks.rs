@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use ndarray::{Array4, ArrayD, IxDyn};
 
 use crate::infer::{Inference, NodeFacts};
-use crate::recognise::{Layer, Recognition};
+use crate::models::layers::Place;
+use crate::models::plan::{Kind, Layer, Step};
+use crate::models::recognise::Recognition;
 use crate::runtime::Concrete;
 
 use super::structure::block_of;
@@ -30,21 +32,27 @@ pub fn boundaries(inference: &Inference, recognition: &Recognition) -> Vec<Bound
         }
     }
     let graph = Readers { inference, recognition, readers };
-    let ends = recognition.layers.iter().enumerate().filter(|(_, (layer, _))| ends_block(layer));
-    ends.filter_map(|(index, (layer, found))| {
+    let plan = &recognition.plan;
+    let block = |index: usize| block_of(&plan.layers[index].name);
+    let is_last = |index: &usize| (index + 1..plan.layers.len()).all(|later| block(later) != block(*index));
+    let ends = (0..plan.layers.len()).filter(is_last).filter(|&index| block(index) != "head");
+    ends.filter_map(|index| {
+        let (layer, found) = (&plan.layers[index], &recognition.found[index]);
         let [part] = found.parts.as_slice() else { return None };
-        let value = graph.end(part.node, index + 1, layer)?;
-        let normed = layer.name != STEM && !layer.bias && found.has_bias();
-        Some(Boundary { block: block_of(&layer.name), value, normed })
+        let own_norm = layer.after.iter().any(|&site| plan.sites[site].kind == Kind::BatchNorm);
+        let normed = !own_norm && layer.bias.is_none() && found.has_bias();
+        Some(Boundary { block: block(index), value: graph.end(part.node, index)?, normed })
     })
     .collect()
 }
 
-/// The stem's convolution, with which the first block ends.
-const STEM: &str = "stage0.0.convs.0.0";
-
-fn ends_block(layer: &Layer) -> bool {
-    layer.name == STEM || layer.name.ends_with(".proj.conv")
+/// The operators that an activation ends with, in all its spellings.
+fn closing(step: Step) -> &'static [&'static str] {
+    match step {
+        Step::Silu => &["Mul", "Div", "Swish", "QuickGelu"],
+        Step::Relu6 => &["Clip", "Min"],
+        _ => &[],
+    }
 }
 
 struct Readers<'a> {
@@ -62,15 +70,44 @@ impl Readers<'_> {
         self.inference.values.get(name).is_some_and(|fact| fact.source.is_some())
     }
 
-    /// What a block ends with whose last layer is the node `from`: its bias, its norm, its shortcut.
-    fn end(&self, from: usize, depth: usize, layer: &Layer) -> Option<String> {
+    fn is_computed(&self, name: &str) -> bool {
+        !name.is_empty() && !self.is_constant(name)
+    }
+
+    /// What a block ends with whose last layer is the node `from`: its bias, its norm, its activation, its shortcut.
+    fn end(&self, from: usize, index: usize) -> Option<String> {
+        let plan = &self.recognition.plan;
+        let (layer, place) = (&plan.layers[index], Place::from([index]));
+        let own =
+            |(name, step): &(String, Option<Step>)| step.filter(|_| block_of(name) == block_of(&layer.name));
+        let steps: Vec<Step> =
+            plan.segments.get(&place).into_iter().flat_map(|s| s.nodes.iter().filter_map(own)).collect();
+        let here =
+            || (from + 1..self.recognition.places.len()).filter(|&i| self.recognition.places[i] == place);
+        let output = |index: usize| self.node(index).node.output.first().cloned();
+        if let Some(&activation) = steps.iter().find(|step| !closing(**step).is_empty()) {
+            let closes = |&index: &usize| {
+                let node = self.node(index).node;
+                let computed = node.input.iter().filter(|name| self.is_computed(name)).count();
+                let several = !matches!(node.op_type(), "Mul" | "Div") || computed > 1;
+                several && closing(activation).contains(&node.op_type())
+            };
+            return output(here().find(closes)?);
+        }
+        self.linear_end(from, layer, &place)
+    }
+
+    /// The same without an activation.
+    fn linear_end(&self, from: usize, layer: &Layer, place: &Place) -> Option<String> {
+        let owns =
+            |kind: Kind| layer.after.iter().any(|&site| self.recognition.plan.sites[site].kind == kind);
         let mut value = self.node(from).node.output.first()?;
         let mut end = value.clone();
         // Behind moves of axes: only a sum makes them part of the block.
         for _ in 0..8 {
             let all = self.readers.get(value.as_str()).map(Vec::as_slice).unwrap_or_default();
             let here: Vec<usize> =
-                all.iter().copied().filter(|&reader| self.recognition.depths[reader] == depth).collect();
+                all.iter().copied().filter(|&reader| self.recognition.places[reader] == *place).collect();
             let sum = here.iter().copied().find(|&reader| {
                 let node = self.node(reader).node;
                 node.op_type() == "Add" && !node.input.iter().any(|name| self.is_constant(name))
@@ -82,9 +119,10 @@ impl Readers<'_> {
             let node = self.node(*reader).node;
             value = node.output.first()?;
             match node.op_type() {
-                // A bias, or a norm that the stem's convolution has behind it.
+                // A bias, a norm or a scale that the layer has behind it.
                 "Add" if end == *node.input.first()? || end == *node.input.get(1)? => end.clone_from(value),
-                "BatchNormalization" if layer.name == STEM => end.clone_from(value),
+                "BatchNormalization" if owns(Kind::BatchNorm) => end.clone_from(value),
+                "Mul" if owns(Kind::Scale) => end.clone_from(value),
                 "Transpose" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten" | "Cast" | "Identity"
                 | "QuantizeLinear" | "DequantizeLinear" => {}
                 _ => break,

@@ -30,7 +30,7 @@ pub const ATTENTION_SCALE: &str = "attention-scale";
 /// Every cause of a failure.
 pub const CAUSES: [Cause; 21] = [
     Cause { name: UNRUNNABLE, what: "the file breaks a rule without which nothing can run it", tries: &[] },
-    Cause { name: NOT_EMO, what: "the layers along the data path are not those of an EMO", tries: &[] },
+    Cause { name: NOT_EMO, what: "the layers along the data path are those of no known model", tries: &[] },
     Cause {
         name: PRECISION,
         what: "the file computes in a coarser type than the tolerance demands",

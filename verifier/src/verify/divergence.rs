@@ -11,7 +11,7 @@ use super::blocks::{Boundary, Layout, boundaries};
 use super::cause::{self, Explained, explain};
 use crate::compare::{Tolerance, compare};
 use crate::infer::Inference;
-use crate::recognise::Recognition;
+use crate::models::recognise::Recognition;
 use crate::reference::{Block, Mistake, Reference};
 use crate::runtime::{Concrete, Failure, Runtime};
 

@@ -9,16 +9,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use emo_exporter::layer::{Act, Norm};
-use emo_exporter::models::{Definition, Model};
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{ModelProto, ValueInfoProto};
 
 use crate::finding::{Finding, Severity};
 use crate::infer::{Inference, NodeFacts};
-use crate::recognise::Recognition;
+use crate::models::layers::Place;
+use crate::models::plan::Step;
+use crate::models::recognise::Recognition;
 
-use super::path::DataPath;
+use crate::path::DataPath;
 
 /// The code of what is found here.
 pub const UNEXPLAINED: &str = "unexplained-operator";
@@ -30,86 +30,28 @@ pub const UNJUDGED: &str = "unjudged-output";
 /// computed values.
 type Token = &'static str;
 
-/// What the published network does between two linear layers, beside affine maps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    Silu,
-    Gelu,
-    /// The sigmoid of a squeeze-excite and the product with it.
-    Gate,
-    Softmax,
-    /// The product of two computed matrices.
-    Product,
-    /// The sum of two computed maps: a skip or a shortcut.
-    Sum,
-    LayerNorm,
-}
-
-impl Step {
-    /// Every way to write the step, as the tokens that it consists of.
-    fn spellings(self) -> &'static [&'static [Token]] {
-        match self {
-            Self::Silu => &[&["Sigmoid", "Mul2"], &["QuickGelu"], &["Swish"], &["Exp", "Div2"]],
-            Self::Gelu => &[
-                &["Gelu"],
-                &["Erf", "Mul2"],
-                // Abramowitz and Stegun's series in t = 1/(1 + p·|x|).
-                &[
-                    "Abs",
-                    "Reciprocal",
-                    "Mul2",
-                    "Mul2",
-                    "Mul2",
-                    "Mul2",
-                    "Mul2",
-                    "Mul2",
-                    "Square",
-                    "Exp",
-                    "Add2",
-                ],
-            ],
-            Self::Gate => &[&["Sigmoid", "Mul2"]],
-            Self::Softmax => &[&["Softmax"], &["ReduceMax", "Sub2", "Exp", "Div2"]],
-            Self::Product => &[&["MatMul2"]],
-            Self::Sum => &[&["Add2"]],
-            Self::LayerNorm => &[
-                &["LayerNormalization"],
-                &["Sub2", "Square", "Sqrt", "Div2"],
-                &["Sub2", "Square", "Sqrt", "Reciprocal", "Mul2"],
-                &["Sub2", "Sub2", "Square", "Sqrt", "Div2"],
-            ],
-        }
+/// Every way to write a step, as the tokens that it consists of.
+fn spellings(step: Step) -> &'static [&'static [Token]] {
+    match step {
+        Step::Silu => &[&["Sigmoid", "Mul2"], &["QuickGelu"], &["Swish"], &["Exp", "Div2"]],
+        Step::Gelu => &[
+            &["Gelu"],
+            &["Erf", "Mul2"],
+            // Abramowitz and Stegun's series in t = 1/(1 + p·|x|).
+            &["Abs", "Reciprocal", "Mul2", "Mul2", "Mul2", "Mul2", "Mul2", "Mul2", "Square", "Exp", "Add2"],
+        ],
+        Step::Gate => &[&["Sigmoid", "Mul2"]],
+        Step::Softmax => &[&["Softmax"], &["ReduceMax", "Sub2", "Exp", "Div2"]],
+        Step::Product => &[&["MatMul2"]],
+        Step::Sum => &[&["Add2"]],
+        Step::Relu6 => &[&["Clip"], &["Max", "Min"]],
+        Step::LayerNorm => &[
+            &["LayerNormalization"],
+            &["Sub2", "Square", "Sqrt", "Div2"],
+            &["Sub2", "Square", "Sqrt", "Reciprocal", "Mul2"],
+            &["Sub2", "Sub2", "Square", "Sqrt", "Div2"],
+        ],
     }
-}
-
-/// The steps behind each linear layer, which is given by name.
-fn steps(model: &Model) -> BTreeMap<String, Vec<Step>> {
-    let Definition::Emo(network) = &model.definition else { unimplemented!("another family") };
-    let stem = |layer: &str, steps: &[Step]| (format!("stage0.1.{layer}"), steps.to_vec());
-    let mut all = BTreeMap::from([
-        stem("conv_local.conv", &[Step::Silu]),
-        stem("se.conv_reduce", &[Step::Silu]),
-        stem("se.conv_expand", &[Step::Gate]),
-    ]);
-    let mut last = "stage0.1.proj.conv".to_owned();
-    for (name, block) in network.blocks() {
-        if block.norm == Norm::Layer {
-            all.entry(last).or_default().push(Step::LayerNorm);
-        }
-        if block.mmb.operator.attention.is_some() {
-            all.insert(format!("{name}.qk.conv"), vec![Step::Product, Step::Softmax, Step::Product]);
-        }
-        let activation = if block.act == Act::Silu { Step::Silu } else { Step::Gelu };
-        all.insert(format!("{name}.v.conv"), vec![activation]);
-        let skip = block.mmb.operator.conv.is_some_and(|conv| conv.skip) && block.has_shortcut();
-        let mut local = vec![Step::Silu];
-        local.extend(skip.then_some(Step::Sum));
-        all.insert(format!("{name}.conv_local.conv"), local);
-        last = format!("{name}.proj.conv");
-        all.insert(last.clone(), block.has_shortcut().then_some(Step::Sum).into_iter().collect());
-    }
-    all.entry(last).or_default().push(Step::LayerNorm);
-    all
 }
 
 /// An operator that is not affine in the picture.
@@ -122,10 +64,9 @@ struct Found {
 /// What lies on the way from `input` to `output` and is in no published layer of the recognised network.
 #[must_use]
 pub fn unexplained(inference: &Inference, recognition: &Recognition, path: &DataPath) -> Vec<Finding> {
-    let steps = steps(&recognition.model);
     let parts: HashSet<usize> =
-        recognition.layers.iter().flat_map(|(_, found)| found.parts.iter().map(|part| part.node)).collect();
-    let mut by_depth: BTreeMap<usize, Vec<Found>> = BTreeMap::new();
+        recognition.found.iter().flat_map(|found| found.parts.iter().map(|part| part.node)).collect();
+    let mut by_place: BTreeMap<&Place, Vec<Found>> = BTreeMap::new();
     for (index, node) in path.nodes(inference) {
         if parts.contains(&index) {
             continue;
@@ -134,17 +75,20 @@ pub fn unexplained(inference: &Inference, recognition: &Recognition, path: &Data
             let operator = node.node.op_type().to_owned();
             Found { token, place: node.place(), operator }
         });
-        by_depth.entry(recognition.depths[index]).or_default().extend(found);
+        by_place.entry(&recognition.places[index]).or_default().extend(found);
     }
     let mut findings = Vec::new();
-    for (depth, found) in by_depth {
-        let layer = depth.checked_sub(1).map(|at| recognition.layers[at].0.name.as_str());
-        let expected = layer.and_then(|layer| steps.get(layer)).map(Vec::as_slice).unwrap_or_default();
+    for (place, found) in by_place {
+        let expected = recognition.plan.segments.get(place).map_or(&[][..], |segment| &segment.steps);
         let tokens: Vec<Token> = found.iter().map(|found| found.token).collect();
         for token in left_over(expected, &tokens) {
             let of_kind: Vec<&Found> = found.iter().filter(|found| found.token == token).collect();
             let Some(last) = of_kind.last() else { continue };
-            let after = layer.map_or_else(|| "before the first layer".to_owned(), |l| format!("behind {l}"));
+            let layers = place.iter().map(|&layer| recognition.plan.layers[layer].name.as_str());
+            let after = match &layers.collect::<Vec<_>>()[..] {
+                [] => "before the first layer".to_owned(),
+                layers => format!("behind {}", layers.join(" and ")),
+            };
             findings.push(Finding {
                 code: UNEXPLAINED,
                 severity: Severity::Warning,
@@ -181,7 +125,7 @@ pub fn unjudged(model: &ModelProto, judged: &str) -> Vec<Finding> {
 /// What is left of `tokens` when each step has taken one of its spellings: with the choice that leaves least.
 fn left_over(steps: &[Step], tokens: &[Token]) -> Vec<Token> {
     let Some((step, rest)) = steps.split_first() else { return tokens.to_vec() };
-    let spelled = step.spellings().iter().filter_map(|spelling| {
+    let spelled = spellings(*step).iter().filter_map(|spelling| {
         let mut left = tokens.to_vec();
         for token in *spelling {
             left.swap_remove(left.iter().position(|t| t == token)?);
@@ -248,6 +192,9 @@ fn tokens(path: &DataPath, inference: &Inference, node: &NodeFacts) -> Vec<Token
         "Pow" if number(1) == Some(2.0) => vec!["Square"],
         "Pow" if number(1) == Some(0.5) => vec!["Sqrt"],
         "MatMul" | "Gemm" if several => vec!["MatMul2"],
+        "Clip" => vec!["Clip"],
+        "Max" => vec!["Max"],
+        "Min" => vec!["Min"],
         "Sigmoid" => vec!["Sigmoid"],
         "Softmax" => vec!["Softmax"],
         "Erf" => vec!["Erf"],

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::compare::{BFLOAT16, FLOAT16, FLOAT32, INT8, Tolerance, coarser};
 use crate::infer::Inference;
 
-use super::path::DataPath;
+use crate::path::DataPath;
 
 /// A way of writing the network down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -13,8 +13,8 @@ use super::{Outcome, Verdict, cause};
 use crate::compare::{Difference, Tolerance};
 use crate::finding::{Finding, Severity};
 use crate::infer::Inference;
-use crate::recognise::Recognition;
-use crate::recover::Recovered;
+use crate::models::recognise::Recognition;
+use crate::models::recover::Recovered;
 use crate::reference::Reference;
 use crate::runtime::{Concrete, Exact, Failure, Own, Runtime as _};
 

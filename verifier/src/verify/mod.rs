@@ -12,7 +12,6 @@ pub mod explain;
 mod form;
 mod judge;
 pub mod opinion;
-mod path;
 mod port;
 pub mod probes;
 mod rounding;
@@ -22,7 +21,7 @@ mod weights;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use emo_exporter::models::MODELS;
+use emo_exporter::models::{MODELS, Model};
 use emo_exporter::weights::{self as checkpoint, Spec, Weights};
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, ModelProto, NodeProto, Result};
@@ -30,21 +29,21 @@ use ndarray::{ArrayD, IxDyn};
 use serde::Serialize;
 
 use crate::check;
-use crate::claim::{self, Claim};
 use crate::compare::{FLOAT32, INT8, Tolerance, coarser};
 use crate::data::Set;
 use crate::finding::{Finding, Severity};
 use crate::infer::{Bindings, Inference, infer_file};
 use crate::lower::lower;
+use crate::models::claim::{self, Claim};
+use crate::models::recognise::{Departure, Recognition, recognise, recognise_as};
+use crate::models::recover::{Recovered, recover};
 use crate::probe::{MOST_IMAGES, runnable};
-use crate::recognise::{Departure, Recognition, recognise};
-use crate::recover::{Recovered, recover};
 use crate::runtime::{Own, Runtime};
 
+use crate::path::DataPath;
 use divergence::BlockVerdict;
 pub use form::Form;
 use judge::Judge;
-use path::DataPath;
 use port::{Port, logits, probes_of};
 use probes::{Bench, Probe, Probed};
 pub use weights::TensorDifference;
@@ -52,6 +51,8 @@ pub use weights::TensorDifference;
 /// What a file is held to.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// The model that the file should be; `None` takes the published one that it is.
+    pub model: Option<Model>,
     /// Where the weights should come from; `None` checks the function alone.
     pub weights: Option<Spec>,
     /// `None` takes that of the file's own type.
@@ -69,6 +70,7 @@ pub struct Request {
 impl Default for Request {
     fn default() -> Self {
         Self {
+            model: None,
             weights: None,
             tolerance: None,
             probes: PROBES,
@@ -124,7 +126,7 @@ pub struct WeightsVerdict {
 #[derive(Debug, Clone, Serialize)]
 pub struct Verdict {
     pub verdict: Outcome,
-    /// `emo-1m`; `None` where the file is no EMO.
+    /// `emo-1m`; `None` where the file is no known model.
     pub model: Option<String>,
     /// The tolerance's name.
     pub tolerance: Option<&'static str>,
@@ -265,14 +267,19 @@ pub fn verify(
     let lowered = lowered(file, &port.bindings);
     let (whole, file) = (file, lowered.as_ref().unwrap_or(file));
     let inference = infer_file(file, &port.bindings);
-    let recognition = match recognise(&inference) {
+    let recognised = match &request.model {
+        Some(model) => recognise_as(&inference, model),
+        None => recognise(&inference),
+    };
+    let recognition = match recognised {
         Ok(recognition) => recognition,
         Err(departure) => return Ok(departed(verdict, departure, &inference)),
     };
-    // A file that is no EMO has perhaps gigabytes that nobody needs to read.
+    // A file that is no known model has perhaps gigabytes that nobody needs to read.
     verdict.findings.extend(check::weights(file, folder));
     verdict.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     verdict.model = Some(recognition.model.name.to_string());
+    verdict.findings.extend(recognition.ties.iter().map(|other| tie(other, &recognition)));
     verdict.opset = file
         .model
         .opset_import
@@ -283,7 +290,7 @@ pub fn verify(
     (verdict.size, verdict.batch, verdict.classes) =
         (Some(port.size), port.batch, Some(recognition.model.classes));
     verdict.bytes = port.image.bytes;
-    verdict.claim = Some(claim::check(&file.model, &inference, &recognition.model.name));
+    verdict.claim = Some(claim::of(&inference, &recognition));
 
     let recovered = match recover(file, &inference, &recognition) {
         Ok(recovered) => recovered,
@@ -379,6 +386,23 @@ fn load(spec: &Spec, recognition: &Recognition) -> Result<Weights> {
         }
     })
 }
+
+/// What the file is as well, by its layers.
+fn tie(other: &str, recognition: &Recognition) -> Finding {
+    Finding {
+        code: TIE,
+        severity: Severity::Note,
+        place: String::new(),
+        message: format!(
+            "the file has the layers of {other} too; it is judged as {}",
+            recognition.model.name
+        ),
+        file: None,
+    }
+}
+
+/// The code of a file that could be several models.
+pub const TIE: &str = "several-models";
 
 fn departed(mut verdict: Verdict, departure: Departure, inference: &Inference) -> Verdict {
     let Departure { variant, matched, layers, reason } = &departure;

@@ -2,8 +2,9 @@
 
 use crate::finding::{Finding, Severity};
 use crate::infer::{Inference, NodeFacts};
-use crate::recognise::Recognition;
-use crate::recover::Recovered;
+use crate::models::plan::Step;
+use crate::models::recognise::Recognition;
+use crate::models::recover::Recovered;
 
 use super::cause;
 
@@ -20,14 +21,12 @@ pub struct Seen {
 #[must_use]
 pub fn mistakes(inference: &Inference, recognition: &Recognition, recovered: &Recovered) -> Vec<Seen> {
     let mut seen: Vec<Seen> =
-        recovered.epsilons.iter().map(|(norm, epsilon)| wrong_epsilon(norm, *epsilon)).collect();
-    let mut last = 0;
-    for (node, &depth) in inference.nodes.iter().zip(&recognition.depths) {
-        let layer = depth.checked_sub(1).and_then(|i| recognition.layers.get(i)).map(|(layer, _)| layer);
-        let Some(block) = layer.and_then(|layer| layer.name.strip_suffix(".v.conv")) else { continue };
-        if depth != last && is_tanh(node) {
-            last = depth;
-            seen.push(tanh_gelu(block, node));
+        recovered.epsilons.iter().map(|(norm, epsilon)| wrong_epsilon(recognition, norm, *epsilon)).collect();
+    for (place, _) in recognition.plan.segments.iter().filter(|(_, s)| s.steps.contains(&Step::Gelu)) {
+        let nodes = inference.nodes.iter().zip(&recognition.places);
+        let tanh = nodes.filter(|(_, at)| *at == place).map(|(node, _)| node).find(|node| is_tanh(node));
+        if let (Some(node), Some(&layer)) = (tanh, place.last()) {
+            seen.push(tanh_gelu(&block_of(&recognition.plan.layers[layer].name), node));
         }
     }
     seen.sort_by_key(|a| natural(&a.block));
@@ -44,9 +43,13 @@ fn error(code: &'static str, place: String, message: String) -> Finding {
     Finding { code, severity: Severity::Error, place, message, file: None }
 }
 
-fn wrong_epsilon(norm: &str, epsilon: f64) -> Seen {
+fn wrong_epsilon(recognition: &Recognition, norm: &str, epsilon: f64) -> Seen {
     let block = block_of(norm);
-    let message = format!("expected ε = 1e-6 as published, found {epsilon:.1e}; export with the published ε");
+    let site = recognition.plan.sites.iter().find(|site| site.name == norm);
+    let published = site.map_or(0.0, |site| site.epsilon);
+    let message = format!(
+        "expected ε = {published:.0e} as published, found {epsilon:.1e}; export with the published ε"
+    );
     Seen { block, cause: cause::NORM_EPSILON, finding: error(cause::NORM_EPSILON, norm.to_owned(), message) }
 }
 
@@ -67,12 +70,19 @@ fn tanh_gelu(block: &str, node: &NodeFacts) -> Seen {
     Seen { block: block.to_owned(), cause: cause::TANH_GELU, finding }
 }
 
-/// The block that a module lies in: `stage1.1` of `stage1.1.norm`, `head` of what follows the last one.
+/// The block that a module lies in, up to the last of its numbers: `stage1.1` of `stage1.1.norm`, `blocks.3` of
+/// `blocks.3.attn.qkv`; what has no number is the head, but for what stands before the first block.
 #[must_use]
 pub fn block_of(module: &str) -> String {
     let mut parts = module.split('.');
-    match (parts.next(), parts.next()) {
-        (Some(stage), Some(index)) if stage.starts_with("stage") => format!("{stage}.{index}"),
-        _ => "head".to_owned(),
+    let name = parts.next().unwrap_or_default();
+    let numbers: Vec<&str> = parts.take_while(|part| part.bytes().all(|b| b.is_ascii_digit())).collect();
+    match numbers.is_empty() {
+        true if BEFORE.contains(&name) => name.to_owned(),
+        true => "head".to_owned(),
+        false => format!("{name}.{}", numbers.join(".")),
     }
 }
+
+/// Modules without a number that stand before the first block.
+const BEFORE: [&str; 3] = ["conv_stem", "bn1", "patch_embed"];

@@ -4,7 +4,6 @@
 //! rows of a convolution times the batch norm behind it, the columns times the norm before it. Rounding alone
 //! may part them: a change too small for any output to show is found all the same.
 
-use emo_exporter::layer::{NORM_EPSILON, Norm};
 use emo_exporter::weights::Weights;
 use emo_proto::Result;
 use serde::Serialize;
@@ -12,8 +11,9 @@ use serde::Serialize;
 use super::cause;
 use super::structure::block_of;
 use crate::compare::{BFLOAT16, FLOAT16, FLOAT32, Tolerance, coarser};
-use crate::recognise::{Layer, Recognition, layers};
-use crate::recover::{Recovered, Stored};
+use crate::models::plan::{Kind, Layer, Plan, Site};
+use crate::models::recognise::Recognition;
+use crate::models::recover::{Recovered, Stored};
 
 /// A tensor that is not the checkpoint's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -39,34 +39,36 @@ pub fn compare(
     recovered: &Recovered,
     expected: &Weights,
 ) -> Result<Vec<TensorDifference>> {
-    let layers = layers(&recognition.model);
+    let plan = &*recognition.plan;
+    let layers = &plan.layers;
     let file = Side { weights: &recovered.weights, recovered: Some(recovered) };
     let truth = Side { weights: expected, recovered: None };
     let mut differences = Vec::new();
     for (index, layer) in layers.iter().enumerate() {
         // Two layers between which stands a batch norm and nothing else: it may be folded into either, and
         // where they are one, all that there is of them is their product.
-        let first = layer.merges.then_some(index).or_else(|| index.checked_sub(1));
-        let pair = first.filter(|&first| layers[first].merges).map(|first| (first, first + 1));
-        let is_merged = |index: usize| recognition.layers.get(index).is_some_and(|(_, f)| f.is_merged());
+        let first =
+            layer.merges.map(|_| index).or_else(|| layers.iter().position(|l| l.merges == Some(index)));
+        let pair = first.and_then(|first| Some((first, layers[first].merges?)));
+        let is_merged = |index: usize| recognition.found[index].is_merged();
         if is_merged(index) {
             continue;
         }
         let map = |side, epsilon| match pair.filter(|&(first, _)| is_merged(first)) {
-            Some(pair) => product(&layers, pair, side, epsilon),
-            None => Map::of(&layers, index, side, epsilon),
+            Some(pair) => product(plan, pair, side, epsilon),
+            None => Map::of(plan, index, side, epsilon),
         };
         let stored = file.stored(layer);
         let stored = match pair.filter(|&(first, _)| is_merged(first)) {
             Some((first, second)) => coarser(file.stored(&layers[first]), file.stored(&layers[second])),
             None => stored,
         };
-        let (f, e) = (map(file, NORM_EPSILON)?, map(truth, NORM_EPSILON)?);
+        let (f, e) = (map(file, None)?, map(truth, None)?);
         let innocent = match pair {
             Some(pair) => {
-                let both = |side| product(&layers, pair, side, NORM_EPSILON);
+                let both = |side| product(plan, pair, side, None);
                 let of_both = coarser(file.stored(&layers[pair.0]), file.stored(&layers[pair.1]));
-                both(file)?.equals(&both(truth)?, of_both) || backwards(&layers, pair, index, file, truth)?
+                both(file)?.equals(&both(truth)?, of_both) || backwards(plan, pair, index, file, truth)?
             }
             None => false,
         };
@@ -75,7 +77,7 @@ pub fn compare(
         }
         // The checkpoint under another ε, folded, is a norm's mistake and no weight's.
         let folded_epsilon = [1e-5, 1e-3, 1e-2].into_iter().find_map(|epsilon| {
-            let other = map(truth, epsilon).ok()?;
+            let other = map(truth, Some(epsilon)).ok()?;
             f.equals(&other, stored).then_some(epsilon)
         });
         let mut difference = f.difference(layer, &e, stored, folded_epsilon);
@@ -123,7 +125,7 @@ impl Side<'_> {
         match layer.attention {
             _ if recovered.merged.iter().any(|(first, _)| *first == layer.name) => 0.0,
             _ if is_of(&recovered.halves_in_weights) => 2.0,
-            Some(head_dim) if row < layer.shape.outputs / 2 && is_of(&recovered.scales_in_q) => {
+            Some(head_dim) if row < layer.shape.inputs && is_of(&recovered.scales_in_q) => {
                 (head_dim as f64).sqrt()
             }
             _ => 1.0,
@@ -133,16 +135,17 @@ impl Side<'_> {
 
 /// Whether one of the pair's layers is the checkpoint's if the norm between them went into the first.
 fn backwards(
-    layers: &[Layer],
+    plan: &Plan,
     (first, second): (usize, usize),
     index: usize,
     found: Side,
     expected: Side,
 ) -> Result<bool> {
+    let layers = &plan.layers;
     let with_norm = |side: Side| -> Result<Map> {
         let mut map = Map::bare(&layers[first], side)?;
-        if let Some(site) = norm_before(layers, second) {
-            map.precede(&Affine::of(side, &site.name, site.kind, NORM_EPSILON)?);
+        if let Some(site) = layers[second].before {
+            map.precede(&Affine::of(side, &plan.sites[site], None)?);
         }
         Ok(map)
     };
@@ -182,43 +185,51 @@ struct Affine {
 }
 
 impl Affine {
-    fn of(side: Side, name: &str, kind: Norm, epsilon: f64) -> Result<Self> {
-        let weights = side.weights;
-        let get = |entry: &str| weights.require(&format!("{name}.{entry}"))?.f64s();
-        match kind {
-            Norm::Layer => {
-                let shift = get("norm.bias")?;
+    /// With another ε than the published one where one is given.
+    fn of(side: Side, site: &Site, epsilon: Option<f64>) -> Result<Self> {
+        let get = |entry: usize| side.weights.require(&site.entries[entry].name)?.f64s();
+        let zeros = || vec![0.0; site.channels];
+        match site.kind {
+            Kind::LayerNorm => {
+                let shift = get(1)?;
                 let magnitude: Vec<f64> = shift.iter().map(|x| x.abs()).collect();
-                let stored = side.recovered.and_then(|recovered| recovered.stored.get(name));
-                let none = || vec![0.0; magnitude.len()];
+                let stored = side.recovered.and_then(|recovered| recovered.stored.get(&site.name));
                 let rounding =
-                    stored.map_or_else(|| [none(), none()], |s| [s.weight.clone(), s.bias.clone()]);
-                Ok(Self { scale: get("norm.weight")?, shift, magnitude, rounding })
+                    stored.map_or_else(|| [zeros(), zeros()], |s| [s.weight.clone(), s.bias.clone()]);
+                Ok(Self { scale: get(0)?, shift, magnitude, rounding })
             }
-            Norm::Batch => {
-                let (scale, shift) = (get("weight")?, get("bias")?);
-                let (mean, variance) = (get("running_mean")?, get("running_var")?);
+            Kind::BatchNorm => {
+                let (scale, shift) = (get(0)?, get(1)?);
+                let (mean, variance) = (get(2)?, get(3)?);
+                let epsilon = epsilon.unwrap_or(site.epsilon);
                 let scale: Vec<f64> =
                     scale.iter().zip(&variance).map(|(s, v)| s / (v + epsilon).sqrt()).collect();
                 let moved: Vec<f64> = scale.iter().zip(&mean).map(|(s, m)| s * m).collect();
                 let magnitude = shift.iter().zip(&moved).map(|(t, m)| t.abs() + m.abs()).collect();
                 let shift: Vec<f64> = shift.iter().zip(&moved).map(|(t, m)| t - m).collect();
-                let rounding = [vec![0.0; shift.len()], vec![0.0; shift.len()]];
-                Ok(Self { scale, shift, magnitude, rounding })
+                Ok(Self { scale, shift, magnitude, rounding: [zeros(), zeros()] })
+            }
+            Kind::Scale => {
+                let scale = get(0)?;
+                Ok(Self { scale, shift: zeros(), magnitude: zeros(), rounding: [zeros(), zeros()] })
+            }
+            Kind::Shift | Kind::Token => {
+                let scale = vec![1.0; site.channels];
+                Ok(Self { scale, shift: zeros(), magnitude: zeros(), rounding: [zeros(), zeros()] })
             }
         }
     }
 }
 
 impl Map {
-    fn of(layers: &[Layer], index: usize, side: Side, epsilon: f64) -> Result<Self> {
-        let layer = &layers[index];
+    fn of(plan: &Plan, index: usize, side: Side, epsilon: Option<f64>) -> Result<Self> {
+        let layer = &plan.layers[index];
         let mut map = Self::bare(layer, side)?;
-        if let Some(site) = norm_before(layers, index) {
-            map.follow(&Affine::of(side, &site.name, site.kind, epsilon)?);
+        if let Some(site) = layer.before {
+            map.follow(&Affine::of(side, &plan.sites[site], epsilon)?);
         }
-        if let Some(site) = layer.norm.as_ref().filter(|site| is_own(layer, &site.name)) {
-            map.precede(&Affine::of(side, &site.name, site.kind, epsilon)?);
+        for &site in &layer.after {
+            map.precede(&Affine::of(side, &plan.sites[site], epsilon)?);
         }
         Ok(map)
     }
@@ -227,10 +238,10 @@ impl Map {
     fn bare(layer: &Layer, side: Side) -> Result<Self> {
         let (shape, weights) = (layer.shape, side.weights);
         let (rows, columns, taps) = (shape.outputs, shape.inputs, shape.kernel * shape.kernel);
-        let weight = weights.require(&format!("{}.weight", layer.name))?.f64s()?;
-        let bias = match layer.bias {
-            true => weights.require(&format!("{}.bias", layer.name))?.f64s()?,
-            false => vec![0.0; rows],
+        let weight = weights.require(&layer.weight.name)?.f64s()?;
+        let bias = match &layer.bias {
+            Some(entry) => weights.require(&entry.name)?.f64s()?,
+            None => vec![0.0; rows],
         };
         let bias_magnitude = bias.iter().map(|x| x.abs()).collect();
         let weight_magnitude = weight.iter().map(|x| x.abs()).collect();
@@ -320,24 +331,25 @@ impl Map {
         };
         let peak = truth.iter().fold(0.0, |peak: f64, x| peak.max(x.abs()));
         let largest = found.iter().zip(truth).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / peak;
-        let (cause, what) = match (epsilon, layer.attention.map(|_| self.halves()), expected.halves()) {
-            (Some(epsilon), ..) => (
-                cause::NORM_EPSILON,
-                format!("the norm that is folded into it has ε = {epsilon:.0e}, not 1e-6"),
-            ),
-            // Up to the attention scale, which is taken for a part of q.
-            (_, Some((q, k)), (eq, ek)) if proportional(q, ek) && proportional(k, eq) => {
-                (cause::EXCHANGED_QK, "queries and keys have changed places".to_owned())
-            }
-            (_, Some((q, k)), (eq, ek)) if near(k, ek) && ratio(q, eq).is_some() => {
-                let ratio = ratio(q, eq).unwrap_or(1.0);
-                (
-                    cause::ATTENTION_SCALE,
-                    format!("queries are {ratio:.4} times the checkpoint's: no 1/√head_dim"),
-                )
-            }
-            _ => (cause::WEIGHTS, self.describe(expected, found, truth)),
-        };
+        let (cause, what) =
+            match (epsilon, layer.attention.map(|_| self.queries_keys()), expected.queries_keys()) {
+                (Some(epsilon), ..) => (
+                    cause::NORM_EPSILON,
+                    format!("the norm that is folded into it has ε = {epsilon:.0e}, not the published one"),
+                ),
+                // Up to the attention scale, which is taken for a part of q.
+                (_, Some((q, k)), (eq, ek)) if proportional(q, ek) && proportional(k, eq) => {
+                    (cause::EXCHANGED_QK, "queries and keys have changed places".to_owned())
+                }
+                (_, Some((q, k)), (eq, ek)) if near(k, ek) && ratio(q, eq).is_some() => {
+                    let ratio = ratio(q, eq).unwrap_or(1.0);
+                    (
+                        cause::ATTENTION_SCALE,
+                        format!("queries are {ratio:.4} times the checkpoint's: no 1/√head_dim"),
+                    )
+                }
+                _ => (cause::WEIGHTS, self.describe(expected, found, truth)),
+            };
         TensorDifference {
             tensor: format!("{}.{entry}", layer.name),
             block: block_of(&layer.name),
@@ -347,9 +359,10 @@ impl Map {
         }
     }
 
-    /// The rows of q and of k.
-    fn halves(&self) -> (&[f64], &[f64]) {
-        self.weight.split_at(self.weight.len() / 2)
+    /// The rows of q and of k, which have as many channels as the map.
+    fn queries_keys(&self) -> (&[f64], &[f64]) {
+        let rows = (self.columns * self.columns).min(self.weight.len() / 2);
+        (&self.weight[..rows], &self.weight[rows..2 * rows])
     }
 
     fn describe(&self, expected: &Self, found: &[f64], truth: &[f64]) -> String {
@@ -426,23 +439,9 @@ fn proportional(a: &[f64], b: &[f64]) -> bool {
     near(a, b) || ratio(a, b).is_some()
 }
 
-/// The norm that stands before a layer in its block, or before the head.
-fn norm_before(layers: &[Layer], index: usize) -> Option<&crate::recognise::NormSite> {
-    let block = block_of(&layers[index].name);
-    let name = if block == "head" { "norm".to_owned() } else { format!("{block}.norm") };
-    let reads = ["v.conv", "qk.conv", "head"].iter().any(|end| layers[index].name.ends_with(end));
-    layers[..index].iter().filter_map(|layer| layer.norm.as_ref()).find(|site| reads && site.name == name)
-}
-
-/// Whether a norm belongs to the layer that it stands behind, and not to the next block.
-fn is_own(layer: &Layer, norm: &str) -> bool {
-    let parent = |name: &str| name.rsplit_once('.').map(|(parent, _)| parent.to_owned());
-    parent(&layer.name) == parent(norm) || layer.name == "stage0.0.convs.0.0"
-}
-
 /// Two layers with a norm between them as one.
-fn product(layers: &[Layer], (first, second): (usize, usize), side: Side, epsilon: f64) -> Result<Map> {
-    let (second, first) = (Map::of(layers, second, side, epsilon)?, Map::of(layers, first, side, epsilon)?);
+fn product(plan: &Plan, (first, second): (usize, usize), side: Side, epsilon: Option<f64>) -> Result<Map> {
+    let (second, first) = (Map::of(plan, second, side, epsilon)?, Map::of(plan, first, side, epsilon)?);
     let (rows, inner, columns) = (second.rows, second.columns, first.columns);
     let zeros = || vec![0.0; rows * columns];
     let (mut weight, mut magnitude, mut rounding) = (zeros(), zeros(), zeros());

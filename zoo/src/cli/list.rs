@@ -1,7 +1,7 @@
 //! `emo list`: models with their published figures.
 
 use emo_exporter::models::MODELS;
-use emo_verifier::paper::published;
+use emo_verifier::models::figures::published;
 use emo_verifier::report::thousands;
 
 use super::output::{Format, json};
@@ -20,7 +20,7 @@ pub fn run(args: &Args) -> Outcome {
         Format::Json => json(&serde_json::json!({ "schema": "emo.list/1", "models": models }))?,
         Format::Text => {
             let header = ["model", "params", "exactly", "FLOPs", "exactly (fvcore)", "top-1"];
-            let row = |p: &&emo_verifier::paper::Published| {
+            let row = |p: &&emo_verifier::models::figures::Published| {
                 vec![
                     p.model.to_owned(),
                     p.params.to_owned(),

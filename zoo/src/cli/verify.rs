@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
+use emo_exporter::models::Model;
 use emo_exporter::weights::Spec;
 use emo_proto::file::{OnnxFile, open, settled};
 use emo_verifier::audit::Sizes;
@@ -27,6 +28,9 @@ pub struct Args {
     /// ONNX files, or patterns of files: 'models/**/*.onnx'
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// The model that the files should be [default: the published one that each is]
+    #[arg(long, value_parser = names::model, conflicts_with = "against")]
+    model: Option<Model>,
     /// The weights that the files should hold; without, the function alone is judged
     #[arg(long, value_name = "PATH|formula:SEED", conflicts_with = "against")]
     weights: Option<Spec>,
@@ -132,6 +136,7 @@ fn row(
 ) -> anyhow::Result<Row> {
     let name = name(path);
     let request = Request {
+        model: args.model.clone(),
         weights: args.weights.clone(),
         tolerance: args.tolerance,
         probes: args.probes,

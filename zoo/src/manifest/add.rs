@@ -108,7 +108,7 @@ fn judged<'a>(path: &Path, verdict: &'a Verdict, statement: &Statement) -> Resul
 /// Whether the file's name is a published model's: a manifest would list it as one.
 fn says_otherwise(path: &Path) -> bool {
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    stem.is_some_and(|stem| emo_verifier::paper::published(&stem).is_some())
+    stem.is_some_and(|stem| emo_verifier::models::figures::published(&stem).is_some())
 }
 
 fn describe(

@@ -6,7 +6,7 @@ use emo_exporter::export_with;
 use emo_exporter::weights::Spec;
 use emo_proto::{Bytes, Error, Result};
 use emo_verifier::finding::{Finding, Severity};
-use emo_verifier::paper::published;
+use emo_verifier::models::figures::published;
 use rayon::prelude::*;
 
 use super::add::measured;

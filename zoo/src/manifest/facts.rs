@@ -1,13 +1,14 @@
 //! What a file's bytes tell: every field of an entry that needs no run and nobody's word.
 
+use emo_exporter::models::Model;
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, ModelProto, Result};
 use emo_verifier::audit::{self, Audit, tally};
-use emo_verifier::claim;
 use emo_verifier::identity::Identity;
 use emo_verifier::image::Image;
 use emo_verifier::infer::{Bindings, Inference, infer};
-use emo_verifier::paper::{Published, published};
+use emo_verifier::models::claim;
+use emo_verifier::models::figures::{Published, published};
 use emo_verifier::sym::Expr;
 use emo_verifier::written::{Reconciled, count, findings};
 use sha2::{Digest as _, Sha256};
@@ -117,7 +118,9 @@ pub fn stranger(file: &OnnxFile, model: &str, path: &str, claims: bool) -> Resul
     let mut entry = plain(file, model, path, &audit, &free)?;
     let mut against = Vec::new();
     if claims {
-        let found = claim::check(&file.model, &free, model);
+        let known = Model::named(model);
+        let known = known.ok_or_else(|| Error::new(format!("expected a known model, found {model:?}")))?;
+        let found = claim::check(&free, known);
         if let Some(reason) = found.reason.as_ref().filter(|_| !found.holds) {
             against.push(reason.clone());
         }

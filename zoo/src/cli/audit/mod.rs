@@ -6,12 +6,13 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
+use emo_exporter::models::Model;
 use emo_proto::file::OnnxFile;
 use emo_verifier::audit::{Audit, By, Sizes, UNCOUNTED, groups, tally};
 use emo_verifier::budget::{self, Budget};
-use emo_verifier::claim::{self, Claim};
 use emo_verifier::finding::{Finding, Severity};
 use emo_verifier::infer::infer_file;
+use emo_verifier::models::claim::{self, Claim};
 use emo_verifier::plot::plot;
 use emo_verifier::report::Report;
 use emo_verifier::sym::Expr;
@@ -47,8 +48,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     write_budget: Option<PathBuf>,
     /// Compare with the published table, folded norms accounted for; exit code 1 where it does not hold
-    #[arg(long, value_name = "MODEL", value_parser = claimed)]
-    claim: Option<String>,
+    #[arg(long, value_name = "MODEL", value_parser = super::names::model)]
+    claim: Option<Model>,
     /// Accept lower bounds where something cannot be counted, instead of exit code 3
     #[arg(long)]
     allow_unknown: bool,
@@ -68,11 +69,6 @@ enum Grouping {
     Scope,
     /// By block of EMO
     Block,
-}
-
-/// A model that figures are published for.
-fn claimed(name: &str) -> Result<String, String> {
-    super::names::model(name).map(|model| model.name.into_owned())
 }
 
 /// A file and what is known of it.
@@ -156,7 +152,7 @@ fn judge(
         findings.push(advice(&audit, &name));
     }
     findings.extend(absent_data(path, &audit, &name));
-    let claim = args.claim.as_deref().map(|model| claim::check(&file.model, &inference, model));
+    let claim = args.claim.as_ref().map(|model| claim::check(&inference, model));
     findings.extend(claim.as_ref().and_then(|claim| refuted(claim, &audit, &name)));
     drop(inference);
     let unused = Unused::of(sizes, &name, &file.model);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use emo_verifier::audit::{Account, Audit, By, Counts, Entry, Port, explain, groups};
-use emo_verifier::claim::Claim;
+use emo_verifier::models::claim::Claim;
 use emo_verifier::report::{Cell, Subject, Table, bytes, counted, figure};
 use emo_verifier::sym::Expr;
 use serde_json::{Value, json};

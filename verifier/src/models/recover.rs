@@ -9,18 +9,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::f64::consts::FRAC_1_SQRT_2;
 
-use emo_exporter::layer::{NORM_EPSILON, Norm};
 use emo_exporter::models::Model;
 use emo_exporter::weights::{Origin, Weights};
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::Tensor;
 use emo_proto::{Error, Result};
 
+use super::layers::{Part, Place};
+use super::plan::{Entry, Kind, Layer, Site};
+use super::recognise::{Departure, Found, Recognition, recognise, recognise_as};
 use crate::compare::{FLOAT32, Tolerance, coarser};
 use crate::constants::{Constants, Grain};
 use crate::cost::Work;
 use crate::infer::{Bindings, Inference, NodeFacts, infer_file};
-use crate::recognise::{Departure, Found, Layer, NormSite, Recognition, recognise};
 
 /// The weights, and what is left open by how the file holds them.
 #[derive(Debug)]
@@ -66,9 +67,16 @@ pub fn recover(file: &OnnxFile, inference: &Inference, recognition: &Recognition
         scales_in_q: Vec::new(),
         halves_in_weights: Vec::new(),
         stored: BTreeMap::new(),
+        left_over: BTreeMap::new(),
     };
-    for depth in 1..=recognition.layers.len() {
-        recovery.layer(depth).map_err(|e| e.at(&recognition.layers[depth - 1].0.name))?;
+    for (index, layer) in recognition.plan.layers.iter().enumerate() {
+        recovery.layer(index).map_err(|e| e.at(&layer.name))?;
+    }
+    for (place, segment) in &recognition.plan.segments {
+        for &site in &segment.sites {
+            let site = &recognition.plan.sites[site];
+            recovery.site(place, site).map_err(|e| e.at(&site.name))?;
+        }
     }
     let origin = Origin::of_file(&file.bytes, Some("recovered weights".to_owned()));
     Ok(Recovered {
@@ -88,21 +96,32 @@ pub fn recover(file: &OnnxFile, inference: &Inference, recognition: &Recognition
 /// The file is another model (it says which, or where it leaves EMO), or as [`recover`].
 pub fn recover_as(file: &OnnxFile, model: &Model) -> Result<Weights> {
     let inference = infer_file(file, &Bindings::new());
-    let recognition = recognise(&inference).map_err(|departure| {
+    let recognition = recognise_as(&inference, model).map_err(|departure| {
         let Departure { variant, matched, layers, reason } = departure;
-        Error::new(format!("no EMO: {matched} of {layers} layers are those of {variant}; then {reason}"))
+        Error::new(match recognise(&inference) {
+            Ok(other) => {
+                let (found, classes) = (&other.model.name, other.model.classes);
+                format!(
+                    "expected {variant} with {} classes, found {found} with {classes}: export that",
+                    model.classes
+                )
+            }
+            Err(_) => format!("no {variant}: {matched} of {layers} layers are its; then {reason}"),
+        })
     })?;
-    let (found, heads) = (&recognition.model.name, recognition.model.classes);
-    if (found, heads) != (&model.name, model.classes) {
-        let (expected, classes) = (&model.name, model.classes);
+    let (found, classes) = (recognition.model.classes, model.classes);
+    if found != classes {
+        let name = &model.name;
         return Err(Error::new(format!(
-            "expected {expected} with {classes} classes, found {found} with {heads}: export that"
+            "expected {name} with {classes} classes, found {name} with {found}: export that"
         )));
     }
     let recovered = recover(file, &inference, &recognition)?;
     if let Some((norm, epsilon)) = recovered.epsilons.first() {
+        let site = recognition.plan.sites.iter().find(|site| site.name == *norm);
+        let published = site.map_or(0.0, |site| site.epsilon);
         return Err(Error::new(format!(
-            "expected an ε of {NORM_EPSILON:e} in {norm}, found {epsilon:e}: another function, which an export would not keep"
+            "expected an ε of {published:e} in {norm}, found {epsilon:e}: another function, which an export would not keep"
         )));
     }
     Ok(recovered.weights)
@@ -118,53 +137,83 @@ struct Recovery<'a> {
     scales_in_q: Vec<String>,
     halves_in_weights: Vec<String>,
     stored: BTreeMap<String, Stored>,
+    /// Biases of layers that are published without one, by place: what folded norms left behind.
+    left_over: BTreeMap<Place, Vec<f32>>,
 }
 
 impl<'a> Recovery<'a> {
-    fn nodes(&self, depth: usize) -> impl Iterator<Item = &'a NodeFacts<'a>> + use<'a> {
-        let nodes = self.inference.nodes.iter().zip(&self.recognition.depths);
-        nodes.filter(move |(_, at)| **at == depth).map(|(node, _)| node)
+    fn nodes<'p>(&self, place: &'p Place) -> impl Iterator<Item = &'a NodeFacts<'a>> + use<'a, 'p> {
+        let nodes = self.inference.nodes.iter().zip(&self.recognition.places);
+        nodes.filter(move |(_, at)| *at == place).map(|(node, _)| node)
     }
 
-    fn put(&mut self, name: String, dims: Vec<usize>, values: Vec<f32>) -> Result<()> {
-        let tensor = Tensor::from_f32(dims, values).map_err(|e| e.at(&name))?;
-        self.tensors.insert(name, tensor);
+    fn put(&mut self, entry: &Entry, values: Vec<f32>) -> Result<()> {
+        let tensor = Tensor::from_f32(entry.dims.clone(), values).map_err(|e| e.at(&entry.name))?;
+        self.tensors.insert(entry.name.clone(), tensor);
         Ok(())
     }
 
-    fn layer(&mut self, depth: usize) -> Result<()> {
+    fn layer(&mut self, index: usize) -> Result<()> {
         let recognition = self.recognition;
-        let (layer, found) = &recognition.layers[depth - 1];
+        let (layer, found) = (&recognition.plan.layers[index], &recognition.found[index]);
+        let place = Place::from([index]);
         let (mut weight, bias) = self.weight_and_bias(layer, found)?;
         if let Some(stored) = self.stored(layer, found) {
             self.stored.insert(layer.name.clone(), stored);
         }
         let mut bias = bias.unwrap_or_else(|| vec![0.0; layer.shape.outputs]);
         if let Some(head_dim) = layer.attention {
-            self.undo_scale(depth, layer, head_dim, &mut weight, &mut bias)?;
+            self.undo_scale(&place, layer, head_dim, &mut weight, &mut bias)?;
         }
-        if self.lacks_half(depth) {
+        if self.lacks_half(layer) {
             weight.iter_mut().for_each(|x| *x *= 2.0);
             self.halves_in_weights.push(layer.name.clone());
         }
-        let shape = layer.shape;
-        // The head is the one layer without spatial axes.
-        let dims = match layer.name.as_str() {
-            "head" => vec![shape.outputs, shape.inputs],
-            _ => vec![shape.outputs, shape.inputs, shape.kernel, shape.kernel],
-        };
-        self.put(format!("{}.weight", layer.name), dims, weight)?;
+        self.put(&layer.weight, weight)?;
         // A bias that the published layer has not got is a folded norm's.
-        let left_over = if layer.bias {
-            self.put(format!("{}.bias", layer.name), vec![shape.outputs], bias)?;
-            None
-        } else {
-            found.has_bias().then_some(bias)
+        if let Some(entry) = &layer.bias {
+            self.put(entry, bias)?;
+        } else if found.has_bias() {
+            self.left_over.insert(place, bias);
+        }
+        Ok(())
+    }
+
+    fn site(&mut self, place: &Place, site: &Site) -> Result<()> {
+        match site.kind {
+            Kind::BatchNorm => self.batch_norm(place, site),
+            Kind::LayerNorm => self.layer_norm(place, site),
+            Kind::Scale => self.vector(place, site, "Mul", 1.0),
+            Kind::Shift => self.vector(place, site, "Add", 0.0),
+            Kind::Token => self.vector(place, site, "Concat", 0.0),
+        }
+    }
+
+    /// The constant operand of an operator that has as many elements; `absent` throughout where there is none.
+    fn vector(&mut self, place: &Place, site: &Site, operator: &str, absent: f32) -> Result<()> {
+        let operands = self.nodes(place).filter(|n| n.node.op_type() == operator).flat_map(|n| &n.node.input);
+        let fits = |name: &String| {
+            let tensor = self.constants.tensor(self.unexpanded(name)).ok()?;
+            (tensor.len() == site.channels).then(|| tensor.f32s().ok()).flatten()
         };
-        match &layer.norm {
-            Some(site) if site.kind == Norm::Batch => self.batch_norm(depth, site, left_over),
-            Some(site) => self.layer_norm(depth, site),
-            None => Ok(()),
+        let found =
+            operands.filter(|name| self.inference.values.get(name).is_some_and(|f| f.source.is_some()));
+        let found = found.into_iter().find_map(fits);
+        if found.is_none() {
+            self.folded.push(site.name.clone());
+        }
+        self.put(&site.entries[0], found.unwrap_or_else(|| vec![absent; site.channels]))
+    }
+
+    /// What an Expand repeats for every image of a batch.
+    fn unexpanded<'n>(&self, name: &'n str) -> &'n str
+    where
+        'a: 'n,
+    {
+        let writer = self.inference.nodes.iter().find(|n| n.node.output.iter().any(|output| output == name));
+        match writer.map(|n| n.node).filter(|node| node.op_type() == "Expand") {
+            Some(node) => node.input.first().map_or(name, String::as_str),
+            None => name,
         }
     }
 
@@ -206,44 +255,53 @@ impl<'a> Recovery<'a> {
         (stored.tolerance != &FLOAT32).then_some(stored)
     }
 
-    /// The parts of a layer, q before k: q is what the scores' first factor is made of.
-    fn in_order<'f>(&self, layer: &Layer, found: &'f Found) -> Vec<&'f crate::recognise::Part> {
+    /// The parts of a layer: queries, keys, values.
+    fn in_order<'f>(&self, layer: &Layer, found: &'f Found) -> Vec<&'f Part> {
         let mut parts: Vec<_> = found.parts.iter().collect();
-        if let (Some(_), [first, _]) = (layer.attention, parts.as_slice())
-            && self.feeds_second_factor(first.node)
-        {
-            parts.reverse();
+        if layer.attention.is_some() && parts.len() > 1 {
+            parts.sort_by_key(|part| self.factor(part.node));
         }
         parts
     }
 
-    /// Whether a node's output reaches a product of two computed matrices as its second factor.
-    fn feeds_second_factor(&self, index: usize) -> bool {
+    /// What a node's output is in attention: 0 the first factor of the scores, 1 the second, 2 what they weight.
+    fn factor(&self, index: usize) -> usize {
         let mut reached: Vec<&str> =
             self.inference.nodes[index].node.output.iter().map(String::as_str).collect();
+        let mut weights: Vec<&str> = Vec::new();
+        for node in &self.inference.nodes {
+            let outputs = node.node.output.iter().map(String::as_str);
+            let reads = |names: &[&str]| node.node.input.iter().any(|name| names.contains(&name.as_str()));
+            if node.node.op_type() == "Softmax"
+                || (reads(&weights) && !matches!(*node.work, Work::MatMul { .. }))
+            {
+                weights.extend(outputs);
+            }
+        }
         for node in &self.inference.nodes[index + 1..] {
             let inputs = &node.node.input;
             let product = matches!(*node.work, Work::MatMul { .. });
             match inputs.iter().position(|name| reached.contains(&name.as_str())) {
-                Some(operand) if product => return operand == 1,
+                Some(_) if product && inputs.iter().any(|name| weights.contains(&name.as_str())) => return 2,
+                Some(operand) if product => return operand,
                 Some(_) => reached.extend(node.node.output.iter().map(String::as_str)),
                 None => {}
             }
         }
-        false
+        2
     }
 
     /// Divides the published scale out of q, as far as the file does not apply it itself.
     fn undo_scale(
         &mut self,
-        depth: usize,
+        place: &Place,
         layer: &Layer,
         head_dim: usize,
         weight: &mut [f32],
         bias: &mut [f32],
     ) -> Result<()> {
         let published = 1.0 / (head_dim as f64).sqrt();
-        let applied = self.applied_scale(depth)?;
+        let applied = self.applied_scale(place)?;
         // The file's own constant is a rounded one.
         if (applied / published - 1.0).abs() < 1e-3 {
             return Ok(());
@@ -252,23 +310,19 @@ impl<'a> Recovery<'a> {
             self.scales_in_q.push(layer.name.clone());
         }
         let factor = applied / published;
-        let half = layer.shape.outputs / 2;
-        let rows = &mut weight[..half * layer.shape.inputs];
-        rows.iter_mut().chain(&mut bias[..half]).for_each(|x| *x = (f64::from(*x) * factor) as f32);
+        // Queries have the channels of the map.
+        let queries = layer.shape.inputs;
+        let rows = &mut weight[..queries * layer.shape.inputs];
+        rows.iter_mut().chain(&mut bias[..queries]).for_each(|x| *x = (f64::from(*x) * factor) as f32);
         Ok(())
     }
 
-    /// Whether a depthwise convolution stands behind a GELU x·(1 + erf(x/√2)), the only reader of it in blocks
-    /// without a skip: onnxsim moves the ½ into its weights.
-    fn lacks_half(&self, depth: usize) -> bool {
-        let layers = &self.recognition.layers;
-        let name = |depth: usize| depth.checked_sub(1).map_or("", |index| layers[index].0.name.as_str());
-        let Some(block) = name(depth).strip_suffix(".conv_local.conv") else { return false };
-        let first = block.ends_with(".0") && name(depth - 1).strip_suffix(".v.conv") == Some(block);
-        if !first || !self.nodes(depth - 1).any(|n| n.node.op_type() == "Erf") {
+    /// Whether a layer that alone reads a GELU x·(1 + erf(x/√2)) has its ½: onnxsim moves it into the weights.
+    fn lacks_half(&self, layer: &Layer) -> bool {
+        if !layer.behind_gelu || !self.nodes(&layer.place).any(|n| n.node.op_type() == "Erf") {
             return false;
         }
-        let factors = self.nodes(depth - 1).filter_map(|n| {
+        let factors = self.nodes(&layer.place).filter_map(|n| {
             let number = |i: usize| self.constants.number(n.node.input.get(i)?);
             match n.node.op_type() {
                 "Mul" => number(0).or_else(|| number(1)),
@@ -281,10 +335,10 @@ impl<'a> Recovery<'a> {
     }
 
     /// The product of all constants that scale the scores, or q and k, before the softmax.
-    fn applied_scale(&self, depth: usize) -> Result<f64> {
+    fn applied_scale(&self, place: &Place) -> Result<f64> {
         let writers: HashMap<&str, &NodeFacts> =
-            self.nodes(depth).flat_map(|n| n.node.output.iter().map(move |o| (o.as_str(), n))).collect();
-        let softmax = self.nodes(depth).find(|n| n.node.op_type() == "Softmax");
+            self.nodes(place).flat_map(|n| n.node.output.iter().map(move |o| (o.as_str(), n))).collect();
+        let softmax = self.nodes(place).find(|n| n.node.op_type() == "Softmax");
         let softmax = softmax.ok_or_else(|| Error::new("expected a softmax behind q and k, found none"))?;
         let mut open: Vec<&str> = softmax.node.input.iter().map(String::as_str).collect();
         let (mut seen, mut scale) = (Vec::new(), 1.0);
@@ -303,11 +357,10 @@ impl<'a> Recovery<'a> {
         Ok(scale)
     }
 
-    /// The four entries of a batch norm: the file's, or an identity that adds `left_over`.
-    fn batch_norm(&mut self, depth: usize, site: &NormSite, left_over: Option<Vec<f32>>) -> Result<()> {
-        const ENTRIES: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
+    /// The four entries of a batch norm: the file's, or an identity that adds what is left over.
+    fn batch_norm(&mut self, place: &Place, site: &Site) -> Result<()> {
         let c = site.channels;
-        let kept = self.nodes(depth).find(|n| matches!(*n.work, Work::BatchNorm { .. }));
+        let kept = self.nodes(place).find(|n| matches!(*n.work, Work::BatchNorm { .. }));
         let entries: [Vec<f32>; 4] = match kept {
             Some(node) => {
                 let epsilon = attribute(node, "epsilon").unwrap_or(1e-5);
@@ -321,20 +374,18 @@ impl<'a> Recovery<'a> {
             None => {
                 self.folded.push(site.name.clone());
                 // The variance and the published ε together are one.
-                let variance = (1.0 - NORM_EPSILON) as f32;
-                [vec![1.0; c], left_over.unwrap_or_else(|| vec![0.0; c]), vec![0.0; c], vec![variance; c]]
+                let variance = (1.0 - site.epsilon) as f32;
+                let left_over = self.left_over.remove(place).unwrap_or_else(|| vec![0.0; c]);
+                [vec![1.0; c], left_over, vec![0.0; c], vec![variance; c]]
             }
         };
-        for (name, values) in ENTRIES.iter().zip(entries) {
-            self.put(format!("{}.{name}", site.name), vec![c], values)?;
-        }
-        Ok(())
+        site.entries.iter().zip(entries).try_for_each(|(entry, values)| self.put(entry, values))
     }
 
     /// Scale and shift of a layer norm, as an operator's or as vectors that are multiplied and added.
-    fn layer_norm(&mut self, depth: usize, site: &NormSite) -> Result<()> {
+    fn layer_norm(&mut self, place: &Place, site: &Site) -> Result<()> {
         let c = site.channels;
-        let operator = self.nodes(depth).find(|n| matches!(*n.work, Work::LayerNorm { .. }));
+        let operator = self.nodes(place).find(|n| matches!(*n.work, Work::LayerNorm { .. }));
         let vector = |this: &Self, name: Option<&String>| {
             let tensor = this.constants.tensor(name?).ok()?;
             let values = (tensor.len() == c).then(|| tensor.f32s().ok()).flatten()?;
@@ -348,8 +399,8 @@ impl<'a> Recovery<'a> {
         }
         // Behind the means that spell the norm, or behind an operator whose own scale is ones.
         let spelled = |n: &&NodeFacts| matches!(n.node.op_type(), "ReduceMean" | "GlobalAveragePool");
-        let from = self.nodes(depth).position(|n| spelled(&n)).filter(|_| operator.is_none());
-        for node in self.nodes(depth).skip(from.unwrap_or(usize::MAX)) {
+        let from = self.nodes(place).position(|n| spelled(&n)).filter(|_| operator.is_none());
+        for node in self.nodes(place).skip(from.unwrap_or(usize::MAX)) {
             let constant = node.node.input.iter().find_map(|name| vector(self, Some(name)));
             match (node.node.op_type(), constant) {
                 ("Mul", Some(values)) if scale.is_none() => scale = Some(values),
@@ -374,14 +425,13 @@ impl<'a> Recovery<'a> {
             let (weight, bias) = (scale_grain.half_steps(c), shift_grain.half_steps(c));
             self.stored.insert(site.name.clone(), Stored { tolerance, weight, bias });
         }
-        let name = format!("{}.norm", site.name);
-        self.put(format!("{name}.weight"), vec![c], scale)?;
-        self.put(format!("{name}.bias"), vec![c], shift)
+        self.put(&site.entries[0], scale)?;
+        self.put(&site.entries[1], shift)
     }
 
-    fn epsilon(&mut self, site: &NormSite, epsilon: f64) {
+    fn epsilon(&mut self, site: &Site, epsilon: f64) {
         // As wide as f16 rounds.
-        if (epsilon / NORM_EPSILON - 1.0).abs() > 0.1 {
+        if (epsilon / site.epsilon - 1.0).abs() > 0.1 {
             self.epsilons.push((site.name.clone(), epsilon));
         }
     }

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
-use emo_proto::NodeProto;
+use emo_proto::{NodeProto, ValueInfoProto};
 
+use crate::audit;
 use crate::infer::{Inference, NodeFacts};
 use crate::runtime::captured;
 
@@ -18,6 +19,14 @@ impl<'a> DataPath<'a> {
     #[must_use]
     pub fn new(inference: &'a Inference<'a>, input: &'a str, output: &'a str) -> Self {
         Self::from_to(inference, HashSet::from([input]), HashSet::from([output]))
+    }
+
+    /// From all inputs of the graph to all its outputs.
+    #[must_use]
+    pub fn whole(inference: &'a Inference<'a>) -> Self {
+        let Some(graph) = inference.graph() else { return Self { values: HashSet::new() } };
+        let inputs = audit::inputs(graph).map(ValueInfoProto::name).collect();
+        Self::from_to(inference, inputs, graph.output.iter().map(ValueInfoProto::name).collect())
     }
 
     /// The same of several each.

@@ -1,0 +1,361 @@
+//! A file's counts against a model, part by part.
+//!
+//! Exporters fold batch norms, shift them into the layer before, spell layer norms out, make two
+//! convolutions one. The account says which part is missing, where its work went, and what that explains; it is made
+//! from the file's own structure, matched to the model's graph ([`super::recognise`]), and
+//! it must close: what the file has and what the account explains is what that graph has with nothing folded, and where
+//! figures are published, these.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use emo_exporter::models::{CLASSES, Model};
+use serde::Serialize;
+
+use super::figures::{Published, print_flops, print_params, published};
+use super::layers::Place;
+use super::plan::{Count, Kind, Layer, Segment, Site, pooled};
+use super::recognise::{Departure, Found, Input, Recognition, at_batch_one, recognise, recognise_as};
+use crate::cost::{Pool, Work};
+use crate::infer::{Inference, NodeFacts};
+use crate::sym::Expr;
+
+/// What a norm, or another part of the published model, would add to the file's counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// The module that is not in the file as such: `stage1.0.norm`.
+    pub norm: String,
+    /// Where its work is done now: a layer, or how it is spelled.
+    pub into: String,
+    pub params: i64,
+    pub macs: i64,
+    pub fvcore: i64,
+}
+
+/// Whether a file is a model by its counts.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Claim {
+    pub model: String,
+    /// Parameters of the file and the account together.
+    pub params: Option<i64>,
+    /// Multiply-adds for one image, of the file and the account together.
+    pub macs: Option<i64>,
+    /// FLOPs under fvcore's convention for one image, of the file and the account together.
+    pub fvcore: Option<i64>,
+    pub holds: bool,
+    pub account: Vec<Entry>,
+    pub published: Option<Published>,
+    /// Why it does not hold, and where; or what the figures cannot be compared with.
+    pub reason: Option<String>,
+}
+
+/// Checks the claim that a file is `model`, whatever its classes.
+#[must_use]
+pub fn check(inference: &Inference, model: &Model) -> Claim {
+    let refuse = |reason: String| Claim {
+        model: model.name.to_string(),
+        params: None,
+        macs: None,
+        fvcore: None,
+        holds: false,
+        account: Vec::new(),
+        published: published(&model.name).copied(),
+        reason: Some(reason),
+    };
+    match recognise_as(inference, model) {
+        Ok(recognition) => of(inference, &recognition),
+        Err(departure) => refuse(departed(inference, &departure)),
+    }
+}
+
+/// The claim that a recognised file is what it was recognised as.
+#[must_use]
+pub fn of(inference: &Inference, recognition: &Recognition) -> Claim {
+    let figures = published(&recognition.model.name).copied();
+    let reconciled = Input::of(inference)
+        .ok_or_else(|| "expected an input [N, 3, H, W] or [N, H, W, 3] of known height and width".to_owned())
+        .and_then(|input| Ok((reconcile(inference, recognition, &input)?, input)));
+    match reconciled {
+        Ok(((total, account), input)) => judge(recognition, &input, figures, total, account),
+        Err(reason) => Claim {
+            model: recognition.model.name.to_string(),
+            params: None,
+            macs: None,
+            fvcore: None,
+            holds: false,
+            account: Vec::new(),
+            published: figures,
+            reason: Some(reason),
+        },
+    }
+}
+
+/// Where the file leaves the claimed model, and what it is instead.
+fn departed(inference: &Inference, departure: &Departure) -> String {
+    let Departure { variant, matched, layers, reason } = departure;
+    let place = format!("{matched} of {layers} layers are those of {variant}; then {reason}");
+    match recognise(inference) {
+        Ok(other) => format!("the file is {}: {place}", other.model.name),
+        Err(_) => place,
+    }
+}
+
+/// Sets the reconciled totals beside the published figures.
+fn judge(
+    recognition: &Recognition,
+    input: &Input,
+    figures: Option<Published>,
+    total: Count,
+    account: Vec<Entry>,
+) -> Claim {
+    // Parameters depend on the head's width, FLOPs on the input's size too; where either is another
+    // one, the account has closed at the model's own graph and the published figure says nothing.
+    let classes = recognition.model.classes;
+    let (head, size) = (classes == CLASSES, input.size == (224, 224));
+    let [params, macs, fvcore] = [total.params, total.macs, total.fvcore].map(u64::try_from);
+    let holds = figures.is_none_or(|figures| {
+        let params_hold =
+            !head || params.is_ok_and(|n| n == figures.exact_params && print_params(n) == figures.params);
+        let fvcore_holds = !(head && size)
+            || fvcore.is_ok_and(|n| n == figures.exact_fvcore && print_flops(n) == figures.flops);
+        let macs_hold = !(head && size) || macs == Ok(figures.exact_macs);
+        params_hold && macs_hold && fvcore_holds
+    });
+    let (h, w) = input.size;
+    let reason = match figures {
+        Some(figures) if !holds => {
+            let [params, macs, fvcore] =
+                [figures.exact_params, figures.exact_macs, figures.exact_fvcore].map(|n| n as i64);
+            let exact = Count { params, macs, fvcore };
+            Some(format!("expected {exact}, found {total} with the account"))
+        }
+        Some(_) if !(head && size) => Some(format!(
+            "figures are published for 224 × 224 pixels and {CLASSES} classes; this is {h} × {w} and {classes}"
+        )),
+        _ => None,
+    };
+    Claim {
+        model: recognition.model.name.to_string(),
+        params: Some(total.params),
+        macs: Some(total.macs),
+        fvcore: Some(total.fvcore),
+        holds,
+        account,
+        published: figures.filter(|_| head),
+        reason,
+    }
+}
+
+/// The file's counts with the account of what is missing, place by place.
+///
+/// # Errors
+/// A part of the file counts otherwise than the model, and nothing explains it.
+fn reconcile(
+    inference: &Inference,
+    recognition: &Recognition,
+    input: &Input,
+) -> Result<(Count, Vec<Entry>), String> {
+    let plan = &recognition.plan;
+    let found = found(inference, recognition, input)?;
+    let mut account: Vec<Entry> = Vec::new();
+    let mut total = Count::default();
+    let places: BTreeSet<&Place> = found.keys().chain(plan.segments.keys()).collect();
+    for place in places {
+        let (nothing, none) = (Segment::default(), Count::default());
+        let expected = plan.segments.get(place).unwrap_or(&nothing);
+        let found = *found.get(place).unwrap_or(&none);
+        let part = Part { inference, recognition, input, place, expected, found };
+        let entries = part.explain()?;
+        let explained = entries.iter().fold(found, |sum, entry| sum + entry.count());
+        if explained != expected.count {
+            let with = if entries.is_empty() { "" } else { " with what folding explains" };
+            let (expected, after) = (expected.count, part.name());
+            return Err(format!("{after}: expected {expected}, found {explained}{with}"));
+        }
+        total = total + explained;
+        account.extend(entries);
+    }
+    // Published figures are those of one image.
+    let one = |count: i64| count / input.images.max(1) as i64;
+    account.iter_mut().for_each(|entry| (entry.macs, entry.fvcore) = (one(entry.macs), one(entry.fvcore)));
+    Ok((Count { macs: one(total.macs), fvcore: one(total.fvcore), ..total }, account))
+}
+
+impl Entry {
+    fn count(&self) -> Count {
+        Count { params: self.params, macs: self.macs, fvcore: self.fvcore }
+    }
+}
+
+/// The counts of the file by place.
+fn found(
+    inference: &Inference,
+    recognition: &Recognition,
+    input: &Input,
+) -> Result<BTreeMap<Place, Count>, String> {
+    let number = |expr: &Expr, node: &NodeFacts| {
+        let n = at_batch_one(expr, input.batch.as_deref()).and_then(|n| i64::try_from(n).ok());
+        n.ok_or_else(|| format!("{} cannot be counted: {expr}", node.place()))
+    };
+    let mut found: BTreeMap<Place, Count> = BTreeMap::new();
+    for (node, place) in inference.nodes.iter().zip(&recognition.places) {
+        let params: Expr = node.weights().iter().map(|&w| inference.constants[w].parameters.clone()).sum();
+        let count = Count {
+            params: number(&params, node)?,
+            macs: number(&node.cost.macs, node)?,
+            fvcore: number(&node.cost.fvcore, node)?,
+        };
+        let sum = found.entry(place.clone()).or_default();
+        *sum = *sum + count;
+    }
+    Ok(found)
+}
+
+/// A place of the model, and what the file has there.
+struct Part<'a> {
+    inference: &'a Inference<'a>,
+    recognition: &'a Recognition,
+    input: &'a Input,
+    place: &'a Place,
+    expected: &'a Segment,
+    found: Count,
+}
+
+impl<'a> Part<'a> {
+    /// The one layer that stands here.
+    fn layer(&self) -> Option<(&'a Layer, &'a Found)> {
+        let [layer] = self.place[..] else { return None };
+        Some((&self.recognition.plan.layers[layer], &self.recognition.found[layer]))
+    }
+
+    fn name(&self) -> String {
+        let names = self.place.iter().map(|&layer| self.recognition.plan.layers[layer].name.as_str());
+        match &names.collect::<Vec<_>>()[..] {
+            [] => "before the first layer".to_owned(),
+            names => format!("from {} to the next layer", names.join(" and ")),
+        }
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = &'a NodeFacts<'a>> {
+        let nodes = self.inference.nodes.iter().zip(&self.recognition.places);
+        nodes.filter(|(_, place)| *place == self.place).map(|(node, _)| node)
+    }
+
+    /// Entries for what the file lacks here, each read off its structure.
+    fn explain(&self) -> Result<Vec<Entry>, String> {
+        let mut entries: Vec<Entry> = self.pooled().into_iter().collect();
+        // Parameters that the file lacks, as far as no entry has them.
+        let mut lacking = self.expected.count.params - self.found.params;
+        for &site in &self.expected.sites {
+            if let Some(entry) = self.missing(&self.recognition.plan.sites[site], lacking)? {
+                lacking -= entry.params;
+                entries.push(entry);
+            }
+        }
+        entries.extend(self.skipped_padding());
+        entries.extend(self.merged());
+        Ok(entries)
+    }
+
+    /// A mean that one of the two has as pooling, which fvcore counts.
+    fn pooled(&self) -> Option<Entry> {
+        let batch = self.input.batch.as_deref();
+        let pools = |node: &&NodeFacts| matches!(&*node.work, Work::Pool { kind: Pool::GlobalMean, .. });
+        let elements = |node: &NodeFacts| match &*node.work {
+            Work::Pool { inputs, .. } => at_batch_one(inputs, batch).unwrap_or(0) as i64,
+            work => pooled(work),
+        };
+        let found: i64 = self.nodes().filter(pools).map(elements).sum();
+        let into = match self.nodes().find(pools) {
+            Some(node) => format!("{} (pooling, which fvcore counts)", node.place()),
+            None => "a mean, which fvcore does not count".to_owned(),
+        };
+        let fvcore = self.expected.pooled - found;
+        let (layer, _) = self.layer().filter(|_| fvcore != 0)?;
+        Some(Entry { norm: format!("mean behind {}", layer.name), into, params: 0, macs: 0, fvcore })
+    }
+
+    /// The layer that is one with the next, which does the work of both.
+    fn merged(&self) -> Option<Entry> {
+        let (layer, _) = self.layer().filter(|(_, found)| found.is_merged())?;
+        let next = &self.recognition.plan.layers[layer.merges?];
+        let sites = self.expected.sites.iter().map(|&site| self.recognition.plan.sites[site].count);
+        let own = sites.fold(self.expected.count, |rest, site| rest - site);
+        let into = format!("{} (the two are one)", next.name);
+        Some(Entry { norm: layer.name.clone(), into, params: own.params, macs: own.macs, fvcore: own.fvcore })
+    }
+
+    /// The entry of a part that is not in the file as one.
+    fn missing(&self, site: &Site, lacking: i64) -> Result<Option<Entry>, String> {
+        let entry =
+            |into: String, params, fvcore| Entry { norm: site.name.clone(), into, params, macs: 0, fvcore };
+        match site.kind {
+            Kind::BatchNorm => self.batch_norm(site),
+            Kind::LayerNorm => {
+                let kept = self.nodes().any(|node| matches!(*node.work, Work::LayerNorm { .. }));
+                // Scale and shift may have gone into the layers that read the norm; what spells it
+                // counts nothing in fvcore, the operator counts as the model's.
+                let params = lacking.min(site.count.params);
+                let spelled =
+                    self.nodes().find(|n| matches!(n.node.op_type(), "ReduceMean" | "GlobalAveragePool"));
+                match (kept, spelled) {
+                    (true, _) if params == 0 => Ok(None),
+                    (true, _) => Ok(Some(entry("the layers that read it".to_owned(), params, 0))),
+                    (false, Some(node)) => {
+                        let into = format!("{} and what follows", node.place());
+                        Ok(Some(entry(into, params, site.count.fvcore)))
+                    }
+                    (false, None) => Err(format!("{} is missing: expected it {}", site.name, self.name())),
+                }
+            }
+            Kind::Scale | Kind::Shift | Kind::Token => {
+                let params = lacking.min(site.count.params);
+                let into = self.layer().map_or("the layers beside it", |(layer, _)| layer.name.as_str());
+                Ok((params > 0).then(|| entry(into.to_owned(), params, 0)))
+            }
+        }
+    }
+
+    /// The entry of a batch norm that is part of a layer beside it.
+    fn batch_norm(&self, site: &Site) -> Result<Option<Entry>, String> {
+        let Some((layer, found)) = self.layer() else { return Ok(None) };
+        let kept = self.nodes().any(|node| matches!(*node.work, Work::BatchNorm { .. }));
+        let gained = if layer.bias.is_some() || !found.has_bias() { 0 } else { layer.shape.outputs as i64 };
+        if kept {
+            return match gained {
+                0 => Ok(None),
+                _ => Err(format!("{} has a bias that nothing explains: {} is there", layer.name, site.name)),
+            };
+        }
+        let reads = |(other, found): &(&Layer, &Found)| {
+            let before = other.before.map(|site| &self.recognition.plan.sites[site].name);
+            before == Some(&site.name) && found.has_bias()
+        };
+        let into = match self.recognition.layers().find(reads) {
+            _ if gained > 0 => &layer.name,
+            Some((next, _)) => &next.name,
+            None if found.has_bias() => &layer.name,
+            None => {
+                return Err(format!(
+                    "{} is missing, and no layer beside it has a bias to hold it",
+                    site.name
+                ));
+            }
+        };
+        let (params, fvcore) = (site.count.params - gained, site.count.fvcore);
+        Ok(Some(Entry { norm: site.name.clone(), into: into.clone(), params, macs: 0, fvcore }))
+    }
+
+    /// A value layer that is computed where no token pads a window.
+    fn skipped_padding(&self) -> Option<Entry> {
+        let (layer, _) = self.layer()?;
+        let macs = layer.padding;
+        let lacks = self.expected.count.macs - self.found.macs == macs;
+        (macs > 0 && lacks).then(|| Entry {
+            norm: format!("padding before {}", layer.name),
+            into: format!("{} on the map without padding", layer.name),
+            params: 0,
+            macs,
+            fvcore: macs,
+        })
+    }
+}

@@ -1,0 +1,13 @@
+//! The models that we know: what is expected of a file, and which model a file is.
+//!
+//! No layer is listed here by hand. What a model consists of is read off the graph that the exporter builds for it with
+//! nothing folded ([`plan`]), by the same walk that reads a third-party file ([`layers`]), and the two are matched along
+//! the data ([`recognise`]).
+
+pub mod claim;
+pub mod figures;
+pub mod layers;
+pub mod plan;
+mod reading;
+pub mod recognise;
+pub mod recover;

@@ -1,0 +1,276 @@
+//! What is expected of a file: read off the graph that the exporter builds for a model with nothing folded.
+
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::fmt;
+use std::ops::{Add, Sub};
+
+use emo_exporter::encode::skeleton;
+use emo_exporter::models::Model;
+use emo_exporter::profile::{OPSETS, Profile};
+use emo_exporter::target::{Batch, Target};
+use emo_proto::Result;
+
+use super::layers::{Name, Order, Part, Place, Shape, walk};
+use super::reading::Reading;
+use crate::cost::{Pool, Work};
+use crate::infer::{Bindings, Inference, infer};
+
+/// The counts of a part of a file, or of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    pub params: i64,
+    pub macs: i64,
+    pub fvcore: i64,
+}
+
+/// A linear layer of a model.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Its module path: `stage3.1.v.conv`.
+    pub name: String,
+    pub shape: Shape,
+    /// Its weight and its bias, as the checkpoint names them.
+    pub weight: Entry,
+    pub bias: Option<Entry>,
+    /// Where it stands.
+    pub place: Place,
+    /// Outputs for each class, where it classifies; 0 elsewhere.
+    pub per_class: usize,
+    /// Channels of a head, where the layer makes queries and keys; its first rows are the queries.
+    pub attention: Option<usize>,
+    /// The norm that its input comes from, which may be part of its weights.
+    pub before: Option<usize>,
+    /// Norms and scales of its output alone, which may be part of its weights.
+    pub after: Vec<usize>,
+    /// Whether a batch norm alone stands between it and the next layer, and nothing else reads it: the two may be one.
+    pub merges: Option<usize>,
+    /// Whether it alone reads a GELU, whose ½ may be part of its weights.
+    pub behind_gelu: bool,
+    /// Multiply-adds that are left out where the layer is computed without the tokens that pad windows.
+    pub padding: i64,
+}
+
+/// A state-dict entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub name: String,
+    pub dims: Vec<usize>,
+}
+
+/// What a part of a model is that has parameters and is no linear layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    BatchNorm,
+    /// Over the channels of each pixel or token.
+    LayerNorm,
+    /// A factor for each channel.
+    Scale,
+    /// A sum with an embedding.
+    Shift,
+    /// A token beside those of the image.
+    Token,
+}
+
+/// Such a part.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Its module path: `stage1.0.norm`.
+    pub name: String,
+    pub kind: Kind,
+    pub channels: usize,
+    /// Its parameters in the order of its operator's operands.
+    pub entries: Vec<Entry>,
+    pub place: Place,
+    pub count: Count,
+    pub epsilon: f64,
+}
+
+/// What a model does between its linear layers, beside affine maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    Silu,
+    Gelu,
+    Relu6,
+    /// The sigmoid of a squeeze-excite and the product with it.
+    Gate,
+    Softmax,
+    /// The product of two computed matrices.
+    Product,
+    /// The sum of two computed maps: a skip or a shortcut.
+    Sum,
+    LayerNorm,
+}
+
+/// What stands at a place.
+#[derive(Debug, Clone, Default)]
+pub struct Segment {
+    pub count: Count,
+    /// Elements that are pooled.
+    pub pooled: i64,
+    pub sites: Vec<usize>,
+    pub steps: Vec<Step>,
+    /// The modules of its nodes, and what each does.
+    pub nodes: Vec<(String, Option<Step>)>,
+}
+
+/// A model at a size.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub model: Model,
+    pub layers: Vec<Layer>,
+    pub sites: Vec<Site>,
+    pub segments: BTreeMap<Place, Segment>,
+    pub order: Order,
+    /// Where the outputs stand, in their order.
+    pub outputs: Vec<Place>,
+}
+
+impl Plan {
+    /// Of `model` for `images` of that height and width.
+    ///
+    /// # Errors
+    /// The model does not take that size.
+    pub fn new(model: &Model, size: (usize, usize), images: usize) -> Result<Self> {
+        let target = Target {
+            opset: &OPSETS[OPSETS.len() - 1],
+            size,
+            batch: Batch::Fixed(images.max(1)),
+            ..Target::new(Profile::reference())
+        };
+        let file = skeleton(&model.build(&target)?, target.opset)?;
+        let inference = infer(&file, &Bindings::new());
+        let mut naming = Naming { inference: &inference, layers: Vec::new(), order: Order::default() };
+        let Ok(places) = walk(&inference, &mut naming);
+        let Naming { layers, order, .. } = naming;
+        let graph = Reading::new(&inference, &places);
+        let mut plan = Self {
+            model: model.clone(),
+            layers,
+            sites: Vec::new(),
+            segments: BTreeMap::new(),
+            order,
+            outputs: graph.outputs(),
+        };
+        for (index, node) in inference.nodes.iter().enumerate() {
+            let segment = plan.segments.entry(places[index].clone()).or_default();
+            segment.count = segment.count + graph.count(node);
+            segment.pooled += pooled(&node.work);
+            let step = graph.step(index);
+            segment.steps.extend(step);
+            segment.nodes.push((node.node.name().to_owned(), step));
+            if let Some(site) = graph.site(index) {
+                segment.sites.push(plan.sites.len());
+                plan.sites.push(site);
+            }
+        }
+        graph.join(&mut plan);
+        let wider = model.with_classes(model.classes + 1).build(&target)?;
+        plan.classifiers(&wider);
+        Ok(plan)
+    }
+
+    /// The layer that has that module path.
+    #[must_use]
+    pub fn layer(&self, name: &str) -> Option<usize> {
+        self.layers.iter().position(|layer| layer.name == name)
+    }
+
+    /// Marks the layers that are wider in a network of one class more.
+    fn classifiers(&mut self, wider: &emo_exporter::graph::Graph) {
+        let dims: HashMap<&str, usize> = wider
+            .constants()
+            .into_iter()
+            .map(|v| wider.value(v))
+            .map(|v| (v.name.as_str(), v.shape.0.first().map_or(0, |d| d.at_batch_one())))
+            .collect();
+        for layer in &mut self.layers {
+            let outputs = dims.get(layer.weight.name.as_str()).copied().unwrap_or(layer.shape.outputs);
+            layer.per_class = outputs.saturating_sub(layer.shape.outputs);
+        }
+    }
+}
+
+/// Elements that a node pools over whole maps.
+pub fn pooled(work: &Work) -> i64 {
+    match work {
+        Work::Pool { kind: Pool::GlobalMean, inputs, .. } => inputs.number().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Names the layers of a graph of ours, one after the other.
+struct Naming<'a> {
+    inference: &'a Inference<'a>,
+    layers: Vec<Layer>,
+    order: Order,
+}
+
+impl Name for Naming<'_> {
+    type Error = Infallible;
+
+    fn name(&mut self, shape: Shape, part: Part, place: Place) -> Result<usize, Infallible> {
+        let Part { node, weight, bias, .. } = part;
+        self.layers.push(Layer {
+            name: self.inference.nodes[node].node.name().to_owned(),
+            shape,
+            weight: entry(self.inference, &weight),
+            bias: bias.map(|name| entry(self.inference, &name)),
+            place: place.clone(),
+            per_class: 0,
+            attention: None,
+            before: None,
+            after: Vec::new(),
+            merges: None,
+            behind_gelu: false,
+            padding: 0,
+        });
+        Ok(self.order.push(&place))
+    }
+
+    fn add_bias(&mut self, layer: usize, _: usize, bias: String, elements: usize) {
+        let layer = &mut self.layers[layer];
+        if layer.bias.is_none() && elements == layer.shape.outputs {
+            layer.bias = Some(entry(self.inference, &bias));
+        }
+    }
+
+    fn order(&self) -> &Order {
+        &self.order
+    }
+}
+
+pub(super) fn entry(inference: &Inference, name: &str) -> Entry {
+    let dims = inference.values.get(name).and_then(|fact| fact.dims.as_ref().ok());
+    let dims = dims.map(|dims| dims.iter().map(|d| d.count().unwrap_or(0) as usize).collect());
+    Entry { name: name.to_owned(), dims: dims.unwrap_or_default() }
+}
+
+impl Add for Count {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self {
+            params: self.params.saturating_add(other.params),
+            macs: self.macs.saturating_add(other.macs),
+            fvcore: self.fvcore.saturating_add(other.fvcore),
+        }
+    }
+}
+
+impl Sub for Count {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self {
+            params: self.params.saturating_sub(other.params),
+            macs: self.macs.saturating_sub(other.macs),
+            fvcore: self.fvcore.saturating_sub(other.fvcore),
+        }
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { params, macs, fvcore } = self;
+        write!(f, "{params} parameters, {macs} MACs and {fvcore} FLOPs (fvcore)")
+    }
+}

@@ -1,0 +1,389 @@
+//! Which model is this: a file's linear layers along its data, matched to those that a model's own graph has.
+//!
+//! Names mean nothing here: exporters rename, fold, decompose, split and reorder. What remains is the graph of
+//! convolutions and products with weights: each layer by its shape, and by the layers that it stands behind. A layer
+//! that has no partner is a departure with its place.
+//!
+//! Two pointwise layers with a batch norm between them and nothing else are one linear map, which an exporter may
+//! write as one layer. The first is then found without a node of its own, and the second has the product.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use emo_exporter::models::{MODELS, Model};
+use emo_proto::Result;
+use serde::Serialize;
+
+use super::layers::{Name, Order, Part, Place, Shape, linear, walk};
+use super::plan::{Layer, Plan};
+use crate::audit;
+use crate::image::Image;
+use crate::infer::Inference;
+use crate::sym::Expr;
+
+/// A linear layer of a file: one node, several where queries and keys are apart, none where it is one with the next.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub parts: Vec<Part>,
+    /// Of all parts together.
+    pub shape: Shape,
+}
+
+impl Found {
+    #[must_use]
+    pub fn has_bias(&self) -> bool {
+        !self.is_merged() && self.parts.iter().all(|part| part.bias.is_some())
+    }
+
+    /// Whether the next layer is the product of both.
+    #[must_use]
+    pub fn is_merged(&self) -> bool {
+        self.parts.is_empty()
+    }
+}
+
+/// A file that is a known model, layer by layer.
+#[derive(Debug)]
+pub struct Recognition {
+    /// With the file's number of classes and its windows.
+    pub model: Model,
+    /// What is expected of it, at the size and for the images that the file takes, where it says so.
+    pub plan: Arc<Plan>,
+    /// What stands for each layer of the plan.
+    pub found: Vec<Found>,
+    /// The place of every node, by index.
+    pub places: Vec<Place>,
+    /// Other models that the file is as well.
+    pub ties: Vec<String>,
+}
+
+impl Recognition {
+    /// Published layers with what stands for them.
+    pub fn layers(&self) -> impl Iterator<Item = (&Layer, &Found)> {
+        self.plan.layers.iter().zip(&self.found)
+    }
+
+    /// The layers that the file has as one with the next, and these.
+    pub fn merged(&self) -> impl Iterator<Item = (&Layer, &Layer)> {
+        let merged = self.layers().filter(|(_, found)| found.is_merged());
+        merged.filter_map(|(layer, _)| Some((layer, &self.plan.layers[layer.merges?])))
+    }
+
+    /// Whether a node stands behind that layer and no later one.
+    #[must_use]
+    pub fn is_behind(&self, node: usize, layer: usize) -> bool {
+        *self.places[node] == [layer]
+    }
+}
+
+/// Where a file leaves a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Departure {
+    pub variant: String,
+    /// Layers that match before.
+    pub matched: usize,
+    /// Layers of the model.
+    pub layers: usize,
+    pub reason: String,
+}
+
+/// Models that are tried in full, those whose layers the file shares most of.
+const TRIED: usize = 3;
+
+/// The model that a file is.
+///
+/// # Errors
+/// The departure tells which model the file follows furthest, and where it leaves it.
+pub fn recognise(inference: &Inference) -> Result<Recognition, Departure> {
+    let shapes = shapes(inference);
+    let mut models: Vec<(usize, &Model)> =
+        MODELS.iter().zip(&*SHAPES).map(|(model, own)| (shared(own, &shapes), model)).collect();
+    models.sort_by_key(|(shared, _)| std::cmp::Reverse(*shared));
+    let mut best: Option<Departure> = None;
+    let mut found: Option<Recognition> = None;
+    let most = models.first().map_or(0, |(shared, _)| *shared);
+    for (shared, model) in models.into_iter().take(TRIED) {
+        // A model of which the file has fewer layers is no tie.
+        if found.is_some() && shared < most {
+            break;
+        }
+        match (recognise_as(inference, model), &mut found) {
+            (Ok(recognition), None) => found = Some(recognition),
+            (Ok(other), Some(found)) => found.ties.push(other.model.name.to_string()),
+            (Err(departure), _) if best.as_ref().is_none_or(|b| departure.matched > b.matched) => {
+                best = Some(departure);
+            }
+            (Err(_), _) => {}
+        }
+    }
+    found.ok_or_else(|| best.expect("there are models"))
+}
+
+/// The file as one given model, whatever its classes and windows.
+///
+/// # Errors
+/// Where the file leaves it.
+pub fn recognise_as(inference: &Inference, model: &Model) -> Result<Recognition, Departure> {
+    let plan = plan(model).map_err(|error| departure(model, 0, 0, error.to_string()))?;
+    let mut matching =
+        Matching { inference, plan: &plan, found: vec![None; plan.layers.len()], classes: None };
+    let depart =
+        |matching: &Matching, reason: String| departure(model, matching.matched(), plan.layers.len(), reason);
+    let places = match walk(inference, &mut matching) {
+        Ok(places) => places,
+        Err(reason) => return Err(depart(&matching, reason)),
+    };
+    if let Some(reason) = matching.missing() {
+        return Err(depart(&matching, reason));
+    }
+    let classes = matching.classes.unwrap_or(model.classes);
+    let found: Vec<Found> = matching.found.into_iter().flatten().collect();
+    let model = model.with_classes(classes);
+    let (model, plan) = at_size(inference, model, &plan);
+    Ok(Recognition { model, plan, found, places, ties: Vec::new() })
+}
+
+fn departure(model: &Model, matched: usize, layers: usize, reason: String) -> Departure {
+    Departure { variant: model.name.to_string(), matched, layers, reason }
+}
+
+/// What is expected of the file at its own size, and with its windows.
+fn at_size(inference: &Inference, model: Model, plan: &Arc<Plan>) -> (Model, Arc<Plan>) {
+    let side = model.published_side();
+    let (size, images) = Input::of(inference).map_or(((side, side), 1), |input| (input.size, input.images));
+    if (size, images, model.classes) == ((side, side), 1, plan.model.classes) {
+        return (model, plan.clone());
+    }
+    match Plan::new(&model, size, images) {
+        Ok(own) => (model, Arc::new(own)),
+        Err(_) => (model, plan.clone()),
+    }
+}
+
+/// The image input of a file.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// The name of a free batch.
+    pub batch: Option<Arc<str>>,
+    /// Images where the batch is fixed, 1 where it is free.
+    pub images: usize,
+    /// Height and width, in pixels.
+    pub size: (usize, usize),
+}
+
+impl Input {
+    /// The file's only image input, whose height and width are known.
+    #[must_use]
+    pub fn of(inference: &Inference) -> Option<Self> {
+        let input = audit::inputs(inference.graph()?).next()?;
+        let fact = inference.values.get(input.name())?;
+        let [n, _, height, width] = Image::of(fact)?.extents(fact.dims.as_deref().ok()?)?;
+        let side = |extent: &Expr| extent.count().map(|n| n as usize);
+        let size = (side(height)?, side(width)?);
+        Some(Self { batch: n.symbols().into_iter().next(), images: side(n).unwrap_or(1), size })
+    }
+}
+
+/// The number that a formula is where `batch` is one.
+#[must_use]
+pub fn at_batch_one(expr: &Expr, batch: Option<&str>) -> Option<u64> {
+    expr.with(&|name| (Some(name) == batch).then_some(1)).count()
+}
+
+/// What is expected of a model at its published size, made once.
+fn plan(model: &Model) -> Result<Arc<Plan>> {
+    static PLANS: Mutex<Vec<Arc<Plan>>> = Mutex::new(Vec::new());
+    let known = || PLANS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(plan) = known().iter().find(|plan| plan.model == *model) {
+        return Ok(plan.clone());
+    }
+    let side = model.published_side();
+    let plan = Arc::new(Plan::new(model, (side, side), 1)?);
+    known().push(plan.clone());
+    Ok(plan)
+}
+
+/// Shapes of weights, and how many a network has of each.
+type Shapes = HashMap<Vec<usize>, usize>;
+
+/// Those of each published model.
+static SHAPES: LazyLock<Vec<Shapes>> = LazyLock::new(|| {
+    let of = |model: &Model| {
+        let parameters = model.parameters();
+        count(parameters.into_iter().map(|p| p.shape).filter(|shape| shape.len() > 1))
+    };
+    MODELS.iter().map(of).collect()
+});
+
+fn count(shapes: impl Iterator<Item = Vec<usize>>) -> Shapes {
+    let mut counts = Shapes::new();
+    for mut shape in shapes {
+        while shape.len() > 2 && shape.last() == Some(&1) {
+            shape.pop();
+        }
+        *counts.entry(shape).or_default() += 1;
+    }
+    counts
+}
+
+fn shapes(inference: &Inference) -> Shapes {
+    let layers = (0..inference.nodes.len()).filter_map(|index| linear(inference, index));
+    count(layers.map(|(shape, _)| vec![shape.outputs, shape.inputs, shape.kernel, shape.kernel]))
+}
+
+fn shared(own: &Shapes, found: &Shapes) -> usize {
+    own.iter().map(|(shape, n)| found.get(shape).map_or(0, |m| *n.min(m))).sum()
+}
+
+/// A file's layers, one after the other, beside those of a plan.
+struct Matching<'a> {
+    inference: &'a Inference<'a>,
+    plan: &'a Plan,
+    found: Vec<Option<Found>>,
+    classes: Option<usize>,
+}
+
+impl Matching<'_> {
+    fn matched(&self) -> usize {
+        self.found.iter().flatten().count()
+    }
+
+    /// The layers that stand at `place` and are not found whole.
+    fn open<'m>(&'m self, place: &'m [usize]) -> impl Iterator<Item = usize> + 'm {
+        let layers = self.plan.layers.iter().enumerate();
+        layers
+            .filter(move |(index, layer)| *layer.place == *place && self.lacks(*index) > 0)
+            .map(|(index, _)| index)
+    }
+
+    /// The outputs of a layer that are not found yet.
+    fn lacks(&self, layer: usize) -> usize {
+        let outputs = self.plan.layers[layer].shape.outputs;
+        match &self.found[layer] {
+            Some(found) if found.is_merged() || self.plan.layers[layer].per_class > 0 => 0,
+            Some(found) => outputs.saturating_sub(found.shape.outputs),
+            None => outputs,
+        }
+    }
+
+    fn is_whole(&self, layer: usize, shape: Shape) -> bool {
+        self.found[layer].is_none() && self.plan.layers[layer].shape == shape
+    }
+
+    /// Whether the layer classifies, into any number of classes; the first such layer decides how many.
+    fn classifies(&self, index: usize, shape: Shape) -> Option<usize> {
+        let layer = &self.plan.layers[index];
+        let fixed = layer.shape.outputs.checked_sub(layer.per_class * self.plan.model.classes)?;
+        let classes = shape.outputs.checked_sub(fixed)?.checked_div(layer.per_class)?;
+        let fits = Shape { outputs: shape.outputs, ..layer.shape } == shape
+            && fixed + classes * layer.per_class == shape.outputs
+            && classes > 0
+            && self.classes.is_none_or(|known| known == classes);
+        (fits && self.found[index].is_none()).then_some(classes)
+    }
+
+    /// Whether the layer is a part of `layer`'s rows: queries, keys or values.
+    fn is_part(&self, layer: usize, shape: Shape) -> bool {
+        let whole = &self.plan.layers[layer];
+        let outputs = whole.shape.outputs;
+        whole.attention.is_some()
+            && Shape { outputs, ..shape } == whole.shape
+            && outputs.is_multiple_of(shape.outputs.max(1))
+            && shape.outputs <= self.lacks(layer)
+    }
+
+    /// The second of two layers of which the first stands at `place`, and whose product `shape` is. Of an identity and a
+    /// product alone the first can be made anew, so it has to be square.
+    fn product(&self, first: usize, shape: Shape) -> Option<usize> {
+        let layer = &self.plan.layers[first];
+        let second = layer.merges.filter(|_| self.found[first].is_none())?;
+        let next = self.plan.layers[second].shape;
+        let square = layer.shape.inputs == layer.shape.outputs;
+        let product = Shape { inputs: layer.shape.inputs, ..next };
+        (square
+            && layer.shape.is_pointwise()
+            && next.is_pointwise()
+            && shape == product
+            && shape != layer.shape)
+            .then_some(second)
+    }
+
+    fn take(&mut self, layer: usize, shape: Shape, part: Part) {
+        match &mut self.found[layer] {
+            Some(found) => {
+                found.shape.outputs += shape.outputs;
+                found.parts.push(part);
+            }
+            none => *none = Some(Found { parts: vec![part], shape }),
+        }
+    }
+
+    /// The first layer that the file lacks.
+    fn missing(&self) -> Option<String> {
+        let missing = (0..self.found.len()).find(|&layer| self.lacks(layer) > 0)?;
+        let Layer { name, shape, .. } = &self.plan.layers[missing];
+        Some(match &self.found[missing] {
+            None => format!("expected {name} ({shape}), found the end of the network"),
+            Some(found) => {
+                let node = self.inference.nodes[found.parts[0].node].place();
+                format!("expected {name} ({shape}), found {} of its outputs at {node}", found.shape.outputs)
+            }
+        })
+    }
+}
+
+impl Name for Matching<'_> {
+    type Error = String;
+
+    fn name(&mut self, shape: Shape, part: Part, place: Place) -> Result<usize, String> {
+        let open: Vec<usize> = self.open(&place).collect();
+        let at = |is: &dyn Fn(usize) -> bool| open.iter().copied().find(|&layer| is(layer));
+        if let Some(layer) = at(&|layer| self.is_whole(layer, shape)) {
+            self.take(layer, shape, part);
+            return Ok(layer);
+        }
+        if let Some((layer, classes)) = open.iter().find_map(|&l| Some((l, self.classifies(l, shape)?))) {
+            self.classes = Some(classes);
+            self.take(layer, shape, part);
+            return Ok(layer);
+        }
+        if let Some(layer) = at(&|layer| self.is_part(layer, shape)) {
+            self.take(layer, shape, part);
+            return Ok(layer);
+        }
+        if let Some((first, second)) =
+            open.iter().find_map(|&first| Some((first, self.product(first, shape)?)))
+        {
+            let merged = self.plan.layers[first].shape;
+            self.found[first] = Some(Found { parts: Vec::new(), shape: merged });
+            self.take(second, shape, part);
+            return Ok(second);
+        }
+        let node = self.inference.nodes[part.node].place();
+        let expected =
+            open.first().copied().or_else(|| (0..self.found.len()).find(|&layer| self.lacks(layer) > 0));
+        Err(match expected.map(|layer| &self.plan.layers[layer]) {
+            Some(Layer { name, shape: expected, .. }) if *expected != shape => {
+                format!("expected {name} ({expected}), found {node} ({shape})")
+            }
+            Some(Layer { name, shape: expected, .. }) => {
+                format!("expected {name} ({expected}), found {node} at another place of the network")
+            }
+            None => format!("expected the end of the network, found {node} ({shape})"),
+        })
+    }
+
+    fn add_bias(&mut self, layer: usize, made: usize, bias: String, elements: usize) {
+        let Some(found) = &mut self.found[layer] else { return };
+        let (outputs, parts) = (found.shape.outputs, found.parts.len());
+        if let Some(part) = found.parts.iter_mut().find(|part| part.node == made)
+            && elements * parts == outputs
+        {
+            part.bias = Some(bias);
+        }
+    }
+
+    fn order(&self) -> &Order {
+        &self.plan.order
+    }
+}
