@@ -106,27 +106,7 @@ impl Network {
     /// The blocks of the stages with their names, in order: `stage1.0`, `stage1.1`, …
     #[must_use]
     pub fn blocks(&self) -> Vec<(String, Block)> {
-        let mut dim_in = self.stem;
-        let mut blocks = Vec::new();
-        for (i, stage) in self.stages.iter().enumerate() {
-            for j in 0..stage.depth {
-                let first = j == 0;
-                let (expansion, stride) =
-                    if first { (2.0 * stage.expansion, 2) } else { (stage.expansion, 1) };
-                let attention = stage.attention.filter(|_| !first);
-                let mmb = MetaMobileBlock::irmb(expansion, stage.kernel, stride, attention);
-                let (dim_out, norm, act) = (stage.dim, stage.norm, stage.act);
-                let block = Block { mmb, dim_in, dim_out, norm, act, layout: &IRMB };
-                blocks.push((format!("stage{}.{j}", i + 1), block));
-                dim_in = stage.dim;
-            }
-        }
-        blocks
-    }
-
-    /// The stem halves the map, and so does every stage.
-    pub(super) fn smallest_side(&self) -> usize {
-        2 << self.stages.len()
+        blocks(self.stem, &self.stages, |_| &IRMB)
     }
 
     /// `x: [N, 3, H, W]` → `logits: [N, classes]`.
@@ -140,6 +120,41 @@ impl Network {
         }
         Ok(vec![("logits", head(b, x, classes, form)?)])
     }
+}
+
+/// The blocks of EMO's and EMOv2's stages behind a stem of `dim_in` channels; whether a block attends decides its
+/// layout. The first of a stage halves the map, expands twice as far and does not attend.
+pub(super) fn blocks(
+    mut dim_in: usize,
+    stages: &[Stage],
+    layout: impl Fn(bool) -> &'static Layout,
+) -> Vec<(String, Block)> {
+    let mut blocks = Vec::new();
+    for (i, stage) in stages.iter().enumerate() {
+        for j in 0..stage.depth {
+            let first = j == 0;
+            let (expansion, stride) = if first { (2.0 * stage.expansion, 2) } else { (stage.expansion, 1) };
+            let attention = stage.attention.filter(|_| !first);
+            let mmb = MetaMobileBlock::irmb(expansion, stage.kernel, stride, attention);
+            let (dim_out, norm, act) = (stage.dim, stage.norm, stage.act);
+            let block = Block { mmb, dim_in, dim_out, norm, act, layout: layout(attention.is_some()) };
+            blocks.push((format!("stage{}.{j}", i + 1), block));
+            dim_in = stage.dim;
+        }
+    }
+    blocks
+}
+
+/// Gives all stages that attend windows of this side.
+pub(super) fn set_window(stages: &mut [Stage], window: usize) {
+    for attention in stages.iter_mut().filter_map(|stage| stage.attention.as_mut()) {
+        attention.window = Some(window);
+    }
+}
+
+/// The stem halves the map, and so does every stage.
+pub(super) fn smallest_side(stages: &[Stage]) -> usize {
+    2 << stages.len()
 }
 
 /// A strided convolution with norm, then a depthwise block with squeeze-excite:
