@@ -63,6 +63,7 @@ pub const IRMB: Layout = Layout {
     local: Some((LOCAL, Act::Silu)),
     project: PROJECT,
     scale: None,
+    shortcut: "shortcut",
     matrices: false,
 };
 

@@ -10,7 +10,7 @@ use super::mmb::{Attention, AttentionLayout, Block, Layout, Values};
 use super::{CLASSES, Definition, Model, Outputs};
 use crate::builder::Builder;
 use crate::graph::Value;
-use crate::layer::{self, Act, Conv, Form, Linear, NORM, NORM_EPSILON, Norm, Pattern};
+use crate::layer::{self, Act, Conv, Form, Linear, NORM_EPSILON, Norm, Pattern};
 
 /// A network of the family: the same columns as EMO's; the blocks attend in strided and in contiguous windows.
 #[derive(Debug, Clone, PartialEq)]

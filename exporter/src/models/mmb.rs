@@ -91,6 +91,8 @@ pub struct Layout {
     pub project: Linear,
     /// What multiplies each channel of the projection.
     pub scale: Option<&'static str>,
+    /// What the sum with the input is called: two blocks may be published as one.
+    pub shortcut: &'static str,
     /// Whether linear maps are published as matrices, which take rows of channels.
     pub matrices: bool,
 }
@@ -193,7 +195,7 @@ impl Block {
             let scale = b.parameter(name, [1, self.dim_out, 1, 1]);
             y = b.binary("scaled", Binary::Mul, y, scale)?;
         }
-        if self.has_shortcut() { b.binary("shortcut", Binary::Add, x, y) } else { Ok(y) }
+        if self.has_shortcut() { b.binary(self.layout.shortcut, Binary::Add, x, y) } else { Ok(y) }
     }
 
     /// Attention and MLP_e, in the layout's order.

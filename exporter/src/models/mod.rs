@@ -54,6 +54,7 @@ pub enum Definition {
 pub static MODELS: LazyLock<Vec<Model>> = LazyLock::new(|| {
     let mut models: Vec<Model> = emo::published().into();
     models.extend(emo2::published());
+    models.extend(mobilenetv2::published());
     models
 });
 
@@ -91,7 +92,7 @@ impl Model {
         match &self.definition {
             Definition::Emo(network) => emo::smallest_side(&network.stages),
             Definition::Emo2(network) => emo::smallest_side(&network.stages),
-            Definition::MobileNetV2(_) => 32,
+            Definition::MobileNetV2(network) => network.smallest_side(),
             Definition::Deit(network) => network.side,
         }
     }
@@ -102,7 +103,8 @@ impl Model {
         match &self.definition {
             Definition::Emo(network) => network.blocks(),
             Definition::Emo2(network) => network.blocks(),
-            _ => Vec::new(),
+            Definition::MobileNetV2(network) => network.blocks(),
+            Definition::Deit(_) => Vec::new(),
         }
     }
 
@@ -144,7 +146,8 @@ impl Model {
         match &self.definition {
             Definition::Emo(network) => network.build(b, x, self.classes, form),
             Definition::Emo2(network) => network.build(b, x, self.classes, form),
-            _ => Err(Error::new("this family is not built yet").at(&self.name)),
+            Definition::MobileNetV2(network) => network.build(b, x, self.classes, form),
+            Definition::Deit(_) => Err(Error::new("this family is not built yet").at(&self.name)),
         }
     }
 
