@@ -21,7 +21,7 @@ pub use attention::attend;
 pub use norm::{NORM, NORM_EPSILON, Norm, NormName, Normed, batch_norm, norm};
 pub use span::{Span, span};
 
-pub use window::{Grid, Pattern};
+pub use window::{Grid, Pattern, pad_tokens};
 
 /// How layers are to be spelled.
 #[derive(Debug, Clone, Copy)]

@@ -107,7 +107,7 @@ fn sources(
     }
     let value = project(None)?;
     if !normed.last {
-        return Ok(vec![Part { value, parts, name: "qk" }]);
+        return Ok(vec![Part { value, parts, name: if span.joint { "qkv" } else { "qk" } }]);
     }
     let split = b.within("attn", |b| b.split("split", value, 1, parts))?;
     Ok(names.iter().zip(split).map(|(&name, value)| Part { value, parts: 1, name }).collect())
@@ -165,7 +165,11 @@ fn tokens(
     let mut gathered = Vec::with_capacity(3);
     for source in sources {
         let channels = b.shape(source.value).0[1].at_batch_one();
-        let value = b.within(source.name, |b| grid.gather(b, source.value, n, channels))?;
+        let value = source.value;
+        let value = match grid.windows() {
+            1 => value,
+            _ => b.within(source.name, |b| grid.gather(b, value, n, channels))?,
+        };
         gathered.push((value, channels));
     }
     let [(q, _), (k, _), (v, channels)] = gathered[..] else { unreachable!("q, k and v") };

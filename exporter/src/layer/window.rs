@@ -255,6 +255,35 @@ impl Grid {
     }
 }
 
+/// So many tokens of zeros before and behind those of `x: [N, T, C]`.
+///
+/// # Errors
+/// As every layer: a shape does not fit.
+pub fn pad_tokens(
+    b: &mut Builder,
+    name: &str,
+    x: Value,
+    (before, behind): (usize, usize),
+    form: Form,
+) -> Result<Value> {
+    if form.forms().padding == Padding::Pad {
+        return b.pad(name, x, &[0, before, 0], &[0, behind, 0]);
+    }
+    let mut parts = Vec::with_capacity(3);
+    for tokens in [Some(before), None, Some(behind)] {
+        let mut shape = b.shape(x).clone();
+        match tokens {
+            None => parts.push(x),
+            Some(0) => {}
+            Some(missing) => {
+                shape.0[1] = Dim::Fixed(missing);
+                parts.push(zeros(b, shape));
+            }
+        }
+    }
+    b.concat(name, &parts, 1)
+}
+
 fn zeros(b: &mut Builder, shape: Shape) -> Value {
     let extents: Vec<usize> = shape.0.iter().map(|d| d.at_batch_one()).collect();
     let name: Vec<String> = extents.iter().map(ToString::to_string).collect();

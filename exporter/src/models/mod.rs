@@ -55,6 +55,7 @@ pub static MODELS: LazyLock<Vec<Model>> = LazyLock::new(|| {
     let mut models: Vec<Model> = emo::published().into();
     models.extend(emo2::published());
     models.extend(mobilenetv2::published());
+    models.extend(deit::published());
     models
 });
 
@@ -104,7 +105,7 @@ impl Model {
             Definition::Emo(network) => network.blocks(),
             Definition::Emo2(network) => network.blocks(),
             Definition::MobileNetV2(network) => network.blocks(),
-            Definition::Deit(_) => Vec::new(),
+            Definition::Deit(network) => network.blocks(),
         }
     }
 
@@ -117,6 +118,15 @@ impl Model {
         let (height, width) = target.size;
         if height.min(width) < smallest {
             let why = format!("expected sides of {smallest} pixels at least, found {height}x{width}");
+            return Err(Error::new(why).at("input size"));
+        }
+        if let Definition::Deit(network) = &self.definition
+            && target.size != (network.side, network.side)
+        {
+            let side = network.side;
+            let why = format!(
+                "expected {side}x{side} pixels, each place has its embedding, found {height}x{width}"
+            );
             return Err(Error::new(why).at("input size"));
         }
         if !(1..=MOST_CLASSES).contains(&self.classes) {
@@ -147,7 +157,7 @@ impl Model {
             Definition::Emo(network) => network.build(b, x, self.classes, form),
             Definition::Emo2(network) => network.build(b, x, self.classes, form),
             Definition::MobileNetV2(network) => network.build(b, x, self.classes, form),
-            Definition::Deit(_) => Err(Error::new("this family is not built yet").at(&self.name)),
+            Definition::Deit(network) => network.build(b, x, self.classes, form),
         }
     }
 
