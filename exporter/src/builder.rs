@@ -27,8 +27,12 @@ impl Builder {
         Self { graph: Graph { name: name.to_owned(), ..Graph::default() }, ..Self::default() }
     }
 
-    /// Everything that `body` adds is named below `scope`: `v` in `stage3.1` makes `stage3.1.v`.
+    /// Everything that `body` adds is named below `scope`: `v` in `stage3.1` makes `stage3.1.v`. An empty scope is
+    /// the one that is open.
     pub fn within<T>(&mut self, scope: &str, body: impl FnOnce(&mut Self) -> T) -> T {
+        if scope.is_empty() {
+            return body(self);
+        }
         self.scope.push(scope.to_owned());
         let result = body(self);
         self.scope.pop();
@@ -197,18 +201,27 @@ impl Builder {
         self.push(name, Op::Concat { axis }, parts)
     }
 
-    /// Equal parts of `axis`.
+    /// So many equal parts of `axis`; one part is the value itself.
     #[track_caller]
-    pub fn halves(&mut self, name: &str, x: Value, axis: usize) -> Result<[Value; 2]> {
-        let extent = self.shape(x).0.get(axis).and_then(|d| d.over(2)).map_or(0, Dim::at_batch_one);
-        let parts = self.push_all(name, Op::Split { axis, sizes: vec![extent; 2] }, &[x])?;
-        Ok([parts[0], parts[1]])
+    pub fn split(&mut self, name: &str, x: Value, axis: usize, parts: usize) -> Result<Vec<Value>> {
+        if parts == 1 {
+            return Ok(vec![x]);
+        }
+        let extent = self.shape(x).0.get(axis).and_then(|d| d.over(parts)).map_or(0, Dim::at_batch_one);
+        self.push_all(name, Op::Split { axis, sizes: vec![extent; parts] }, &[x])
     }
 
-    /// So many zeros behind the end of each axis.
+    /// So many zeros before the start and behind the end of each axis.
     #[track_caller]
-    pub fn pad(&mut self, name: &str, x: Value, behind: &[usize]) -> Result<Value> {
-        self.push(name, Op::Pad { behind: behind.to_vec() }, &[x])
+    pub fn pad(&mut self, name: &str, x: Value, before: &[usize], behind: &[usize]) -> Result<Value> {
+        self.push(name, Op::Pad { before: before.to_vec(), behind: behind.to_vec() }, &[x])
+    }
+
+    /// See [`Op::Clip`].
+    #[track_caller]
+    pub fn clip(&mut self, name: &str, x: Value, lowest: f32, highest: f32) -> Result<Value> {
+        let [lowest, highest] = [lowest, highest].map(|bound| self.scalar(bound));
+        self.push(name, Op::Clip, &[x, lowest, highest])
     }
 
     /// The first `extents` elements of `axes`.

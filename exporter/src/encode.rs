@@ -200,7 +200,7 @@ impl Nodes<'_> {
                 (vec![int_signed("axis", -1), float("epsilon", *epsilon)], Vec::new())
             }
             Op::Softmax => (vec![int_signed("axis", -1)], Vec::new()),
-            Op::MatMul | Op::Unary(_) | Op::Binary(_) => (Vec::new(), Vec::new()),
+            Op::MatMul | Op::Unary(_) | Op::Clip | Op::Binary(_) => (Vec::new(), Vec::new()),
             Op::ReduceMean { axes, keep } => {
                 let keep = int("keepdims", usize::from(*keep));
                 if self.opset.reduce_axes_operand {
@@ -213,10 +213,7 @@ impl Nodes<'_> {
             Op::Transpose { perm } => (vec![ints("perm", perm.iter().copied())], Vec::new()),
             Op::Split { axis, sizes } => (vec![int("axis", *axis)], vec![integers(sizes)]),
             Op::Concat { axis } => (vec![int("axis", *axis)], Vec::new()),
-            Op::Pad { behind } => {
-                let before = std::iter::repeat_n(0, behind.len());
-                (Vec::new(), vec![before.chain(integers(behind)).collect()])
-            }
+            Op::Pad { before, behind } => (Vec::new(), vec![[integers(before), integers(behind)].concat()]),
             Op::Crop { axes, extents } => {
                 (Vec::new(), vec![vec![0; axes.len()], integers(extents), integers(axes)])
             }

@@ -87,9 +87,14 @@ fn product(a: &[f64], b: &[f64], k: usize) -> Vec<f64> {
 }
 
 impl Affine {
-    /// `γ/√(σ²+ε)` and `β − μ·γ/√(σ²+ε)` of a batch norm, γ and β of a layer norm, per channel.
+    /// `γ/√(σ²+ε)` and `β − μ·γ/√(σ²+ε)` of a batch norm, γ and β of a layer norm, γ and 0 of a scale, per channel.
     fn scale_and_shift(&self, weights: &Weights) -> Result<(Vec<f64>, Vec<f64>)> {
-        let (Affine::BatchNorm { name, .. } | Affine::LayerNorm { name }) = self;
+        let (Affine::BatchNorm { name, .. } | Affine::LayerNorm { name } | Affine::Scale { name }) = self;
+        if let Affine::Scale { .. } = self {
+            let scale = weights.require(name)?.f64s()?;
+            let shift = vec![0.0; scale.len()];
+            return Ok((scale, shift));
+        }
         let entry = |entry: &str| {
             weights.require(&format!("{name}.{entry}")).and_then(emo_proto::tensor::Tensor::f64s)
         };

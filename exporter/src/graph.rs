@@ -125,13 +125,15 @@ impl fmt::Display for Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Value(pub(crate) usize);
 
-/// A scale and a shift per channel, by the prefix of their state-dict entries.
+/// A scale and a shift per channel, by their state-dict entries.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Affine {
     /// A batch norm in inference form: four entries and ε.
     BatchNorm { name: String, epsilon: f64 },
     /// What a layer norm does once its statistics are divided out: two entries.
     LayerNorm { name: String },
+    /// A scale alone: one entry, whose name this is.
+    Scale { name: String },
 }
 
 /// A convolution, or a matrix product, and everything linear that was folded into it.

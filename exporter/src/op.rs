@@ -27,6 +27,8 @@ pub enum Op {
     /// Over the last axis.
     Softmax,
     Unary(Unary),
+    /// `x` with two scalars, the lowest and the highest value.
+    Clip,
     /// With numpy's broadcasting.
     Binary(Binary),
     /// Mean over `axes`, kept as extents of one or dropped.
@@ -48,8 +50,9 @@ pub enum Op {
     Concat {
         axis: usize,
     },
-    /// So many zeros behind the end of each axis.
+    /// So many zeros before the start and behind the end of each axis.
     Pad {
+        before: Vec<usize>,
         behind: Vec<usize>,
     },
     /// The first elements of some axes: which, how many.
@@ -103,6 +106,7 @@ impl Op {
             Op::BatchNormalization { .. } => "BatchNormalization",
             Op::LayerNormalization { .. } => "LayerNormalization",
             Op::Softmax => "Softmax",
+            Op::Clip => "Clip",
             Op::Unary(Unary::Sigmoid) => "Sigmoid",
             Op::Unary(Unary::Abs) => "Abs",
             Op::Unary(Unary::Exp) => "Exp",

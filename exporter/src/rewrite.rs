@@ -35,15 +35,28 @@ pub enum Kind {
     LayerNorm,
     /// Two pointwise convolutions in a row made one.
     Merge,
-    /// A mean over the map written as pooling, which fvcore counts.
+    /// A mean over the map written as pooling, which fvcore counts, or pooling written as a mean.
     Pool,
     /// An image of bytes normalised in the file.
     Image,
+    /// A layer scale folded into the projection before it.
+    LayerScale,
+    /// Attention in several patterns of windows that are the same: computed once and multiplied.
+    Pattern,
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] =
-        [Kind::Norm, Kind::Scale, Kind::Padding, Kind::LayerNorm, Kind::Merge, Kind::Pool, Kind::Image];
+    pub const ALL: [Self; 9] = [
+        Kind::Norm,
+        Kind::Scale,
+        Kind::Padding,
+        Kind::LayerNorm,
+        Kind::Merge,
+        Kind::Pool,
+        Kind::Image,
+        Kind::LayerScale,
+        Kind::Pattern,
+    ];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -55,6 +68,8 @@ impl Kind {
             Kind::Merge => "merge",
             Kind::Pool => "pool",
             Kind::Image => "image",
+            Kind::LayerScale => "layer-scale",
+            Kind::Pattern => "pattern",
         }
     }
 
@@ -69,6 +84,8 @@ impl Kind {
             Kind::Merge => ("pair", "of convolutions made one"),
             Kind::Pool => ("mean", "written as pooling"),
             Kind::Image => ("image", "normalised in the file"),
+            Kind::LayerScale => ("layer scale", "folded into projections"),
+            Kind::Pattern => ("attention", "computed once for all patterns of windows"),
         };
         format!("{n} {what}{} {done}", if n == 1 { "" } else { "s" })
     }

@@ -18,13 +18,13 @@ pub(crate) fn infer(op: &Op, inputs: &[&Shape]) -> Result<Vec<Shape>, String> {
             let last = inputs.first().map_or(0, |x| x.rank().saturating_sub(1));
             one(per_channel(inputs, last, 3))
         }
-        Op::Softmax | Op::Unary(_) | Op::Cast { .. } => one(operand(inputs, 0).cloned()),
+        Op::Softmax | Op::Unary(_) | Op::Clip | Op::Cast { .. } => one(operand(inputs, 0).cloned()),
         Op::Binary(_) => one(broadcast(operand(inputs, 0)?, operand(inputs, 1)?)),
         Op::ReduceMean { axes, keep } => one(reduce(operand(inputs, 0)?, axes, *keep)),
         Op::Transpose { perm } => one(transpose(operand(inputs, 0)?, perm)),
         Op::Split { axis, sizes } => split(operand(inputs, 0)?, *axis, sizes),
         Op::Concat { axis } => one(concat(inputs, *axis)),
-        Op::Pad { behind } => one(pad(operand(inputs, 0)?, behind)),
+        Op::Pad { before, behind } => one(pad(operand(inputs, 0)?, before, behind)),
         Op::Crop { axes, extents } => one(crop(operand(inputs, 0)?, axes, extents)),
         Op::SpaceToDepth { block } => one(space_to_depth(operand(inputs, 0)?, *block)),
         Op::DepthToSpace { block } => one(depth_to_space(operand(inputs, 0)?, *block)),
@@ -170,16 +170,17 @@ fn concat(inputs: &[&Shape], axis: usize) -> Result<Shape, String> {
     Ok(Shape(dims))
 }
 
-fn pad(x: &Shape, behind: &[usize]) -> Result<Shape, String> {
-    if behind.len() != x.rank() {
-        return Err(format!("expected zeros for {} axes, found {behind:?}", x.rank()));
+fn pad(x: &Shape, before: &[usize], behind: &[usize]) -> Result<Shape, String> {
+    if [before.len(), behind.len()] != [x.rank(); 2] {
+        return Err(format!("expected zeros for {} axes, found {before:?} and {behind:?}", x.rank()));
     }
-    let wider = |(&dim, &zeros): (&Dim, &usize)| match dim {
+    let zeros = before.iter().zip(behind).map(|(before, behind)| before + behind);
+    let wider = |(&dim, zeros): (&Dim, usize)| match dim {
         Dim::Fixed(n) => Ok(Dim::Fixed(n + zeros)),
         Dim::Batch(_) if zeros == 0 => Ok(dim),
         Dim::Batch(_) => Err("a free extent cannot be padded".to_owned()),
     };
-    x.0.iter().zip(behind).map(wider).collect::<Result<_, _>>().map(Shape)
+    x.0.iter().zip(zeros).map(wider).collect::<Result<_, _>>().map(Shape)
 }
 
 fn crop(x: &Shape, axes: &[usize], extents: &[usize]) -> Result<Shape, String> {

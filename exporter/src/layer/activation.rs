@@ -1,4 +1,4 @@
-//! SiLU and GELU.
+//! SiLU, GELU and ReLU6.
 
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 
@@ -15,6 +15,8 @@ use crate::profile::{Gelu, Silu};
 pub enum Act {
     Silu,
     Gelu,
+    /// min(max(x, 0), 6).
+    Relu6,
 }
 
 /// Element by element, in any shape.
@@ -31,6 +33,7 @@ pub fn activation(b: &mut Builder, x: Value, act: Act, form: Form) -> Result<Val
             Gelu::Operator | Gelu::Erf => erf_chain(b, x),
             Gelu::Spelled => b.part(Part::Gelu, |b| spelled(b, x)),
         },
+        Act::Relu6 => b.clip("clip", x, 0.0, 6.0),
     })
 }
 

@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod norm;
+mod span;
 mod window;
 
 use std::ops::Range;
@@ -12,13 +13,15 @@ use emo_proto::Result;
 use crate::builder::Builder;
 use crate::graph::{Affine, Dim, FoldedConv, Shape, Source, Value};
 use crate::op::{Binary, Unary};
-use crate::profile::{Forms, Opset, Pool, Profile};
+use crate::profile::{Attention, Forms, Opset, Pool, Profile};
 use crate::rewrite::{Kind, Rewrite};
 
 pub use activation::{Act, activation};
 pub use attention::attend;
-pub use norm::{NORM_EPSILON, Norm, Normed, batch_norm, norm};
-pub use window::Grid;
+pub use norm::{NORM, NORM_EPSILON, Norm, NormName, Normed, batch_norm, norm};
+pub use span::{Span, span};
+
+pub use window::{Grid, Pattern, pad_tokens};
 
 /// How layers are to be spelled.
 #[derive(Debug, Clone, Copy)]
@@ -34,9 +37,25 @@ impl Form {
     pub fn forms(self) -> &'static Forms {
         &self.profile.forms
     }
+
+    /// How a mean is written that is published as `published`.
+    #[must_use]
+    pub fn pool(self, published: Pool) -> Pool {
+        match self.forms().pool {
+            Pool::Published => published,
+            pool @ (Pool::ReduceMean | Pool::GlobalAveragePool) => pool,
+        }
+    }
+
+    /// Whether maps of matrices, which take rows of channels, keep the channels last: as published where nothing is
+    /// folded, and where tokens lie outermost.
+    #[must_use]
+    pub fn rows(self) -> bool {
+        !self.forms().fold || self.forms().attention == Attention::Tokens
+    }
 }
 
-/// A convolution of a square kernel, zero-padded by half of it.
+/// A convolution of a square kernel, zero-padded by half of it, or cutting patches where it strides by its side.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conv {
     pub out: usize,
@@ -95,6 +114,10 @@ impl Conv {
         operands
     }
 
+    fn pad(&self) -> usize {
+        if self.stride == self.kernel { 0 } else { self.kernel / 2 }
+    }
+
     fn name(&self) -> &'static str {
         self.part.as_ref().map_or("", |(_, part)| part)
     }
@@ -109,7 +132,7 @@ pub fn conv(b: &mut Builder, x: Value, c: &Conv) -> Result<Value> {
     let group = if c.depthwise { channels } else { 1 };
     let mut operands = vec![x];
     operands.extend(c.operands(b, [c.out, channels / group, c.kernel, c.kernel]));
-    b.conv(c.name(), &operands, c.stride, c.kernel / 2, group)
+    b.conv(c.name(), &operands, c.stride, c.pad(), group)
 }
 
 /// The same of a 1×1 convolution over rows of channels, `x: [N, C]` → `[N, out]`: the weight is a
@@ -120,29 +143,57 @@ pub fn linear(b: &mut Builder, x: Value, c: &Conv) -> Result<Value> {
     b.gemm(c.name(), x, operands[0], operands[1])
 }
 
-/// Depthwise convolution, batch norm, SiLU: the local half of a block.
-pub fn conv_local(b: &mut Builder, x: Value, kernel: usize, stride: usize, form: Form) -> Result<Value> {
-    let (_, channels, ..) = b.feature_map(x)?;
-    b.within("conv_local", |b| {
-        let c = Conv { kernel, stride, depthwise: true, ..Conv::pointwise(channels) };
-        let y = b.within("conv", |b| conv(b, x, &c))?;
-        let y = b.within("norm", |b| batch_norm(b, y))?;
-        activation(b, y, Act::Silu, form)
-    })
+/// A linear map with what stands behind it, by the names of the published modules.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Linear {
+    pub name: &'static str,
+    pub bias: bool,
+    /// The batch norm behind it, and its ε.
+    pub norm: Option<(&'static str, f64)>,
+    /// The module that has the activation behind that.
+    pub act: Option<&'static str>,
 }
 
-/// The mean of each map, `x: [N, C, H, W]` → `[N, C, 1, 1]`.
+/// The convolution `c` and what stands behind it, of a map `[N, C, H, W]` or of rows of channels `[R, C]`.
+pub fn convolve(b: &mut Builder, x: Value, layer: &Linear, c: Conv, act: Act, form: Form) -> Result<Value> {
+    let c = Conv { bias: layer.bias, ..c };
+    let rows = b.shape(x).rank() == 2;
+    let mut y = b.within(layer.name, |b| if rows { linear(b, x, &c) } else { conv(b, x, &c) })?;
+    if let Some((name, epsilon)) = layer.norm {
+        y = b.within(name, |b| batch_norm(b, y, epsilon))?;
+    }
+    match layer.act {
+        Some(name) => b.within(name, |b| activation(b, y, act, form)),
+        None => Ok(y),
+    }
+}
+
+/// The extents (N, C, H, W) of a map, `[N, H, W, C]` where `last`, `[N, C, H, W]` otherwise.
+pub fn extents(b: &Builder, x: Value, last: bool) -> Result<(Dim, usize, usize, usize)> {
+    let (n, a, h, w) = b.feature_map(x)?;
+    Ok(if last { (n, w, a, h) } else { (n, a, h, w) })
+}
+
+/// A map `[N, H, W, C]` as rows of channels, `[N·H·W, C]`.
+pub fn rows(b: &mut Builder, name: &str, x: Value) -> Result<Value> {
+    let (n, channels, height, width) = extents(b, x, true)?;
+    b.reshape(name, x, [n.by(height * width), channels.into()])
+}
+
+/// The mean of each map, `x: [N, C, H, W]` → `[N, C, 1, 1]`, published as `published`.
 ///
 /// fvcore counts pooling, one an element, and no mean, as the published model has them.
-pub fn mean(b: &mut Builder, x: Value, form: Form) -> Result<Value> {
-    match form.forms().pool {
-        Pool::ReduceMean => b.reduce_mean("mean", x, &[2, 3], true),
-        Pool::GlobalAveragePool => {
-            let elements = b.shape(x).elements().map_or(0, Dim::at_batch_one) as i64;
-            let free = Rewrite::free(Kind::Pool, b.path("mean"), b.path("mean"));
-            b.rewrote(Rewrite { fvcore: -elements, ..free });
-            b.global_average_pool("mean", x)
-        }
+pub fn mean(b: &mut Builder, x: Value, published: Pool, form: Form) -> Result<Value> {
+    let pool = form.pool(published);
+    if pool != published {
+        let elements = b.shape(x).elements().map_or(0, Dim::at_batch_one) as i64;
+        let free = Rewrite::free(Kind::Pool, b.path("mean"), b.path("mean"));
+        let sign = if pool == Pool::GlobalAveragePool { -1 } else { 1 };
+        b.rewrote(Rewrite { fvcore: sign * elements, ..free });
+    }
+    match pool {
+        Pool::GlobalAveragePool => b.global_average_pool("mean", x),
+        Pool::ReduceMean | Pool::Published => b.reduce_mean("mean", x, &[2, 3], true),
     }
 }
 
@@ -151,7 +202,7 @@ pub fn squeeze_excite(b: &mut Builder, x: Value, form: Form) -> Result<Value> {
     let (_, channels, ..) = b.feature_map(x)?;
     let c = Conv::pointwise(channels).biased();
     b.within("se", |b| {
-        let mean = mean(b, x, form)?;
+        let mean = mean(b, x, Pool::ReduceMean, form)?;
         let reduced = b.within("conv_reduce", |b| conv(b, mean, &c))?;
         let reduced = activation(b, reduced, Act::Silu, form)?;
         let expanded = b.within("conv_expand", |b| conv(b, reduced, &c))?;

@@ -2,7 +2,7 @@
 
 use emo_proto::Result;
 
-use super::Form;
+use super::{Form, extents};
 use crate::builder::Builder;
 use crate::graph::{Affine, Dim, Part, Shape, Source, Value};
 use crate::op::{Binary, Unary};
@@ -17,10 +17,21 @@ pub enum Norm {
     Layer,
 }
 
-/// ε of every batch and layer norm.
+/// ε of every layer norm, and of EMO's batch norms.
 pub const NORM_EPSILON: f64 = 1e-6;
 
-/// A normalised map.
+/// What a norm is called in a model's weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NormName {
+    pub name: &'static str,
+    /// What a layer norm is called below that; empty where it has no module of its own.
+    pub layer: &'static str,
+}
+
+/// EMO's: a layer norm of maps is a module that holds one of rows.
+pub const NORM: NormName = NormName { name: "norm", layer: "norm" };
+
+/// A map, normalised or not.
 #[derive(Debug, Clone)]
 pub struct Normed {
     /// `[N, H, W, C]` where `last`, `[N, C, H, W]` otherwise.
@@ -31,6 +42,12 @@ pub struct Normed {
 }
 
 impl Normed {
+    /// A map `[N, C, H, W]` as it is.
+    #[must_use]
+    pub fn first(x: Value) -> Self {
+        Self { x, last: false, affine: None }
+    }
+
     /// `[N, C, H, W]`.
     ///
     /// # Errors
@@ -52,52 +69,60 @@ impl Normed {
 ///
 /// # Errors
 /// As every layer: a shape does not fit.
-pub fn batch_norm(b: &mut Builder, x: Value) -> Result<Value> {
+pub fn batch_norm(b: &mut Builder, x: Value, epsilon: f64) -> Result<Value> {
     let (_, channels, ..) = b.feature_map(x)?;
     let [scale, shift, mean, variance] =
         ["weight", "bias", "running_mean", "running_var"].map(|name| b.parameter(name, [channels]));
-    b.batch_norm("", [x, scale, shift, mean, variance], NORM_EPSILON)
+    b.batch_norm("", [x, scale, shift, mean, variance], epsilon)
 }
 
-/// The norm `norm` of this scope, `x: [N, C, H, W]`. Where `folds`, what reads the map can take a
-/// layer norm's scale and shift into its weights.
+/// The norm `norm` of this scope, `x` a map of either order of axes, of channels first for a batch norm. Where
+/// `folds`, what reads the map can take a layer norm's scale and shift into its weights.
 ///
 /// # Errors
 /// As every layer: a shape does not fit.
-pub fn norm(b: &mut Builder, x: Value, norm: Norm, folds: bool, form: Form) -> Result<Normed> {
-    b.within("norm", |b| match (norm, form.forms().layer_norm) {
-        (Norm::Batch, _) => Ok(Normed { x: batch_norm(b, x)?, last: false, affine: None }),
-        (Norm::Layer, LayerNorm::Operator) => Ok(Normed { x: operator(b, x)?, last: true, affine: None }),
-        (Norm::Layer, LayerNorm::ChannelFirst) => spelled(b, x, folds),
-        (Norm::Layer, LayerNorm::Rows) => rows(b, x, folds),
+pub fn norm(
+    b: &mut Builder,
+    x: &Normed,
+    norm: Norm,
+    NormName { name, layer }: NormName,
+    folds: bool,
+    form: Form,
+) -> Result<Normed> {
+    b.within(name, |b| match (norm, form.forms().layer_norm) {
+        (Norm::Batch, _) => Ok(Normed::first(batch_norm(b, x.x, NORM_EPSILON)?)),
+        (Norm::Layer, LayerNorm::Operator) => operator(b, x, layer),
+        (Norm::Layer, LayerNorm::ChannelFirst) if !x.last => spelled(b, x.x, layer, folds),
+        (Norm::Layer, LayerNorm::ChannelFirst | LayerNorm::Rows) => rows(b, x, layer, folds),
     })
 }
 
-/// Layer norm over the channels of each pixel, `x: [N, C, H, W]` → `[N, H, W, C]`.
-fn operator(b: &mut Builder, x: Value) -> Result<Value> {
-    let (_, channels, ..) = b.feature_map(x)?;
-    let last = b.transpose("channels_last", x, &[0, 2, 3, 1])?;
-    b.within("norm", |b| {
+/// Layer norm over the channels of each pixel, a map → `[N, H, W, C]`.
+fn operator(b: &mut Builder, x: &Normed, layer: &str) -> Result<Normed> {
+    let last = x.channels_last(b)?;
+    let (_, channels, ..) = extents(b, last, true)?;
+    b.within(layer, |b| {
         let [scale, shift] = ["weight", "bias"].map(|name| b.parameter(name, [channels]));
-        b.layer_norm("", [last, scale, shift], NORM_EPSILON)
+        let x = b.layer_norm("", [last, scale, shift], NORM_EPSILON)?;
+        Ok(Normed { x, last: true, affine: None })
     })
 }
 
 /// The same, spelled out over rows of channels, `[N·H·W, C]`: no runtime moves the transpose
 /// before it to behind it.
-fn rows(b: &mut Builder, x: Value, folds: bool) -> Result<Normed> {
-    let (n, channels, height, width) = b.feature_map(x)?;
-    let last = b.transpose("channels_last", x, &[0, 2, 3, 1])?;
+fn rows(b: &mut Builder, x: &Normed, layer: &str, folds: bool) -> Result<Normed> {
+    let last = x.channels_last(b)?;
+    let (n, channels, height, width) = extents(b, last, true)?;
     let rows = b.reshape("rows", last, [n.by(height * width), channels.into()])?;
-    let normed = spelled(b, rows, folds)?;
+    let normed = spelled(b, rows, layer, folds)?;
     let x = b.reshape("map", normed.x, [n, height.into(), width.into(), channels.into()])?;
     Ok(Normed { x, last: true, ..normed })
 }
 
 /// The same, spelled out where the channels are: on the second of `x`'s axes.
-fn spelled(b: &mut Builder, x: Value, folds: bool) -> Result<Normed> {
+fn spelled(b: &mut Builder, x: Value, layer: &str, folds: bool) -> Result<Normed> {
     let channels = b.shape(x).0[1].at_batch_one();
-    b.within("norm", |b| {
+    b.within(layer, |b| {
         let normed = b.part(Part::LayerNorm, |b| {
             let mean = b.reduce_mean("mean", x, &[1], true)?;
             let centred = b.binary("centred", Binary::Sub, x, mean)?;

@@ -1,4 +1,4 @@
-//! Windows of a map: a strided grid of them, cut and put back.
+//! Windows of a map, cut and put back.
 
 use emo_proto::Result;
 
@@ -7,11 +7,29 @@ use crate::builder::Builder;
 use crate::graph::{Dim, Shape, Value};
 use crate::profile::{Padding, Windows};
 
-/// A map of H × W tokens in `rows` × `columns` windows: the pixels with row ≡ i modulo `rows`
-/// and column ≡ j modulo `columns` are window (i, j). What is missing to whole windows is
-/// padded with zeros.
+/// Which tokens of a map are window (i, j) of its rows × columns windows of h × w tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pattern {
+    /// Row ≡ i modulo the rows, column ≡ j modulo the columns: a window reaches over the whole map.
+    Strided,
+    /// Rows i·h to i·h + h − 1, columns j·w to j·w + w − 1: tiles.
+    Contiguous,
+}
+
+impl Pattern {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Pattern::Strided => "strided",
+            Pattern::Contiguous => "contiguous",
+        }
+    }
+}
+
+/// A map of H × W tokens in `rows` × `columns` windows. What is missing to whole windows is padded with zeros.
 #[derive(Debug, Clone, Copy)]
 pub struct Grid {
+    pattern: Pattern,
     height: usize,
     width: usize,
     rows: usize,
@@ -25,13 +43,19 @@ impl Grid {
     #[must_use]
     pub fn new(height: usize, width: usize, window: usize) -> Self {
         let (rows, columns) = (height.div_ceil(window), width.div_ceil(window));
-        Self { height, width, rows, columns, side: (window, window) }
+        Self { pattern: Pattern::Strided, height, width, rows, columns, side: (window, window) }
     }
 
     /// The map as its only window.
     #[must_use]
     pub fn whole(height: usize, width: usize) -> Self {
-        Self { height, width, rows: 1, columns: 1, side: (height, width) }
+        Self { pattern: Pattern::Strided, height, width, rows: 1, columns: 1, side: (height, width) }
+    }
+
+    /// As many windows of other tokens.
+    #[must_use]
+    pub fn of(self, pattern: Pattern) -> Self {
+        Self { pattern, ..self }
     }
 
     /// Tokens that padding adds to an image's map.
@@ -45,6 +69,15 @@ impl Grid {
     #[must_use]
     pub fn windows(self) -> usize {
         self.rows * self.columns
+    }
+
+    /// The batch of products that [`Grid::gather`] makes of `n` images, and how many windows lie in each.
+    #[must_use]
+    pub fn groups(self, n: Dim) -> (Dim, usize) {
+        match self.pattern {
+            Pattern::Strided => (n, self.windows()),
+            Pattern::Contiguous => (n.by(self.windows()), 1),
+        }
     }
 
     /// Tokens of a window.
@@ -78,7 +111,7 @@ impl Grid {
             Padding::Pad => {
                 let mut behind = [0; 4];
                 behind[axis..axis + 2].copy_from_slice(&missing);
-                b.pad("partition.pad", x, &behind)
+                b.pad("partition.pad", x, &[0; 4], &behind)
             }
             Padding::Concat => {
                 let mut padded = x;
@@ -117,6 +150,19 @@ impl Grid {
         let (n, c, ..) = b.feature_map(x)?;
         let (height, width) = self.side;
         let batch = [n.by(self.windows()), c.into(), height.into(), width.into()];
+        if self.pattern == Pattern::Contiguous {
+            // Columns of windows to the front, then rows: five axes that trade places in two transposes of four.
+            let strips = [n.by(c * self.rows), height.into(), self.columns.into(), width.into()];
+            let x = b.reshape("partition.strips", x, strips)?;
+            let x = b.transpose("partition.columns", x, &[2, 0, 1, 3])?;
+            let x = b.reshape(
+                "partition.rows",
+                x,
+                [n.by(self.columns * c), self.rows.into(), self.tokens().into()],
+            )?;
+            let x = b.transpose("partition.transpose", x, &[1, 0, 2])?;
+            return b.reshape("partition.windows", x, batch);
+        }
         if let Some(block) = self.block(windows) {
             let deep = b.space_to_depth("partition.depth", x, block)?;
             return b.reshape("partition.windows", deep, batch);
@@ -138,6 +184,16 @@ impl Grid {
         let (batch, c, ..) = b.feature_map(x)?;
         let n = batch.over(self.windows()).unwrap_or(batch);
         let (height, width) = self.side;
+        if self.pattern == Pattern::Contiguous {
+            let x =
+                b.reshape("merge.rows", x, [self.rows.into(), n.by(self.columns * c), self.tokens().into()])?;
+            let x = b.transpose("merge.transpose", x, &[1, 0, 2])?;
+            let strips = [self.columns.into(), n.by(c * self.rows), height.into(), width.into()];
+            let x = b.reshape("merge.strips", x, strips)?;
+            let x = b.transpose("merge.columns", x, &[1, 2, 0, 3])?;
+            let (height, width) = self.padded();
+            return b.reshape("merge.map", x, [n, c.into(), height.into(), width.into()]);
+        }
         if let Some(block) = self.block(windows) {
             let deep =
                 b.reshape("merge.deep", x, [n, (self.windows() * c).into(), height.into(), width.into()])?;
@@ -155,13 +211,21 @@ impl Grid {
         (windows == Windows::SpaceToDepth && self.rows == self.columns).then_some(self.rows)
     }
 
-    /// A padded map `[N, H, W, C]` → `[N·h, w, rows, columns·C]`: the tokens of a window
-    /// outermost, then the windows.
+    /// A padded map of the elements of `[N, H, W, C]` → `[N·h, w, rows, columns·C]` of strided windows, the tokens
+    /// of a window outermost, then the windows, or `[N·rows, columns, h, w·C]` of contiguous ones.
     ///
     /// # Errors
     /// As every layer: a shape does not fit.
-    pub fn gather(self, b: &mut Builder, x: Value) -> Result<Value> {
-        let strips = self.strips(b, x);
+    pub fn gather(self, b: &mut Builder, x: Value, n: Dim, channels: usize) -> Result<Value> {
+        let (h, w) = self.side;
+        let strips: Shape = match self.pattern {
+            Pattern::Strided => {
+                [n.by(h), self.rows.into(), w.into(), (self.columns * channels).into()].into()
+            }
+            Pattern::Contiguous => {
+                [n.by(self.rows), h.into(), self.columns.into(), (w * channels).into()].into()
+            }
+        };
         let x = b.reshape("partition.strips", x, strips)?;
         if self.windows() == 1 { Ok(x) } else { b.transpose("partition.transpose", x, &[0, 2, 1, 3]) }
     }
@@ -177,18 +241,47 @@ impl Grid {
             return b.reshape("merge.map", x, map);
         }
         let (h, w) = self.side;
-        let strips = [n.by(h), w.into(), self.rows.into(), (self.columns * channels).into()];
+        let strips: Shape = match self.pattern {
+            Pattern::Strided => {
+                [n.by(h), w.into(), self.rows.into(), (self.columns * channels).into()].into()
+            }
+            Pattern::Contiguous => {
+                [n.by(self.rows), self.columns.into(), h.into(), (w * channels).into()].into()
+            }
+        };
         let x = b.reshape("merge.windows", x, strips)?;
         let x = b.transpose("merge.transpose", x, &[0, 2, 1, 3])?;
         b.reshape("merge.map", x, map)
     }
+}
 
-    fn strips(self, b: &Builder, x: Value) -> Shape {
-        let dims = &b.shape(x).0;
-        let channels = dims[3].at_batch_one();
-        let (h, w) = self.side;
-        [dims[0].by(h), self.rows.into(), w.into(), (self.columns * channels).into()].into()
+/// So many tokens of zeros before and behind those of `x: [N, T, C]`.
+///
+/// # Errors
+/// As every layer: a shape does not fit.
+pub fn pad_tokens(
+    b: &mut Builder,
+    name: &str,
+    x: Value,
+    (before, behind): (usize, usize),
+    form: Form,
+) -> Result<Value> {
+    if form.forms().padding == Padding::Pad {
+        return b.pad(name, x, &[0, before, 0], &[0, behind, 0]);
     }
+    let mut parts = Vec::with_capacity(3);
+    for tokens in [Some(before), None, Some(behind)] {
+        let mut shape = b.shape(x).clone();
+        match tokens {
+            None => parts.push(x),
+            Some(0) => {}
+            Some(missing) => {
+                shape.0[1] = Dim::Fixed(missing);
+                parts.push(zeros(b, shape));
+            }
+        }
+    }
+    b.concat(name, &parts, 1)
 }
 
 fn zeros(b: &mut Builder, shape: Shape) -> Value {

@@ -5,11 +5,11 @@
 
 use emo_proto::Result;
 
-use super::mmb::{Attention, Block, MetaMobileBlock};
+use super::mmb::{Attention, AttentionLayout, Block, Layout, MetaMobileBlock, Values};
 use super::{CLASSES, Definition, Model, Outputs};
 use crate::builder::Builder;
 use crate::graph::Value;
-use crate::layer::{self, Act, Conv, Form, Norm};
+use crate::layer::{self, Act, Conv, Form, Linear, NORM, NORM_EPSILON, Norm, Normed, Pattern};
 use crate::profile::Pool;
 
 /// A stage of the network; its first block halves the map.
@@ -40,6 +40,32 @@ pub struct Network {
 pub const WINDOW: usize = 7;
 /// Side of the stem's depthwise kernel.
 pub const STEM_KERNEL: usize = 3;
+
+/// The depthwise convolution of the stem and of the blocks.
+pub(super) const LOCAL: Linear = Linear {
+    name: "conv_local.conv",
+    bias: false,
+    norm: Some(("conv_local.norm", NORM_EPSILON)),
+    act: Some("conv_local"),
+};
+pub(super) const PROJECT: Linear = Linear { name: "proj.conv", bias: false, norm: None, act: None };
+
+/// The inverted residual mobile block.
+pub const IRMB: Layout = Layout {
+    norm: Some(NORM),
+    attention: Some(AttentionLayout {
+        module: "",
+        layer: "qk.conv",
+        values: Values::Input,
+        patterns: &[Pattern::Strided],
+    }),
+    expand: Some(Linear { name: "v.conv", bias: true, norm: None, act: Some("v") }),
+    local: Some((LOCAL, Act::Silu)),
+    project: PROJECT,
+    scale: None,
+    shortcut: "shortcut",
+    matrices: false,
+};
 
 /// The published classifiers.
 pub(super) fn published() -> [Model; 4] {
@@ -81,26 +107,7 @@ impl Network {
     /// The blocks of the stages with their names, in order: `stage1.0`, `stage1.1`, …
     #[must_use]
     pub fn blocks(&self) -> Vec<(String, Block)> {
-        let mut dim_in = self.stem;
-        let mut blocks = Vec::new();
-        for (i, stage) in self.stages.iter().enumerate() {
-            for j in 0..stage.depth {
-                let first = j == 0;
-                let (expansion, stride) =
-                    if first { (2.0 * stage.expansion, 2) } else { (stage.expansion, 1) };
-                let attention = stage.attention.filter(|_| !first);
-                let mmb = MetaMobileBlock::irmb(expansion, stage.kernel, stride, attention);
-                let block = Block { mmb, dim_in, dim_out: stage.dim, norm: stage.norm, act: stage.act };
-                blocks.push((format!("stage{}.{j}", i + 1), block));
-                dim_in = stage.dim;
-            }
-        }
-        blocks
-    }
-
-    /// The stem halves the map, and so does every stage.
-    pub(super) fn smallest_side(&self) -> usize {
-        2 << self.stages.len()
+        blocks(self.stem, &self.stages, |_| &IRMB)
     }
 
     /// `x: [N, 3, H, W]` → `logits: [N, classes]`.
@@ -116,32 +123,70 @@ impl Network {
     }
 }
 
+/// The blocks of EMO's and EMOv2's stages behind a stem of `dim_in` channels; whether a block attends decides its
+/// layout. The first of a stage halves the map, expands twice as far and does not attend.
+pub(super) fn blocks(
+    mut dim_in: usize,
+    stages: &[Stage],
+    layout: impl Fn(bool) -> &'static Layout,
+) -> Vec<(String, Block)> {
+    let mut blocks = Vec::new();
+    for (i, stage) in stages.iter().enumerate() {
+        for j in 0..stage.depth {
+            let first = j == 0;
+            let (expansion, stride) = if first { (2.0 * stage.expansion, 2) } else { (stage.expansion, 1) };
+            let attention = stage.attention.filter(|_| !first);
+            let mmb = MetaMobileBlock::irmb(expansion, stage.kernel, stride, attention);
+            let (dim_out, norm, act) = (stage.dim, stage.norm, stage.act);
+            let block = Block { mmb, dim_in, dim_out, norm, act, layout: layout(attention.is_some()) };
+            blocks.push((format!("stage{}.{j}", i + 1), block));
+            dim_in = stage.dim;
+        }
+    }
+    blocks
+}
+
+/// Gives all stages that attend windows of this side.
+pub(super) fn set_window(stages: &mut [Stage], window: usize) {
+    for attention in stages.iter_mut().filter_map(|stage| stage.attention.as_mut()) {
+        attention.window = Some(window);
+    }
+}
+
+/// The stem halves the map, and so does every stage.
+pub(super) fn smallest_side(stages: &[Stage]) -> usize {
+    2 << stages.len()
+}
+
 /// A strided convolution with norm, then a depthwise block with squeeze-excite:
 /// `[N, 3, H, W]` → `[N, dim, ⌈H/2⌉, ⌈W/2⌉]`.
 fn stem(b: &mut Builder, x: Value, dim: usize, form: Form) -> Result<Value> {
     let x = b.within("stage0.0.convs.0", |b| {
         let c = Conv { kernel: 3, stride: 2, ..Conv::pointwise(dim).biased() };
         let x = b.within("0", |b| layer::conv(b, x, &c))?;
-        b.within("1", |b| layer::batch_norm(b, x))
+        b.within("1", |b| layer::batch_norm(b, x, NORM_EPSILON))
     })?;
     b.within("stage0.1", |b| {
-        let x = layer::conv_local(b, x, STEM_KERNEL, 1, form)?;
+        let c = Conv { kernel: STEM_KERNEL, depthwise: true, ..Conv::pointwise(dim) };
+        let x = layer::convolve(b, x, &LOCAL, c, Act::Silu, form)?;
         let x = layer::squeeze_excite(b, x, form)?;
-        b.within("proj", |b| b.within("conv", |b| layer::conv(b, x, &Conv::pointwise(dim))))
+        layer::convolve(b, x, &PROJECT, Conv::pointwise(dim), Act::Silu, form)
     })
 }
 
 /// Layer norm, mean over the map, classifier: `[N, C, H, W]` → `[N, classes]`. What the norm left
 /// to its readers passes through the mean.
-fn head(b: &mut Builder, x: Value, classes: usize, form: Form) -> Result<Value> {
+pub(super) fn head(b: &mut Builder, x: Value, classes: usize, form: Form) -> Result<Value> {
     let (n, channels, ..) = b.feature_map(x)?;
-    let normed = layer::norm(b, x, Norm::Layer, true, form)?;
-    let x = match form.forms().pool {
-        Pool::ReduceMean if normed.last => b.reduce_mean("mean", normed.x, &[1, 2], false)?,
-        Pool::ReduceMean => b.reduce_mean("mean", normed.x, &[2, 3], false)?,
+    let normed = layer::norm(b, &Normed::first(x), Norm::Layer, NORM, true, form)?;
+    let x = match form.pool(Pool::ReduceMean) {
+        Pool::ReduceMean | Pool::Published if normed.last => {
+            b.reduce_mean("mean", normed.x, &[1, 2], false)?
+        }
+        Pool::ReduceMean | Pool::Published => b.reduce_mean("mean", normed.x, &[2, 3], false)?,
         Pool::GlobalAveragePool => {
             let map = b.within("norm", |b| normed.channels_first(b))?;
-            let mean = layer::mean(b, map, form)?;
+            let mean = layer::mean(b, map, Pool::ReduceMean, form)?;
             b.reshape("mean.rows", mean, [n, channels.into()])?
         }
     };

@@ -3,10 +3,14 @@
 //! Source of every figure: "EMOv2: Pushing 5M Vision Model Frontier" (TPAMI 2025, arXiv 2412.06674) and its
 //! published model definitions.
 
+use emo_proto::Result;
+
 use super::emo::{self, Stage};
-use super::mmb::Attention;
-use super::{CLASSES, Definition, Model};
-use crate::layer::{Act, Norm};
+use super::mmb::{Attention, AttentionLayout, Block, Layout, Values};
+use super::{CLASSES, Definition, Model, Outputs};
+use crate::builder::Builder;
+use crate::graph::Value;
+use crate::layer::{self, Act, Conv, Form, Linear, NORM_EPSILON, Norm, Pattern};
 
 /// A network of the family: the same columns as EMO's; the blocks attend in strided and in contiguous windows.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +22,26 @@ pub struct Network {
 
 /// Side of the depthwise kernels of all stages.
 pub const KERNEL: usize = 5;
+
+/// The improved inverted residual mobile block of pure convolution.
+pub const CONVOLVES: Layout = Layout {
+    attention: None,
+    expand: Some(Linear { name: "eops.0.net.conv", bias: true, norm: None, act: Some("eops.0.net") }),
+    scale: Some("ls.gamma"),
+    ..emo::IRMB
+};
+
+/// The same with spanning attention: values are expanded first, and mixed in two patterns of windows.
+pub const ATTENDS: Layout = Layout {
+    attention: Some(AttentionLayout {
+        module: "eops.0",
+        layer: "qk.conv",
+        values: Values::Expanded,
+        patterns: &[Pattern::Strided, Pattern::Contiguous],
+    }),
+    expand: emo::IRMB.expand,
+    ..CONVOLVES
+};
 
 /// The published classifiers, with the windows of 224 × 224 pixels.
 pub(super) fn published() -> [Model; 5] {
@@ -88,4 +112,40 @@ fn variant(
     };
     let network = Network { stem: dims[0] / 2, stages: (0..4).map(stage).collect() };
     Model { name: name.into(), title: title.into(), classes: CLASSES, definition: Definition::Emo2(network) }
+}
+
+impl Network {
+    /// The blocks of the stages with their names, in order: `stage1.0`, `stage1.1`, …
+    #[must_use]
+    pub fn blocks(&self) -> Vec<(String, Block)> {
+        emo::blocks(self.stem, &self.stages, |attends| if attends { &ATTENDS } else { &CONVOLVES })
+    }
+
+    /// `x: [N, 3, H, W]` → `logits: [N, classes]`.
+    ///
+    /// # Errors
+    /// As every layer: a shape does not fit.
+    pub(super) fn build(&self, b: &mut Builder, x: Value, classes: usize, form: Form) -> Result<Outputs> {
+        let mut x = stem(b, x, self.stem, form)?;
+        for (name, block) in self.blocks() {
+            x = b.within(&name, |b| block.build(b, x, form))?;
+        }
+        Ok(vec![("logits", emo::head(b, x, classes, form)?)])
+    }
+}
+
+/// Three convolutions, the first of which strides: `[N, 3, H, W]` → `[N, dim, ⌈H/2⌉, ⌈W/2⌉]`.
+fn stem(b: &mut Builder, mut x: Value, dim: usize, form: Form) -> Result<Value> {
+    let plain = Linear { name: "conv", bias: false, norm: None, act: None };
+    let normed = Linear { norm: Some(("norm", NORM_EPSILON)), act: Some(""), ..plain };
+    let pointwise = Conv::pointwise(dim);
+    let steps = [
+        (Linear { bias: true, ..normed }, Conv { kernel: 3, stride: 2, ..pointwise.clone() }),
+        (normed, Conv { kernel: emo::STEM_KERNEL, depthwise: true, ..pointwise.clone() }),
+        (plain, pointwise),
+    ];
+    for (i, (linear, conv)) in steps.into_iter().enumerate() {
+        x = b.within(&format!("stage0.{i}"), |b| layer::convolve(b, x, &linear, conv, Act::Silu, form))?;
+    }
+    Ok(x)
 }

@@ -15,6 +15,8 @@ use std::sync::LazyLock;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, Result};
 
+use mmb::Block;
+
 use crate::builder::Builder;
 use crate::graph::{Graph, Value};
 use crate::layer::Form;
@@ -49,7 +51,13 @@ pub enum Definition {
 }
 
 /// The published models, family by family.
-pub static MODELS: LazyLock<Vec<Model>> = LazyLock::new(|| emo::published().into());
+pub static MODELS: LazyLock<Vec<Model>> = LazyLock::new(|| {
+    let mut models: Vec<Model> = emo::published().into();
+    models.extend(emo2::published());
+    models.extend(mobilenetv2::published());
+    models.extend(deit::published());
+    models
+});
 
 /// The outputs of a network by name, in the order in which a file has them.
 pub type Outputs = Vec<(&'static str, Value)>;
@@ -67,13 +75,37 @@ impl Model {
         Self { classes, ..self.clone() }
     }
 
+    /// The same network with attention windows of another side, where it has windows.
+    #[must_use]
+    pub fn with_window(&self, window: usize) -> Self {
+        let mut model = self.clone();
+        match &mut model.definition {
+            Definition::Emo(network) => emo::set_window(&mut network.stages, window),
+            Definition::Emo2(network) => emo::set_window(&mut network.stages, window),
+            Definition::MobileNetV2(_) | Definition::Deit(_) => {}
+        }
+        model
+    }
+
     /// The smallest side of an input, in pixels: every halving of the map has something to halve.
     #[must_use]
     pub fn smallest_side(&self) -> usize {
         match &self.definition {
-            Definition::Emo(network) => network.smallest_side(),
-            Definition::Emo2(_) | Definition::MobileNetV2(_) => 32,
+            Definition::Emo(network) => emo::smallest_side(&network.stages),
+            Definition::Emo2(network) => emo::smallest_side(&network.stages),
+            Definition::MobileNetV2(network) => network.smallest_side(),
             Definition::Deit(network) => network.side,
+        }
+    }
+
+    /// The Meta Mobile Blocks with their names, in order.
+    #[must_use]
+    pub fn blocks(&self) -> Vec<(String, Block)> {
+        match &self.definition {
+            Definition::Emo(network) => network.blocks(),
+            Definition::Emo2(network) => network.blocks(),
+            Definition::MobileNetV2(network) => network.blocks(),
+            Definition::Deit(network) => network.blocks(),
         }
     }
 
@@ -88,11 +120,23 @@ impl Model {
             let why = format!("expected sides of {smallest} pixels at least, found {height}x{width}");
             return Err(Error::new(why).at("input size"));
         }
+        if let Definition::Deit(network) = &self.definition
+            && target.size != (network.side, network.side)
+        {
+            let side = network.side;
+            let why = format!(
+                "expected {side}x{side} pixels, each place has its embedding, found {height}x{width}"
+            );
+            return Err(Error::new(why).at("input size"));
+        }
         if !(1..=MOST_CLASSES).contains(&self.classes) {
             let found = self.classes;
             return Err(Error::new(format!("expected 1 to {MOST_CLASSES}, found {found}")).at("classes"));
         }
         target.check()?;
+        if self.blocks().iter().any(|(_, b)| b.mmb.operator.attention.is_some_and(|a| a.window == Some(0))) {
+            return Err(Error::new("expected windows of a token at least, found none").at("window"));
+        }
         let mut b = Builder::new(&self.name);
         let batch = target.batch.dim();
         let input = if target.image_input {
@@ -111,7 +155,9 @@ impl Model {
     fn outputs(&self, b: &mut Builder, x: Value, form: Form) -> Result<Outputs> {
         match &self.definition {
             Definition::Emo(network) => network.build(b, x, self.classes, form),
-            _ => Err(Error::new("this family is not built yet").at(&self.name)),
+            Definition::Emo2(network) => network.build(b, x, self.classes, form),
+            Definition::MobileNetV2(network) => network.build(b, x, self.classes, form),
+            Definition::Deit(network) => network.build(b, x, self.classes, form),
         }
     }
 

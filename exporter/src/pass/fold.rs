@@ -2,7 +2,7 @@
 
 use super::edit::{fold_into, folded, remove, resource};
 use crate::graph::{Affine, Dim, Graph, Value};
-use crate::op::Op;
+use crate::op::{Binary, Op};
 use crate::rewrite::{Kind, Rewrite};
 
 /// Folds every batch norm that has a convolution to go into.
@@ -45,6 +45,39 @@ pub(crate) fn batch_norms(graph: &mut Graph) {
         });
         remove(graph, index, x, y);
     }
+}
+
+/// Folds every product of a convolution, which nothing else reads, with a parameter per channel.
+pub(crate) fn layer_scales(graph: &mut Graph) {
+    let mut index = 0;
+    while index < graph.nodes.len() {
+        let Some(conv) = scaled(graph, index) else {
+            index += 1;
+            continue;
+        };
+        let (x, scale, y) =
+            (graph.nodes[index].inputs[0], graph.nodes[index].inputs[1], graph.nodes[index].outputs[0]);
+        let name = graph.value(scale).name.clone();
+        let mut folded = folded(graph, conv);
+        folded.after = Some(Affine::Scale { name: name.clone() });
+        resource(graph, conv, &folded);
+        let parameters = graph.shape(scale).elements().map_or(0, Dim::at_batch_one) as i64;
+        let free = Rewrite::free(Kind::LayerScale, name, graph.nodes[conv].name.clone());
+        graph.rewrites.push(Rewrite { parameters, ..free });
+        remove(graph, index, x, y);
+    }
+}
+
+/// The convolution that the node `index` does nothing but scale, channel by channel.
+fn scaled(graph: &Graph, index: usize) -> Option<usize> {
+    let node = &graph.nodes[index];
+    let (Op::Binary(Binary::Mul), &[x, scale]) = (&node.op, node.inputs.as_slice()) else { return None };
+    let conv = graph.writer(x).filter(|&w| matches!(graph.nodes[w].op, Op::Conv { .. }))?;
+    let channels = graph.shape(x).0[1];
+    let fits = graph.value(scale).is_parameter()
+        && graph.shape(scale).0 == [Dim::Fixed(1), channels, Dim::Fixed(1), Dim::Fixed(1)];
+    let alone = graph.readers(x).count() == 1 && !graph.outputs.contains(&x);
+    (fits && alone && folded(graph, conv).after.is_none()).then_some(conv)
 }
 
 /// Makes one of each pair of pointwise convolutions that nothing stands between, where the first

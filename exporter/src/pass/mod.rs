@@ -26,12 +26,18 @@ pub struct Pass {
 }
 
 /// In the order in which they run: a later one may build on what an earlier one left.
-pub const PASSES: [Pass; 4] = [
+pub const PASSES: [Pass; 5] = [
     Pass {
         name: "fold-batch-norms",
         what: "batch norms go into the convolutions beside them; the function stays the same",
         wanted: |target| target.profile.forms.fold,
         run: |graph, _| fold::batch_norms(graph),
+    },
+    Pass {
+        name: "fold-layer-scales",
+        what: "a scale per channel goes into the convolution before it; the function stays the same",
+        wanted: |target| target.profile.forms.fold,
+        run: |graph, _| fold::layer_scales(graph),
     },
     Pass {
         name: "merge-neighbours",

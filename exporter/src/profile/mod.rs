@@ -154,6 +154,8 @@ pub enum Gelu {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pool {
+    /// As the model's definition has it: fvcore counts pooling and no mean.
+    Published,
     ReduceMean,
     GlobalAveragePool,
 }

@@ -46,6 +46,7 @@ impl Activation {
         match row {
             Act::Silu => Self::Silu,
             Act::Gelu => Self::Gelu,
+            Act::Relu6 => Self::Relu6,
         }
     }
 
