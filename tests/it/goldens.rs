@@ -3,7 +3,7 @@
 use emo_exporter::weights::Weights;
 use emo_tests::golden::{CLASSIFICATION, Golden};
 use emo_verifier::compare::FLOAT64;
-use emo_verifier::reference::Reference;
+use emo_verifier::reference::{Output, Reference};
 
 /// The features of every stage and the logits, of every golden.
 #[test]
@@ -14,14 +14,18 @@ fn the_reference_holds() {
         let weights = Weights::formula(golden.seed, &variant.parameters());
         let reference = Reference::new(variant, &weights).unwrap();
         let mut stages = 0;
-        let logits = reference.forward_with(golden.input().mapv(f64::from), |block, map| {
-            if block.is_last_of_stage() {
+        let outputs = reference.outputs_with(golden.input().mapv(f64::from), None, |block, map| {
+            if let Some(stage) = block.ends() {
+                assert_eq!(stage, golden.features[stages].name, "{name}");
                 let values = map.as_slice().expect("blocks give maps in standard layout");
-                golden.check(block.stage(), values, map.shape(), &FLOAT64).expect(name);
+                golden.check(stages, values, map.shape(), &FLOAT64).expect(name);
                 stages += 1;
             }
         });
         assert_eq!(stages, golden.features.len(), "{name}: stages");
+        let [Output { name: "logits", value: logits }] = outputs.as_slice() else {
+            panic!("{name}: outputs")
+        };
         let values = logits.as_slice().expect("logits are in standard layout");
         golden.check_logits(values, logits.shape(), &FLOAT64).expect(name);
     }

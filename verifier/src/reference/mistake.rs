@@ -1,6 +1,4 @@
-//! What exports of EMO are known to do wrong, as changes of a block.
-
-use emo_exporter::layer::NORM_EPSILON;
+//! What exports are known to do wrong, as changes of a block.
 
 /// A mistake that a block is computed with, on purpose: where the outcome is a file's, the mistake is the
 /// file's.
@@ -8,12 +6,23 @@ use emo_exporter::layer::NORM_EPSILON;
 pub enum Mistake {
     /// Windows are contiguous tiles of the map, not strided grids.
     Tiles,
-    /// The norm before the block has another ε.
+    /// Of the two patterns of windows only the contiguous tiles.
+    CloseOnly,
+    /// Of the two patterns of windows only the strided grids.
+    RemoteOnly,
+    /// One half of the channels is from one pattern of windows, the other half from the other, and nothing is summed.
+    Concatenated {
+        /// Whether the first half is from the contiguous tiles.
+        close_first: bool,
+    },
+    /// The norm before the block, or those behind its convolutions, has another ε.
     Epsilon(f64),
     /// GELU by its tanh approximation.
     TanhGelu,
     /// GELU as x · σ(1.702 · x).
     SigmoidGelu,
+    /// ReLU for ReLU6.
+    Relu,
     /// No activation behind the value projection.
     BareValue,
     /// No SiLU behind the depthwise convolution.
@@ -22,26 +31,52 @@ pub enum Mistake {
     NoGate,
     /// The depthwise convolution lacks its skip.
     NoSkip,
-    /// The block lacks its shortcut.
+    /// The block lacks its shortcut, or all of them.
     NoShortcut,
+    /// The attention of a Transformer's block lacks its shortcut.
+    NoAttentionShortcut,
+    /// The feed-forward of a Transformer's block lacks its shortcut.
+    NoFeedForwardShortcut,
+    /// The block lacks its `LayerScale`.
+    NoLayerScale,
     /// Scores are not scaled by 1/√`head_dim`.
     NoScale,
     /// Keys take the place of queries.
     ExchangedQueriesKeys,
+    /// The value projection and its activation come before the attention that should come first.
+    ValueBeforeAttention,
+    /// The value projection and its activation come behind the attention that should mix what they give.
+    ValueAfterAttention,
     /// The softmax leaves out the tokens that pad a window.
     MaskedPadding,
-    /// Windows are padded behind the projection to q and k, which then lack its bias there.
+    /// Windows are padded behind the projections, which then lack their bias there.
     LatePadding,
+    /// The value of a token that pads a window is 0, and not what the projection makes of 0.
+    ZeroPaddedValues,
     /// The block does not attend.
     NoAttention,
+    /// Tokens lack the embedding of their positions.
+    NoPosition,
+    /// The classifier reads a mean over tokens, not the class token.
+    MeanPooled {
+        /// Whether the class token is one of them.
+        class_token: bool,
+    },
     /// No mistake, but the most that an engine in f32 loses in a mean over a map: one pixel after the other.
     SingleSums,
 }
 
-/// The ε of a norm under a mistake.
-pub(super) fn epsilon(mistake: Option<Mistake>) -> f64 {
-    match mistake {
-        Some(Mistake::Epsilon(epsilon)) => epsilon,
-        _ => NORM_EPSILON,
+impl Mistake {
+    /// The ε of a norm whose published one is given.
+    pub(super) fn epsilon(this: Option<Self>, published: f64) -> f64 {
+        match this {
+            Some(Self::Epsilon(epsilon)) => epsilon,
+            _ => published,
+        }
+    }
+
+    /// Whether this is another ε than a norm's published one.
+    pub(super) fn is_of_norm(self, published: f64) -> bool {
+        matches!(self, Self::Epsilon(epsilon) if epsilon != published)
     }
 }

@@ -1,121 +1,177 @@
-//! EMO's forward pass in f64, written from the paper: the witness that shares nothing with the exporter
-//! but the variant's row and the weights' names.
+//! The models' forward passes in f64, written from their papers: the witness that shares nothing with the exporter
+//! but a model's row and its weights' names.
 //!
 //! Two engines that run the same wrong graph agree with each other; they do not agree with this module. It
 //! therefore favours the published formulas over speed and over sharing, and a block can be run alone, on any
 //! input, to find where a candidate starts to differ.
 //!
-//! Source: "Rethinking Mobile Block for Efficient Attention-based Models" (ICCV 2023, arXiv 2301.01146),
-//! sections 3.2 and 3.3, and its published model definitions.
+//! A network is a list of blocks, each of which takes what the one before it gave, and a head, which takes the maps
+//! of some of them. A family is a file that makes both of a row, and a line in [`Reference::new`].
 
+mod attention;
+mod classifier;
+mod deit;
+mod emo;
+mod emo2;
 mod mistake;
+mod mobilenetv2;
 mod ops;
 mod scope;
 
-use emo_exporter::layer::{Act, Norm as NormKind};
-use emo_exporter::models::emo::Stage;
 use emo_exporter::models::{Definition, Model};
 use emo_exporter::weights::Weights;
 use emo_proto::Result;
-use ndarray::{Array2, Array4, ArrayRef4, ArrayView4, Axis};
+use ndarray::{Array2, Array4, ArrayD, ArrayView4, Axis, concatenate};
 
 pub use mistake::Mistake;
-use mistake::epsilon;
-use ops::{Activation, BatchNorm, Convolution, LayerNorm, Pointwise, SqueezeExcite, WindowAttention};
 use scope::Scope;
 
-/// A variant with its weights, ready to run.
+/// What blocks pass on, in standard (row-major) layout: a map [N, C, H, W], or the tokens [N, T, C] of a Transformer.
+pub type Map = ArrayD<f64>;
+
+/// What a network gives, by the name that it has in a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    pub name: &'static str,
+    /// [N, …]
+    pub value: ArrayD<f64>,
+}
+
+impl Output {
+    /// [N, classes]
+    fn logits(value: Array2<f64>) -> Self {
+        Self { name: "logits", value: value.into_dyn() }
+    }
+}
+
+/// A model with its weights, ready to run.
 pub struct Reference {
-    blocks: Vec<Block>,
-    norm: LayerNorm,
-    head: Pointwise,
+    parts: Parts,
     /// The smallest side of an input, in pixels.
     smallest_side: usize,
 }
 
+/// What a family makes of a row.
+struct Parts {
+    blocks: Vec<Block>,
+    /// The positions of the blocks whose maps the head takes, in order.
+    taps: Vec<usize>,
+    head: Box<dyn Head>,
+}
+
+impl Parts {
+    /// With a head that takes the last block's map.
+    fn new(blocks: Vec<Block>, head: impl Head + 'static) -> Self {
+        let taps = (0..blocks.len()).last().into_iter().collect();
+        Self { blocks, taps, head: Box::new(head) }
+    }
+}
+
+/// The computation of a block.
+trait Part: Send + Sync {
+    /// The part's output for its input, both in standard layout, with a mistake; one in what the part has not got
+    /// changes nothing.
+    fn forward(&self, x: &Map, mistake: Option<Mistake>) -> Map;
+
+    /// Whether the part has what a mistake is in.
+    fn can_make(&self, mistake: Mistake) -> bool;
+
+    /// The part's input behind the norm that the part begins with.
+    fn normed(&self, x: &Map) -> Map {
+        x.clone()
+    }
+}
+
+/// What follows the blocks.
+trait Head: Send + Sync {
+    /// The network's outputs for the maps that the head takes.
+    fn outputs(&self, maps: &[Map], mistake: Option<Mistake>) -> Vec<Output>;
+
+    /// Whether the head has what a mistake is in.
+    fn can_make(&self, mistake: Mistake) -> bool;
+}
+
 impl Reference {
     /// The network of `model` with the published names' `weights`, widened to f64. The number of classes is
-    /// the length of `head.bias`.
+    /// the length of the classifier's bias.
     ///
     /// # Errors
     ///
     /// A weight is missing or has another shape than the model's; the error carries its name.
     pub fn new(model: &Model, weights: &Weights) -> Result<Self> {
         let root = Scope::root(weights);
-        let Definition::Emo(network) = &model.definition else { unimplemented!("another family") };
-        let stem = NormedConvolution::stem(&root.at("stage0.0"), network.stem)?;
-        let mobile = MobileBlock::stem(&root.at("stage0.1"), network.stem)?;
-        let mut blocks =
-            vec![Block::new(0, 0, 2, Kind::Stem(Box::new(stem))), Block::new(0, 1, 2, Kind::Mobile(mobile))];
-        let mut channels = network.stem;
-        for (stage, row) in (1..).zip(&network.stages) {
-            for index in 0..row.depth {
-                let scope = root.at(&format!("stage{stage}.{index}"));
-                let block = MobileBlock::of_stage(&scope, row, index, channels)?;
-                blocks.push(Block::new(stage, index, row.depth, Kind::Mobile(block)));
-                channels = row.dim;
-            }
-        }
-        Ok(Self {
-            blocks,
-            norm: LayerNorm::load(&root.at("norm.norm"), channels)?,
-            head: Pointwise::linear(&root.at("head"), channels)?,
-            smallest_side: model.smallest_side(),
-        })
+        let parts = match &model.definition {
+            Definition::Emo(network) => emo::load(network, &root)?,
+            Definition::Emo2(network) => emo2::load(network, &root)?,
+            Definition::MobileNetV2(network) => mobilenetv2::load(network, &root)?,
+            Definition::Deit(network) => deit::load(network, &root)?,
+        };
+        Ok(Self { parts, smallest_side: model.smallest_side() })
     }
 
     /// The blocks from the input on, each of which takes the map that the one before it gave.
     #[must_use]
     pub fn blocks(&self) -> &[Block] {
-        &self.blocks
+        &self.parts.blocks
     }
 
-    /// Logits [N, classes] of an `input` [N, 3, H, W].
+    /// The positions of the blocks whose maps the head takes, in order.
+    #[must_use]
+    pub fn taps(&self) -> &[usize] {
+        &self.parts.taps
+    }
+
+    /// The outputs for an `input` [N, 3, H, W], with a mistake in all that can make it; shows every block's output
+    /// to `on_block` before it is dropped.
     ///
     /// # Panics
     ///
     /// If `input` has not 3 channels or a side is below the model's smallest.
-    #[must_use]
-    pub fn forward(&self, input: Array4<f64>) -> Array2<f64> {
-        self.forward_with(input, |_, _| ())
-    }
-
-    /// As [`Self::forward`], and shows every block's output [N, C, H, W] to `on_block` before it is dropped.
-    ///
-    /// # Panics
-    ///
-    /// As [`Self::forward`].
-    pub fn forward_with(
+    pub fn outputs_with(
         &self,
         input: Array4<f64>,
-        mut on_block: impl FnMut(&Block, &Array4<f64>),
-    ) -> Array2<f64> {
+        mistake: Option<Mistake>,
+        mut on_block: impl FnMut(&Block, &Map),
+    ) -> Vec<Output> {
         require(&input, self.smallest_side);
-        let mut map = input;
-        for block in &self.blocks {
-            map = block.forward(&map);
+        let mut map = input.into_dyn();
+        let mut tapped = Vec::new();
+        for (position, block) in self.parts.blocks.iter().enumerate() {
+            map = block.forward_with(&map, mistake);
             on_block(block, &map);
+            if self.parts.taps.contains(&position) {
+                tapped.push(map.clone());
+            }
         }
-        self.head(map)
+        self.head_with(&tapped, mistake)
     }
 
-    /// The logits of an `input` [N, 3, H, W], one image's after the other's, with a mistake in all that can make it.
+    /// The outputs for an `input` [N, 3, H, W], one image's after the other's, with a mistake in all that can make it.
     /// Image by image: none depends on another, and the maps of one are large enough.
     ///
     /// # Panics
     ///
-    /// As [`Self::forward`].
+    /// As [`Self::outputs_with`], or if there is no image.
+    #[must_use]
+    pub fn outputs(&self, input: &Array4<f64>, mistake: Option<Mistake>) -> Vec<Output> {
+        let outputs = |image: ArrayView4<f64>| self.outputs_with(image.to_owned(), mistake, |_, _| ());
+        let images: Vec<Vec<Output>> = input.axis_chunks_iter(Axis(0), 1).map(outputs).collect();
+        let all = |(position, first): (usize, &Output)| {
+            let values: Vec<_> = images.iter().map(|outputs| outputs[position].value.view()).collect();
+            let value = concatenate(Axis(0), &values).expect("images of one size have outputs of one shape");
+            Output { name: first.name, value }
+        };
+        images.first().expect("an input of one image at least").iter().enumerate().map(all).collect()
+    }
+
+    /// The elements of a classifier's one output, as [`Self::outputs`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::outputs`].
     #[must_use]
     pub fn logits(&self, input: &Array4<f64>, mistake: Option<Mistake>) -> Vec<f64> {
-        require(input, self.smallest_side);
-        let logits = |image: ArrayView4<f64>| {
-            let blocks = self.blocks.iter();
-            self.head_with(
-                blocks.fold(image.to_owned(), |map, block| block.forward_with(&map, mistake)),
-                mistake,
-            )
-        };
-        input.axis_chunks_iter(Axis(0), 1).flat_map(logits).collect()
+        self.outputs(input, mistake).into_iter().flat_map(|output| output.value).collect()
     }
 
     /// How much of an error means over the pixels of a map explain, as a share of the largest logit: what the
@@ -124,7 +180,7 @@ impl Reference {
     ///
     /// # Panics
     ///
-    /// As [`Self::forward`].
+    /// As [`Self::outputs`].
     #[must_use]
     pub fn single_sums(&self, input: &Array4<f64>, logits: &[f64]) -> f64 {
         let rounded = self.logits(input, Some(Mistake::SingleSums)).into_iter();
@@ -133,18 +189,30 @@ impl Reference {
         if peak > 0.0 { change / peak } else { 0.0 }
     }
 
-    /// Logits [N, classes] of the last block's `map` [N, C, H, W]: norm, mean over the pixels, classifier.
+    /// The outputs for the maps of the blocks at [`Self::taps`].
+    ///
+    /// # Panics
+    ///
+    /// If these are not as many, or not of their shapes.
     #[must_use]
-    pub fn head(&self, map: Array4<f64>) -> Array2<f64> {
-        self.head_with(map, None)
+    pub fn head(&self, maps: &[Map]) -> Vec<Output> {
+        self.head_with(maps, None)
     }
 
-    /// As [`Self::head`], with a mistake.
+    /// As [`Self::head`], with a mistake; one in what the head has not got changes nothing.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::head`].
     #[must_use]
-    pub fn head_with(&self, mut map: Array4<f64>, mistake: Option<Mistake>) -> Array2<f64> {
-        self.norm.apply(&mut map, epsilon(mistake));
-        let logits = self.head.forward(&ops::mean_over_pixels(&map, mistake));
-        logits.remove_axis(Axis(3)).remove_axis(Axis(2))
+    pub fn head_with(&self, maps: &[Map], mistake: Option<Mistake>) -> Vec<Output> {
+        self.parts.head.outputs(maps, mistake)
+    }
+
+    /// Whether the head has what a mistake is in.
+    #[must_use]
+    pub fn head_can_make(&self, mistake: Mistake) -> bool {
+        self.parts.head.can_make(mistake)
     }
 }
 
@@ -160,20 +228,17 @@ fn require(input: &Array4<f64>, smallest: usize) {
 /// One of [`Reference::blocks`].
 pub struct Block {
     name: String,
-    stage: usize,
-    last: bool,
-    kind: Kind,
-}
-
-enum Kind {
-    Stem(Box<NormedConvolution>),
-    Mobile(Box<MobileBlock>),
+    ends: Option<String>,
+    part: Box<dyn Part>,
 }
 
 impl Block {
-    /// Block `index` of the `depth` blocks of a stage.
-    fn new(stage: usize, index: usize, depth: usize, kind: Kind) -> Self {
-        Self { name: format!("stage{stage}.{index}"), stage, last: index + 1 == depth, kind }
+    fn new(name: impl Into<String>, part: impl Part + 'static) -> Self {
+        Self { name: name.into(), ends: None, part: Box::new(part) }
+    }
+
+    fn ending(self, stage: impl Into<String>) -> Self {
+        Self { ends: Some(stage.into()), ..self }
     }
 
     /// The published module path: `stage3.4`.
@@ -182,25 +247,19 @@ impl Block {
         &self.name
     }
 
-    /// 0 for the stem, 1 to 4 for the stages.
+    /// The published module path of the stage whose output is this block's, if it is the last of one: `stage3`.
     #[must_use]
-    pub fn stage(&self) -> usize {
-        self.stage
+    pub fn ends(&self) -> Option<&str> {
+        self.ends.as_deref()
     }
 
-    /// Whether this block's output is its stage's.
-    #[must_use]
-    pub fn is_last_of_stage(&self) -> bool {
-        self.last
-    }
-
-    /// The block's output [N, D, H', W'] for its input `x` [N, C, H, W].
+    /// The block's output for its input `x`.
     ///
     /// # Panics
     ///
     /// If `x` has not the block's channels.
     #[must_use]
-    pub fn forward(&self, x: &ArrayRef4<f64>) -> Array4<f64> {
+    pub fn forward(&self, x: &Map) -> Map {
         self.forward_with(x, None)
     }
 
@@ -210,180 +269,19 @@ impl Block {
     ///
     /// As [`Self::forward`].
     #[must_use]
-    pub fn forward_with(&self, x: &ArrayRef4<f64>, mistake: Option<Mistake>) -> Array4<f64> {
-        let x = x.as_standard_layout();
-        match &self.kind {
-            Kind::Stem(stem) => stem.forward(&x, mistake),
-            Kind::Mobile(block) => block.forward(&x, mistake),
-        }
+    pub fn forward_with(&self, x: &Map, mistake: Option<Mistake>) -> Map {
+        self.part.forward(x, mistake)
     }
 
     /// Whether the block has the part that a mistake is in.
     #[must_use]
     pub fn can_make(&self, mistake: Mistake) -> bool {
-        use Mistake::*;
-        let Kind::Mobile(block) = &self.kind else { return matches!(mistake, Epsilon(_)) };
-        let gelu = matches!(block.expand, Some((_, Activation::Gelu)));
-        match mistake {
-            Epsilon(_) => !matches!(block.norm, Norm::None),
-            TanhGelu | SigmoidGelu => gelu,
-            BareValue => block.expand.is_some(),
-            BareLocal => true,
-            NoGate => block.excite.is_some(),
-            NoSkip | NoShortcut => block.skip,
-            SingleSums => false,
-            Tiles | NoScale | ExchangedQueriesKeys | MaskedPadding | LatePadding | NoAttention => {
-                block.attention.is_some()
-            }
-        }
+        self.part.can_make(mistake)
     }
 
-    /// The block's input `x` [N, C, H, W] behind the norm that the block begins with.
+    /// The block's input `x` behind the norm that the block begins with.
     #[must_use]
-    pub fn normed(&self, x: &ArrayRef4<f64>) -> Array4<f64> {
-        let mut y = x.as_standard_layout().into_owned();
-        if let Kind::Mobile(block) = &self.kind {
-            block.norm.apply(&mut y, None);
-        }
-        y
-    }
-}
-
-/// A spatial convolution and its batch norm.
-struct NormedConvolution {
-    convolution: Convolution,
-    norm: BatchNorm,
-}
-
-impl NormedConvolution {
-    /// `stage0.0`: a biased 3×3 convolution of stride 2 from the image's three channels, without activation.
-    fn stem(scope: &Scope, channels: usize) -> Result<Self> {
-        Ok(Self {
-            convolution: Convolution::full(&scope.at("convs.0.0"), 3, channels, 3, 2)?,
-            norm: BatchNorm::load(&scope.at("convs.0.1"), channels)?,
-        })
-    }
-
-    fn depthwise(scope: &Scope, channels: usize, kernel: usize, stride: usize) -> Result<Self> {
-        Ok(Self {
-            convolution: Convolution::depthwise(&scope.at("conv"), channels, kernel, stride)?,
-            norm: BatchNorm::load(&scope.at("norm"), channels)?,
-        })
-    }
-
-    fn forward(&self, x: &ArrayRef4<f64>, mistake: Option<Mistake>) -> Array4<f64> {
-        let mut y = self.convolution.forward(x);
-        self.norm.apply(&mut y, epsilon(mistake));
-        y
-    }
-}
-
-/// The inverted residual mobile block (iRMB) in the steps of its definition; a step that a block lacks is `None`.
-struct MobileBlock {
-    norm: Norm,
-    attention: Option<WindowAttention>,
-    expand: Option<(Pointwise, Activation)>,
-    /// Depthwise; SiLU follows.
-    local: NormedConvolution,
-    excite: Option<SqueezeExcite>,
-    project: Pointwise,
-    /// Whether the depthwise convolution and the block have their shortcuts.
-    skip: bool,
-}
-
-enum Norm {
-    None,
-    Batch(BatchNorm),
-    Layer(LayerNorm),
-}
-
-impl Norm {
-    fn apply(&self, map: &mut Array4<f64>, mistake: Option<Mistake>) {
-        match self {
-            Norm::None => (),
-            Norm::Batch(norm) => norm.apply(map, epsilon(mistake)),
-            Norm::Layer(norm) => norm.apply(map, epsilon(mistake)),
-        }
-    }
-}
-
-impl MobileBlock {
-    /// `stage0.1`: no norm, no expansion, no shortcut, but a squeeze-excite.
-    fn stem(scope: &Scope, channels: usize) -> Result<Box<Self>> {
-        Ok(Box::new(Self {
-            norm: Norm::None,
-            attention: None,
-            expand: None,
-            local: NormedConvolution::depthwise(&scope.at("conv_local"), channels, 3, 1)?,
-            excite: Some(SqueezeExcite::load(&scope.at("se"), channels)?),
-            project: Pointwise::unbiased(&scope.at("proj.conv"), channels, channels)?,
-            skip: false,
-        }))
-    }
-
-    /// Block `index` of a stage, for maps of `channels`.
-    fn of_stage(scope: &Scope, row: &Stage, index: usize, channels: usize) -> Result<Box<Self>> {
-        let first = index == 0;
-        let expansion = if first { 2.0 * row.expansion } else { row.expansion };
-        // The definition truncates: int(dim_in * exp_ratio).
-        let expanded = (channels as f64 * expansion) as usize;
-        let stride = if first { 2 } else { 1 };
-        Ok(Box::new(Self {
-            norm: match row.norm {
-                NormKind::Batch => Norm::Batch(BatchNorm::load(&scope.at("norm"), channels)?),
-                NormKind::Layer => Norm::Layer(LayerNorm::load(&scope.at("norm.norm"), channels)?),
-            },
-            attention: match row.attention.filter(|_| !first) {
-                Some(row) => Some(WindowAttention::load(&scope.at("qk.conv"), channels, row)?),
-                None => None,
-            },
-            expand: Some((
-                Pointwise::biased(&scope.at("v.conv"), channels, expanded)?,
-                match row.act {
-                    Act::Silu => Activation::Silu,
-                    Act::Gelu => Activation::Gelu,
-                },
-            )),
-            local: NormedConvolution::depthwise(&scope.at("conv_local"), expanded, row.kernel, stride)?,
-            excite: None,
-            project: Pointwise::unbiased(&scope.at("proj.conv"), expanded, row.dim)?,
-            skip: channels == row.dim && stride == 1,
-        }))
-    }
-
-    fn forward(&self, x: &ArrayRef4<f64>, mistake: Option<Mistake>) -> Array4<f64> {
-        let lacks = |part: Mistake| mistake == Some(part);
-        let mut y = x.to_owned();
-        self.norm.apply(&mut y, mistake);
-        if let Some(attention) = self.attention.as_ref().filter(|_| !lacks(Mistake::NoAttention)) {
-            y = attention.forward(&y, mistake);
-        }
-        // The value projection follows the attention (the definition's attn_pre), and with it its activation.
-        if let Some((value, activation)) = &self.expand {
-            y = value.forward(&y);
-            match activation {
-                _ if lacks(Mistake::BareValue) => (),
-                Activation::Gelu if lacks(Mistake::TanhGelu) => Activation::TanhGelu.apply(&mut y),
-                Activation::Gelu if lacks(Mistake::SigmoidGelu) => Activation::SigmoidGelu.apply(&mut y),
-                activation => activation.apply(&mut y),
-            }
-        }
-        // Another ε is that of the norm before the block; this one's is folded as a rule.
-        let mut local = self.local.forward(&y, None);
-        if !lacks(Mistake::BareLocal) {
-            Activation::Silu.apply(&mut local);
-        }
-        if let Some(excite) = self.excite.as_ref().filter(|_| !lacks(Mistake::NoGate)) {
-            excite.apply(&mut local, mistake);
-        }
-        if self.skip && !lacks(Mistake::NoSkip) {
-            local += &y;
-        }
-        drop(y);
-        let mut y = self.project.forward(&local);
-        if self.skip && !lacks(Mistake::NoShortcut) {
-            *y += x;
-        }
-        y
+    pub fn normed(&self, x: &Map) -> Map {
+        self.part.normed(x)
     }
 }

@@ -3,18 +3,27 @@
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 use std::ops::Range;
 
-use emo_exporter::models::mmb::Attention;
+use emo_exporter::layer::{Act, Norm as NormKind};
 use emo_proto::Result;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{
-    Array2, Array4, ArrayRef4, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis, Zip, s,
+    Array2, Array4, ArrayRef4, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis, CowArray, Ix4, Zip,
 };
 
-use super::mistake::Mistake;
 use super::scope::Scope;
+use super::{Map, Mistake};
 
 /// What the checked constructors below guarantee of every array that is taken apart as a slice or a matrix.
 const STANDARD: &str = "maps and weights are in standard layout";
+
+/// A map as [N, C, H, W].
+///
+/// # Panics
+///
+/// If it has other axes.
+pub fn planes(map: &Map) -> CowArray<'_, f64, Ix4> {
+    map.as_standard_layout().into_dimensionality().expect("a map of four axes")
+}
 
 #[derive(Clone, Copy)]
 pub enum Activation {
@@ -22,16 +31,45 @@ pub enum Activation {
     Silu,
     /// x · Φ(x) with the normal distribution Φ, by erf and not by its tanh approximation.
     Gelu,
-    /// GELU's approximation ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), which EMO does not use.
+    /// min(max(x, 0), 6)
+    Relu6,
+    /// max(x, 0), which no model of ours uses.
+    Relu,
+    /// GELU's approximation ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), which no model of ours uses.
     TanhGelu,
-    /// GELU's approximation x · σ(1.702 · x), which EMO does not use.
+    /// GELU's approximation x · σ(1.702 · x), which no model of ours uses.
     SigmoidGelu,
 }
 
 impl Activation {
-    pub fn apply(self, map: &mut Array4<f64>) {
-        map.mapv_inplace(match self {
+    pub fn of(row: Act) -> Self {
+        match row {
+            Act::Silu => Self::Silu,
+            Act::Gelu => Self::Gelu,
+            Act::Relu6 => Self::Relu6,
+        }
+    }
+
+    /// Whether a mistake is one of this activation.
+    pub fn can_make(self, mistake: Mistake) -> bool {
+        match self {
+            Self::Gelu => matches!(mistake, Mistake::TanhGelu | Mistake::SigmoidGelu),
+            Self::Relu6 => mistake == Mistake::Relu,
+            Self::Silu | Self::Relu | Self::TanhGelu | Self::SigmoidGelu => false,
+        }
+    }
+
+    pub fn apply(self, map: &mut Array4<f64>, mistake: Option<Mistake>) {
+        let made = match (self, mistake) {
+            (Self::Gelu, Some(Mistake::TanhGelu)) => Self::TanhGelu,
+            (Self::Gelu, Some(Mistake::SigmoidGelu)) => Self::SigmoidGelu,
+            (Self::Relu6, Some(Mistake::Relu)) => Self::Relu,
+            (published, _) => published,
+        };
+        map.mapv_inplace(match made {
             Self::Silu => |x| x * sigmoid(x),
+            Self::Relu6 => |x: f64| x.clamp(0.0, 6.0),
+            Self::Relu => |x: f64| x.max(0.0),
             Self::SigmoidGelu => |x| x * sigmoid(1.702 * x),
             Self::Gelu => |x| 0.5 * x * (1.0 + libm::erf(x * FRAC_1_SQRT_2)),
             Self::TanhGelu => |x: f64| {
@@ -41,7 +79,7 @@ impl Activation {
     }
 }
 
-fn sigmoid(x: f64) -> f64 {
+pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
@@ -67,16 +105,18 @@ pub struct BatchNorm {
     affine: Affine,
     mean: Vec<f64>,
     variance: Vec<f64>,
+    epsilon: f64,
 }
 
 impl BatchNorm {
-    pub fn load(scope: &Scope, channels: usize) -> Result<Self> {
+    pub fn load(scope: &Scope, channels: usize, epsilon: f64) -> Result<Self> {
         let get = |name| scope.get(name, &[channels]);
         let affine = Affine { scale: get("weight")?, shift: get("bias")? };
-        Ok(Self { affine, mean: get("running_mean")?, variance: get("running_var")? })
+        Ok(Self { affine, mean: get("running_mean")?, variance: get("running_var")?, epsilon })
     }
 
-    pub fn apply(&self, map: &mut Array4<f64>, epsilon: f64) {
+    pub fn apply(&self, map: &mut Array4<f64>, mistake: Option<Mistake>) {
+        let epsilon = Mistake::epsilon(mistake, self.epsilon);
         let Affine { mut scale, mut shift } = self.affine.clone();
         for (c, (mean, variance)) in self.mean.iter().zip(&self.variance).enumerate() {
             scale[c] /= (variance + epsilon).sqrt();
@@ -87,15 +127,19 @@ impl BatchNorm {
 }
 
 /// (x − mean) / √(var + ε) · weight + bias, with the mean and population variance of each pixel's channels.
-pub struct LayerNorm(Affine);
+pub struct LayerNorm {
+    affine: Affine,
+    epsilon: f64,
+}
 
 impl LayerNorm {
-    pub fn load(scope: &Scope, channels: usize) -> Result<Self> {
+    pub fn load(scope: &Scope, channels: usize, epsilon: f64) -> Result<Self> {
         let get = |name| scope.get(name, &[channels]);
-        Ok(Self(Affine { scale: get("weight")?, shift: get("bias")? }))
+        Ok(Self { affine: Affine { scale: get("weight")?, shift: get("bias")? }, epsilon })
     }
 
-    pub fn apply(&self, map: &mut Array4<f64>, epsilon: f64) {
+    pub fn apply(&self, map: &mut Array4<f64>, mistake: Option<Mistake>) {
+        let epsilon = Mistake::epsilon(mistake, self.epsilon);
         for mut item in map.outer_iter_mut() {
             let channels = count(item.dim().0);
             item -= &(item.sum_axis(Axis(0)) / channels);
@@ -106,7 +150,32 @@ impl LayerNorm {
             deviation.mapv_inplace(|sum| (sum / channels + epsilon).sqrt());
             item /= &deviation;
         }
-        self.0.apply(map);
+        self.affine.apply(map);
+    }
+}
+
+/// What a block begins with.
+pub enum Norm {
+    None,
+    Batch(BatchNorm),
+    Layer(LayerNorm),
+}
+
+impl Norm {
+    /// The published name of a layer norm is one level deeper.
+    pub fn load(scope: &Scope, row: NormKind, channels: usize, epsilon: f64) -> Result<Self> {
+        Ok(match row {
+            NormKind::Batch => Self::Batch(BatchNorm::load(scope, channels, epsilon)?),
+            NormKind::Layer => Self::Layer(LayerNorm::load(&scope.at("norm"), channels, epsilon)?),
+        })
+    }
+
+    pub fn apply(&self, map: &mut Array4<f64>, mistake: Option<Mistake>) {
+        match self {
+            Self::None => (),
+            Self::Batch(norm) => norm.apply(map, mistake),
+            Self::Layer(norm) => norm.apply(map, mistake),
+        }
     }
 }
 
@@ -128,12 +197,23 @@ impl Pointwise {
         Ok(Self { bias: Some(bias), ..Self::unbiased(scope, inputs, outputs)? })
     }
 
-    /// A linear layer, whose weight has no spatial axes: as many outputs as its bias is long.
-    pub fn linear(scope: &Scope, inputs: usize) -> Result<Self> {
-        let outputs = scope.dims("bias")?.iter().product();
+    /// A linear layer, whose weight has no spatial axes.
+    pub fn linear(scope: &Scope, inputs: usize, outputs: usize) -> Result<Self> {
         let bias = scope.get("bias", &[outputs])?;
         let weight = scope.get("weight", &[outputs, inputs])?;
         Ok(Self { weight: matrix_of(weight, outputs, inputs), bias: Some(bias) })
+    }
+
+    /// A linear layer of as many outputs as its bias is long.
+    pub fn classifier(scope: &Scope, inputs: usize) -> Result<Self> {
+        Self::linear(scope, inputs, scope.dims("bias")?.iter().product())
+    }
+
+    /// A biased convolution whose kernel of `side` × `side` is its stride: a matrix for the pixels of a patch.
+    pub fn patches(scope: &Scope, inputs: usize, outputs: usize, side: usize) -> Result<Self> {
+        let bias = scope.get("bias", &[outputs])?;
+        let weight = scope.get("weight", &[outputs, inputs, side, side])?;
+        Ok(Self { weight: matrix_of(weight, outputs, inputs * side * side), bias: Some(bias) })
     }
 
     pub fn forward(&self, x: &ArrayRef4<f64>) -> Array4<f64> {
@@ -165,10 +245,14 @@ pub struct Convolution {
 }
 
 impl Convolution {
-    /// Biased; every output sees all inputs.
+    /// Every output sees all inputs.
     pub fn full(scope: &Scope, inputs: usize, outputs: usize, kernel: usize, stride: usize) -> Result<Self> {
-        let bias = scope.get("bias", &[outputs])?;
-        Ok(Self { bias: Some(bias), ..Self::load(scope, [outputs, inputs, kernel, kernel], stride)? })
+        Self::load(scope, [outputs, inputs, kernel, kernel], stride)
+    }
+
+    /// The same with the bias that the weights have for it.
+    pub fn biased(self, scope: &Scope) -> Result<Self> {
+        Ok(Self { bias: Some(scope.get("bias", &[self.weight.dim().0])?), ..self })
     }
 
     /// Unbiased; every output sees the one input of its number.
@@ -233,116 +317,31 @@ fn reach(tap: usize, padding: usize, stride: usize, inputs: usize, outputs: usiz
     start..end.max(start)
 }
 
-/// Each channel times a gate: σ(expand(SiLU(reduce(mean over the pixels)))).
-pub struct SqueezeExcite {
-    reduce: Pointwise,
-    expand: Pointwise,
+/// A spatial convolution and its batch norm.
+pub struct NormedConvolution {
+    pub convolution: Convolution,
+    pub norm: BatchNorm,
 }
 
-impl SqueezeExcite {
-    pub fn load(scope: &Scope, channels: usize) -> Result<Self> {
+impl NormedConvolution {
+    /// Depthwise, `conv` and `norm`.
+    pub fn depthwise(
+        scope: &Scope,
+        channels: usize,
+        kernel: usize,
+        stride: usize,
+        epsilon: f64,
+    ) -> Result<Self> {
         Ok(Self {
-            reduce: Pointwise::biased(&scope.at("conv_reduce"), channels, channels)?,
-            expand: Pointwise::biased(&scope.at("conv_expand"), channels, channels)?,
+            convolution: Convolution::depthwise(&scope.at("conv"), channels, kernel, stride)?,
+            norm: BatchNorm::load(&scope.at("norm"), channels, epsilon)?,
         })
     }
 
-    pub fn apply(&self, map: &mut Array4<f64>, mistake: Option<Mistake>) {
-        let mut gate = self.reduce.forward(&mean_over_pixels(map, mistake));
-        Activation::Silu.apply(&mut gate);
-        gate = self.expand.forward(&gate);
-        gate.mapv_inplace(sigmoid);
-        *map *= &gate;
-    }
-}
-
-/// Attention inside windows, of the unexpanded map on itself: softmax(Q·Kᵀ / √`head_dim`)·X.
-pub struct WindowAttention {
-    /// Channels (q or k, head, `head_dim`).
-    queries_keys: Pointwise,
-    head_dim: usize,
-    /// Side of a window; `None` attends over the whole map.
-    window: Option<usize>,
-}
-
-impl WindowAttention {
-    pub fn load(scope: &Scope, channels: usize, row: Attention) -> Result<Self> {
-        let Attention { head_dim, window } = row;
-        Ok(Self { queries_keys: Pointwise::biased(scope, channels, 2 * channels)?, head_dim, window })
-    }
-
-    /// Windows are dilated grids, `(h1 n1) (w1 n2) -> n1 n2 h1 w1`: of `down` × `across` windows, window
-    /// (i, j) has the pixels whose row is i modulo `down` and whose column is j modulo `across`. Where the map
-    /// ends before the grid, tokens of zeros fill the window and take part like any other: none is masked.
     pub fn forward(&self, x: &ArrayRef4<f64>, mistake: Option<Mistake>) -> Array4<f64> {
-        let (_, channels, height, width) = x.dim();
-        let (rows, columns) = self.window.map_or((height, width), |side| (side, side));
-        let (down, across) = (height.div_ceil(rows), width.div_ceil(columns));
-        let mut y = Array4::zeros(x.dim());
-        for (x, mut y) in x.outer_iter().zip(y.outer_iter_mut()) {
-            for (i, j) in (0..down).flat_map(|i| (0..across).map(move |j| (i, j))) {
-                // (token of the window, row and column of the map), without the tokens past the map's end
-                let tokens = || {
-                    let inside = (0..rows * columns).map(move |token| {
-                        let (row, column) = (token / columns, token % columns);
-                        match mistake {
-                            Some(Mistake::Tiles) => (token, i * rows + row, j * columns + column),
-                            _ => (token, row * down + i, column * across + j),
-                        }
-                    });
-                    inside.filter(move |&(_, row, column)| row < height && column < width)
-                };
-                let mut values = Array2::zeros((channels, rows * columns));
-                for c in 0..channels {
-                    tokens().for_each(|(token, row, column)| values[[c, token]] = x[[c, row, column]]);
-                }
-                let mut padding = vec![true; rows * columns];
-                tokens().for_each(|(token, ..)| padding[token] = false);
-                let attended = self.attend(&values, &padding, mistake);
-                for c in 0..channels {
-                    tokens().for_each(|(token, row, column)| y[[c, row, column]] = attended[[c, token]]);
-                }
-            }
-        }
+        let mut y = self.convolution.forward(x);
+        self.norm.apply(&mut y, mistake);
         y
-    }
-
-    /// One window's tokens [C, tokens], some of them padding, attended head by head.
-    fn attend(&self, values: &Array2<f64>, padding: &[bool], mistake: Option<Mistake>) -> Array2<f64> {
-        let channels = values.nrows();
-        let mut projected = Array2::zeros((2 * channels, values.ncols()));
-        self.queries_keys.multiply(values.view(), projected.view_mut());
-        let padded = || padding.iter().enumerate().filter(|(_, padded)| **padded).map(|(token, _)| token);
-        if mistake == Some(Mistake::LatePadding) {
-            padded().for_each(|token| projected.column_mut(token).fill(0.0));
-        }
-        let (mut queries, mut keys) = projected.view().split_at(Axis(0), channels);
-        if mistake == Some(Mistake::ExchangedQueriesKeys) {
-            (queries, keys) = (keys, queries);
-        }
-        let scale = match mistake {
-            Some(Mistake::NoScale) => 1.0,
-            _ => 1.0 / count(self.head_dim).sqrt(),
-        };
-        let mut attended = Array2::zeros(values.dim());
-        for head in (0..channels).step_by(self.head_dim) {
-            let head = s![head..head + self.head_dim, ..];
-            let mut weights = queries.slice(head).t().dot(&keys.slice(head)) * scale;
-            if mistake == Some(Mistake::MaskedPadding) {
-                padded().for_each(|token| weights.column_mut(token).fill(f64::NEG_INFINITY));
-            }
-            softmax_rows(&mut weights);
-            general_mat_mul(1.0, &values.slice(head), &weights.t(), 0.0, &mut attended.slice_mut(head));
-        }
-        attended
-    }
-}
-
-fn softmax_rows(scores: &mut Array2<f64>) {
-    for mut row in scores.outer_iter_mut() {
-        let largest = row.fold(f64::NEG_INFINITY, |a, &b| a.max(b));
-        row.mapv_inplace(|score| (score - largest).exp());
-        row /= row.sum();
     }
 }
 
@@ -359,7 +358,7 @@ pub fn mean_over_pixels(map: &Array4<f64>, mistake: Option<Mistake>) -> Array4<f
     mean.insert_axis(Axis(2)).insert_axis(Axis(3))
 }
 
-fn count(n: usize) -> f64 {
+pub fn count(n: usize) -> f64 {
     n as f64
 }
 

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use ndarray::{Array4, ArrayD, IxDyn};
+use ndarray::{ArrayD, IxDyn};
 
 use crate::infer::{Inference, NodeFacts};
 use crate::models::layers::Place;
 use crate::models::plan::{Kind, Layer, Step};
 use crate::models::recognise::Recognition;
+use crate::reference::Map;
 use crate::runtime::Concrete;
 
 use super::structure::block_of;
@@ -132,48 +133,51 @@ impl Readers<'_> {
     }
 }
 
-/// How a map [N, C, H, W] lies in a value of a graph.
+/// How a map lies in a value of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     shape: Vec<usize>,
-    channels_last: bool,
+    /// The map's axes as the graph has them.
+    order: Vec<usize>,
 }
 
 impl Layout {
-    /// Of the value called `name`, which holds a map of shape `map`.
+    /// Of the value called `name`, which holds a map of the shape `map`, [N, C, H, W] or tokens [N, T, C].
     #[must_use]
-    pub fn of(model: &Concrete, name: &str, map: [usize; 4]) -> Option<Self> {
+    pub fn of(model: &Concrete, name: &str, map: &[usize]) -> Option<Self> {
         let shape = model.shape(name)?;
-        let [n, c, h, w] = map;
         let without_ones = |dims: &[usize]| dims.iter().copied().filter(|&d| d != 1).collect::<Vec<_>>();
         let found = without_ones(shape);
-        let first = [vec![n, c, h, w], vec![n, c, h * w]];
-        let last = [vec![n, h, w, c], vec![n, h * w, c], vec![n * h * w, c]];
-        let is = |forms: &[Vec<usize>]| forms.iter().any(|form| without_ones(form) == found);
-        let channels_last = match (is(&first), is(&last)) {
-            (true, _) => false,
-            (false, true) => true,
-            (false, false) => return None,
+        let forms = match *map {
+            [n, c, h, w] => vec![
+                (vec![0, 1, 2, 3], vec![vec![n, c, h, w], vec![n, c, h * w]]),
+                (vec![0, 2, 3, 1], vec![vec![n, h, w, c], vec![n, h * w, c], vec![n * h * w, c]]),
+            ],
+            [n, t, c] => vec![
+                (vec![0, 1, 2], vec![vec![n, t, c], vec![n * t, c]]),
+                (vec![0, 2, 1], vec![vec![n, c, t]]),
+            ],
+            _ => return None,
         };
-        Some(Self { shape: shape.to_vec(), channels_last })
+        let is = |forms: &[Vec<usize>]| forms.iter().any(|form| without_ones(form) == found);
+        let (order, _) = forms.into_iter().find(|(_, forms)| is(forms))?;
+        Some(Self { shape: shape.to_vec(), order })
     }
 
     /// The map as the graph has it.
     #[must_use]
-    pub fn write(&self, map: &Array4<f64>) -> ArrayD<f32> {
-        let view = if self.channels_last { map.view().permuted_axes([0, 2, 3, 1]) } else { map.view() };
-        let elements = view.iter().map(|&x| x as f32).collect();
+    pub fn write(&self, map: &Map) -> ArrayD<f32> {
+        let elements = map.view().permuted_axes(self.order.as_slice()).iter().map(|&x| x as f32).collect();
         ArrayD::from_shape_vec(IxDyn(&self.shape), elements).expect("as many elements in either order")
     }
 
     /// A map of shape `map` out of the graph's value, in row-major order.
     #[must_use]
-    pub fn read(&self, value: &ArrayD<f32>, [n, c, h, w]: [usize; 4]) -> Option<Vec<f32>> {
-        let elements: Vec<f32> = value.iter().copied().collect();
-        if !self.channels_last {
-            return (elements.len() == n * c * h * w).then_some(elements);
-        }
-        let map = Array4::from_shape_vec([n, h, w, c], elements).ok()?;
-        Some(map.permuted_axes([0, 3, 1, 2]).iter().copied().collect())
+    pub fn read(&self, value: &ArrayD<f32>, map: &[usize]) -> Option<Vec<f32>> {
+        let lies: Vec<usize> = self.order.iter().map(|&axis| map[axis]).collect();
+        let value = ArrayD::from_shape_vec(lies, value.iter().copied().collect()).ok()?;
+        let back: Vec<usize> =
+            (0..map.len()).filter_map(|axis| self.order.iter().position(|&a| a == axis)).collect();
+        Some(value.permuted_axes(back).iter().copied().collect())
     }
 }

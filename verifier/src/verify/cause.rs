@@ -28,7 +28,7 @@ pub const EXCHANGED_QK: &str = "exchanged-qk";
 pub const ATTENTION_SCALE: &str = "attention-scale";
 
 /// Every cause of a failure.
-pub const CAUSES: [Cause; 21] = [
+pub const CAUSES: [Cause; 31] = [
     Cause { name: UNRUNNABLE, what: "the file breaks a rule without which nothing can run it", tries: &[] },
     Cause { name: NOT_EMO, what: "the layers along the data path are those of no known model", tries: &[] },
     Cause {
@@ -49,9 +49,10 @@ pub const CAUSES: [Cause; 21] = [
     },
     Cause {
         name: NORM_EPSILON,
-        what: "a norm's ε is not the published 1e-6",
+        what: "a norm's ε is not the published one",
         tries: &[
             Mistake::Epsilon(1e-5),
+            Mistake::Epsilon(1e-6),
             Mistake::Epsilon(1e-3),
             Mistake::Epsilon(1e-12),
             Mistake::Epsilon(1e-2),
@@ -72,7 +73,16 @@ pub const CAUSES: [Cause; 21] = [
         what: "the skip around the depthwise convolution is missing",
         tries: &[Mistake::NoSkip],
     },
-    Cause { name: "no-shortcut", what: "the block's shortcut is missing", tries: &[Mistake::NoShortcut] },
+    Cause {
+        name: "no-shortcut",
+        what: "the block's shortcut is missing",
+        tries: &[Mistake::NoShortcut, Mistake::NoAttentionShortcut, Mistake::NoFeedForwardShortcut],
+    },
+    Cause {
+        name: "no-layer-scale",
+        what: "the factor of each channel behind the projection, ls.gamma, is missing",
+        tries: &[Mistake::NoLayerScale],
+    },
     Cause {
         name: ATTENTION_SCALE,
         what: "scores are not scaled by 1/√head_dim before the softmax",
@@ -104,7 +114,48 @@ pub const CAUSES: [Cause; 21] = [
         what: "windows are padded behind the projection to q and k; EMO pads before it",
         tries: &[Mistake::LatePadding],
     },
+    Cause {
+        name: "zero-padded-values",
+        what: "tokens that pad a window have the value 0; EMOv2's have what the projection makes of 0",
+        tries: &[Mistake::ZeroPaddedValues],
+    },
     Cause { name: "no-attention", what: "the block does not attend", tries: &[Mistake::NoAttention] },
+    Cause {
+        name: "close-only",
+        what: "the block attends in contiguous windows only; EMOv2 adds what strided ones give",
+        tries: &[Mistake::CloseOnly],
+    },
+    Cause {
+        name: "remote-only",
+        what: "the block attends in strided windows only; EMOv2 adds what contiguous ones give",
+        tries: &[Mistake::RemoteOnly],
+    },
+    Cause {
+        name: "concatenated-windows",
+        what: "half of the channels are of strided windows and half of contiguous ones; EMOv2 adds the two",
+        tries: &[Mistake::Concatenated { close_first: false }, Mistake::Concatenated { close_first: true }],
+    },
+    Cause {
+        name: "value-before-attention",
+        what: "the value projection and its activation come before the attention; EMO's come behind it",
+        tries: &[Mistake::ValueBeforeAttention],
+    },
+    Cause {
+        name: "value-after-attention",
+        what: "the value projection and its activation come behind the attention; EMOv2's come before it",
+        tries: &[Mistake::ValueAfterAttention],
+    },
+    Cause { name: "relu", what: "ReLU without a bound; MobileNetV2's is ReLU6", tries: &[Mistake::Relu] },
+    Cause {
+        name: "no-position-embedding",
+        what: "tokens lack the embedding of their positions",
+        tries: &[Mistake::NoPosition],
+    },
+    Cause {
+        name: "mean-pooled",
+        what: "the classifier reads a mean over tokens; DeiT's reads the class token",
+        tries: &[Mistake::MeanPooled { class_token: false }, Mistake::MeanPooled { class_token: true }],
+    },
     Cause {
         name: OUTPUTS,
         what: "two files give different outputs, or a file others than were recorded",

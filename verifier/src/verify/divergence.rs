@@ -12,7 +12,7 @@ use super::cause::{self, Explained, explain};
 use crate::compare::{Tolerance, compare};
 use crate::infer::Inference;
 use crate::models::recognise::Recognition;
-use crate::reference::{Block, Mistake, Reference};
+use crate::reference::{Block, Map, Mistake, Reference};
 use crate::runtime::{Concrete, Failure, Runtime};
 
 /// A block of a file beside the reference's.
@@ -48,8 +48,8 @@ pub struct Divergence<'a> {
 /// What the reference makes of a block's input.
 struct Step<'a> {
     block: &'a Block,
-    input: Array4<f64>,
-    output: Array4<f64>,
+    input: Map,
+    output: Map,
 }
 
 impl Divergence<'_> {
@@ -90,7 +90,7 @@ impl Divergence<'_> {
     }
 
     fn steps(&self, input: &Array4<f64>) -> Vec<Step<'_>> {
-        let mut map = input.clone();
+        let mut map = input.clone().into_dyn();
         let step = |block| {
             let output = Block::forward(block, &map);
             let input = std::mem::replace(&mut map, output.clone());
@@ -110,9 +110,9 @@ impl Divergence<'_> {
         let (begin, end) = (run.steps.first()?, run.steps.last()?);
         // Behind a norm that was folded backwards, the reference's output goes through it too.
         let next = run.next.filter(|_| boundary.normed);
-        let finish = |map: Array4<f64>| next.map_or_else(|| map.clone(), |next| next.normed(&map));
+        let finish = |map: Map| next.map_or_else(|| map.clone(), |next| next.normed(&map));
         let truth = finish(end.output.clone());
-        let shape: [usize; 4] = truth.dim().into();
+        let shape = truth.shape();
         let layout = Layout::of(self.model, &boundary.value, shape)?;
         let passed_on =
             layout.read(value, shape).map_or(f64::INFINITY, |found| distance(&found, slice(&truth)));
@@ -122,7 +122,7 @@ impl Divergence<'_> {
             Start::Input(fed) => Some((self.ports.0.to_owned(), fed.clone())),
             Start::At(before) => {
                 let map = if before.normed { begin.block.normed(&begin.input) } else { begin.input.clone() };
-                let layout = Layout::of(self.model, &before.value, map.dim().into());
+                let layout = Layout::of(self.model, &before.value, map.shape());
                 layout.map(|layout| (before.value.clone(), layout.write(&map)))
             }
         };
@@ -157,21 +157,23 @@ impl Divergence<'_> {
         unbroken: bool,
     ) -> Option<BlockVerdict> {
         let (last, logits) = (steps.last()?, logits?);
+        let maps: Vec<Map> = self.reference.taps().iter().map(|&tap| steps[tap].output.clone()).collect();
         let head = |mistake| -> Vec<f64> {
-            self.reference.head_with(last.output.clone(), mistake).into_iter().collect()
+            let outputs = self.reference.head_with(&maps, mistake);
+            outputs.into_iter().flat_map(|output| output.value).collect()
         };
         let truth = head(None);
         let passed_on = distance(&elements(logits), &truth);
         let broken = !(unbroken && passed_on <= self.tolerance.bound);
         let fed = from.filter(|_| broken).and_then(|before| {
-            let layout = Layout::of(self.model, &before.value, last.output.dim().into())?;
+            let layout = Layout::of(self.model, &before.value, last.output.shape())?;
             Some((before.value.clone(), layout.write(&last.output)))
         });
         let alone = fed.and_then(|(name, map)| self.run(&name, map, self.ports.1));
         let (own, cause) = match alone.as_ref().map(elements) {
             Some(found) => {
                 let difference = distance(&found, &truth);
-                let head_with = |mistake| matches!(mistake, Mistake::Epsilon(_)).then(|| head(Some(mistake)));
+                let head_with = |mistake| self.reference.head_can_make(mistake).then(|| head(Some(mistake)));
                 (Some(difference), self.cause(&found, difference, head_with))
             }
             None => (None, None),
@@ -235,7 +237,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// The output of the last with a mistake in the block `at`, if it can be made there.
-    fn forward_with(self, at: usize, mistake: Mistake) -> Option<Array4<f64>> {
+    fn forward_with(self, at: usize, mistake: Mistake) -> Option<Map> {
         let step = &self.steps[at];
         let made =
             step.block.can_make(mistake).then(|| step.block.forward_with(&step.input, Some(mistake)))?;
@@ -252,6 +254,6 @@ fn distance(found: &[f32], truth: &[f64]) -> f64 {
     compare(found, truth).map_or(f64::INFINITY, |difference| difference.relative())
 }
 
-fn slice(map: &Array4<f64>) -> &[f64] {
+fn slice(map: &Map) -> &[f64] {
     map.as_slice().expect("blocks give maps in standard layout")
 }

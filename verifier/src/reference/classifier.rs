@@ -1,0 +1,26 @@
+//! The head of a classifier that reads a map: norm, mean over the pixels, linear layer.
+
+use emo_exporter::layer::NORM_EPSILON;
+use ndarray::Axis;
+
+use super::ops::{Norm, Pointwise, mean_over_pixels, planes};
+use super::{Head, Map, Mistake, Output};
+
+pub struct Classifier {
+    pub norm: Norm,
+    pub linear: Pointwise,
+}
+
+impl Head for Classifier {
+    fn outputs(&self, maps: &[Map], mistake: Option<Mistake>) -> Vec<Output> {
+        let [map] = maps else { panic!("a classifier reads one map, found {}", maps.len()) };
+        let mut map = planes(map).into_owned();
+        self.norm.apply(&mut map, mistake);
+        let logits = self.linear.forward(&mean_over_pixels(&map, mistake));
+        vec![Output::logits(logits.remove_axis(Axis(3)).remove_axis(Axis(2)))]
+    }
+
+    fn can_make(&self, mistake: Mistake) -> bool {
+        mistake.is_of_norm(NORM_EPSILON) && !matches!(self.norm, Norm::None)
+    }
+}
