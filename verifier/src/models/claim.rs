@@ -252,6 +252,7 @@ impl<'a> Part<'a> {
             }
         }
         entries.extend(self.skipped_padding());
+        entries.extend(self.one_window());
         entries.extend(self.merged());
         Ok(entries)
     }
@@ -343,6 +344,20 @@ impl<'a> Part<'a> {
         };
         let (params, fvcore) = (site.count.params - gained, site.count.fvcore);
         Ok(Some(Entry { norm: site.name.clone(), into: into.clone(), params, macs: 0, fvcore }))
+    }
+
+    /// Attention over tiles and over strides computed once, where the map is one window.
+    fn one_window(&self) -> Option<Entry> {
+        let macs = self.expected.doubled;
+        let lacks = self.expected.count.macs - self.found.macs == macs;
+        let layer = &self.recognition.plan.layers[*self.place.first()?].name;
+        (macs > 0 && lacks).then(|| Entry {
+            norm: format!("the second attention behind {layer}"),
+            into: "the first: the map is one window, and both are the same".to_owned(),
+            params: 0,
+            macs,
+            fvcore: macs,
+        })
     }
 
     /// A value layer that is computed where no token pads a window.

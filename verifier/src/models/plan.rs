@@ -108,6 +108,8 @@ pub struct Segment {
     pub count: Count,
     /// Elements that are pooled.
     pub pooled: i64,
+    /// Multiply-adds of products that are there twice where the map is one window: tiles and strides are the same.
+    pub doubled: i64,
     pub sites: Vec<usize>,
     pub steps: Vec<Step>,
     /// The modules of its nodes, and what each does.
@@ -157,6 +159,7 @@ impl Plan {
             segment.count = segment.count + graph.count(node);
             segment.pooled += pooled(&node.work);
             let step = graph.step(index);
+            segment.doubled += graph.doubled(index, images.max(1));
             segment.steps.extend(step);
             segment.nodes.push((node.node.name().to_owned(), step));
             if let Some(site) = graph.site(index) {
@@ -176,6 +179,27 @@ impl Plan {
         self.layers.iter().position(|layer| layer.name == name)
     }
 
+    /// The block that a layer lies in: `stage1.1`, or `head` where it classifies.
+    #[must_use]
+    pub fn block_of_layer(&self, layer: usize) -> String {
+        let Layer { name, per_class, .. } = &self.layers[layer];
+        match numbered(name) {
+            Some(block) => block,
+            None if *per_class > 0 => "head".to_owned(),
+            None => name.split('.').next().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// The block that a norm lies in: that of the layer which it is before, or behind.
+    #[must_use]
+    pub fn block_of_site(&self, site: usize) -> String {
+        let reader = self.layers.iter().position(|layer| layer.before == Some(site));
+        let layer = reader.or_else(|| self.sites[site].place.last().copied());
+        numbered(&self.sites[site].name)
+            .or_else(|| layer.map(|layer| self.block_of_layer(layer)))
+            .unwrap_or_default()
+    }
+
     /// Marks the layers that are wider in a network of one class more.
     fn classifiers(&mut self, wider: &emo_exporter::graph::Graph) {
         let dims: HashMap<&str, usize> = wider
@@ -189,6 +213,16 @@ impl Plan {
             layer.per_class = outputs.saturating_sub(layer.shape.outputs);
         }
     }
+}
+
+/// A module path up to the last of the numbers that follow its first part: `stage1.1` of `stage1.1.norm`, `blocks.3` of
+/// `blocks.3.attn.qkv`.
+#[must_use]
+pub fn numbered(module: &str) -> Option<String> {
+    let mut parts = module.split('.');
+    let name = parts.next()?;
+    let numbers: Vec<&str> = parts.take_while(|part| part.bytes().all(|b| b.is_ascii_digit())).collect();
+    (!numbers.is_empty()).then(|| format!("{name}.{}", numbers.join(".")))
 }
 
 /// Elements that a node pools over whole maps.

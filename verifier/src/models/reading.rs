@@ -74,6 +74,18 @@ impl<'a> Reading<'a> {
         Count { params: number(&params), macs: number(&node.cost.macs), fvcore: number(&node.cost.fvcore) }
     }
 
+    /// Multiply-adds of a product over one window that another node at its place has as well.
+    pub fn doubled(&self, index: usize, images: usize) -> i64 {
+        let dims = |index: usize| self.node(index).outputs.first().and_then(|fact| fact.dims.as_ref().ok());
+        let is_product = |index: usize| self.step(index) == Some(Step::Product);
+        let one_window = dims(index).and_then(|dims| dims.first()).is_some_and(|n| n.is(images as i64));
+        let before =
+            (0..index).filter(|&other| is_product(other) && self.places[other] == self.places[index]);
+        let alike = |other: usize| dims(other) == dims(index) && dims(index).is_some();
+        let doubled = is_product(index) && one_window && before.into_iter().any(alike);
+        if doubled { self.count(self.node(index)).macs } else { 0 }
+    }
+
     /// What a node begins, beside affine maps.
     pub fn step(&self, index: usize) -> Option<Step> {
         let several = self.computed(index).len() > 1;
@@ -108,7 +120,11 @@ impl<'a> Reading<'a> {
         };
         let epsilon = node.node.attribute.iter().find(|a| a.name() == "epsilon").and_then(|a| a.f);
         Some(Site {
-            name: site_name(node.node.name()),
+            name: match kind {
+                Kind::BatchNorm | Kind::LayerNorm => site_name(node.node.name()),
+                // What has no module of its own is called as its one parameter.
+                Kind::Scale | Kind::Shift | Kind::Token => entries[0].name.clone(),
+            },
             kind,
             channels: entries.first().map_or(0, |entry| entry.dims.iter().product()),
             entries,
@@ -122,7 +138,7 @@ impl<'a> Reading<'a> {
     pub fn join(&self, plan: &mut Plan) {
         let layer_at = |index: usize| plan.layers.iter().position(|l| l.name == self.name(index));
         let site_at = |index: usize| {
-            let name = site_name(self.name(index));
+            let name = self.site(index)?.name;
             plan.sites.iter().position(|site| site.name == name)
         };
         let nodes = || 0..self.inference.nodes.len();

@@ -6,12 +6,10 @@ use ndarray::{ArrayD, IxDyn};
 
 use crate::infer::{Inference, NodeFacts};
 use crate::models::layers::Place;
-use crate::models::plan::{Kind, Layer, Step};
+use crate::models::plan::{Kind, Layer, Step, numbered};
 use crate::models::recognise::Recognition;
 use crate::reference::Map;
 use crate::runtime::Concrete;
-
-use super::structure::block_of;
 
 /// The value of a graph that is a block's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +32,7 @@ pub fn boundaries(inference: &Inference, recognition: &Recognition) -> Vec<Bound
     }
     let graph = Readers { inference, recognition, readers };
     let plan = &recognition.plan;
-    let block = |index: usize| block_of(&plan.layers[index].name);
+    let block = |index: usize| plan.block_of_layer(index);
     let is_last = |index: &usize| (index + 1..plan.layers.len()).all(|later| block(later) != block(*index));
     let ends = (0..plan.layers.len()).filter(is_last).filter(|&index| block(index) != "head");
     ends.filter_map(|index| {
@@ -79,8 +77,9 @@ impl Readers<'_> {
     fn end(&self, from: usize, index: usize) -> Option<String> {
         let plan = &self.recognition.plan;
         let (layer, place) = (&plan.layers[index], Place::from([index]));
-        let own =
-            |(name, step): &(String, Option<Step>)| step.filter(|_| block_of(name) == block_of(&layer.name));
+        let own = |(name, step): &(String, Option<Step>)| {
+            step.filter(|_| numbered(name).is_none_or(|block| block == plan.block_of_layer(index)))
+        };
         let steps: Vec<Step> =
             plan.segments.get(&place).into_iter().flat_map(|s| s.nodes.iter().filter_map(own)).collect();
         let here =

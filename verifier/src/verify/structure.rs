@@ -26,7 +26,7 @@ pub fn mistakes(inference: &Inference, recognition: &Recognition, recovered: &Re
         let nodes = inference.nodes.iter().zip(&recognition.places);
         let tanh = nodes.filter(|(_, at)| *at == place).map(|(node, _)| node).find(|node| is_tanh(node));
         if let (Some(node), Some(&layer)) = (tanh, place.last()) {
-            seen.push(tanh_gelu(&block_of(&recognition.plan.layers[layer].name), node));
+            seen.push(tanh_gelu(&recognition.plan.block_of_layer(layer), node));
         }
     }
     seen.sort_by_key(|a| natural(&a.block));
@@ -44,9 +44,10 @@ fn error(code: &'static str, place: String, message: String) -> Finding {
 }
 
 fn wrong_epsilon(recognition: &Recognition, norm: &str, epsilon: f64) -> Seen {
-    let block = block_of(norm);
-    let site = recognition.plan.sites.iter().find(|site| site.name == norm);
-    let published = site.map_or(0.0, |site| site.epsilon);
+    let plan = &recognition.plan;
+    let site = plan.sites.iter().position(|site| site.name == norm);
+    let block = site.map_or_else(String::new, |site| plan.block_of_site(site));
+    let published = site.map_or(0.0, |site| plan.sites[site].epsilon);
     let message = format!(
         "expected ε = {published:.0e} as published, found {epsilon:.1e}; export with the published ε"
     );
@@ -69,20 +70,3 @@ fn tanh_gelu(block: &str, node: &NodeFacts) -> Seen {
     let finding = error(cause::TANH_GELU, node.place(), message);
     Seen { block: block.to_owned(), cause: cause::TANH_GELU, finding }
 }
-
-/// The block that a module lies in, up to the last of its numbers: `stage1.1` of `stage1.1.norm`, `blocks.3` of
-/// `blocks.3.attn.qkv`; what has no number is the head, but for what stands before the first block.
-#[must_use]
-pub fn block_of(module: &str) -> String {
-    let mut parts = module.split('.');
-    let name = parts.next().unwrap_or_default();
-    let numbers: Vec<&str> = parts.take_while(|part| part.bytes().all(|b| b.is_ascii_digit())).collect();
-    match numbers.is_empty() {
-        true if BEFORE.contains(&name) => name.to_owned(),
-        true => "head".to_owned(),
-        false => format!("{name}.{}", numbers.join(".")),
-    }
-}
-
-/// Modules without a number that stand before the first block.
-const BEFORE: [&str; 3] = ["conv_stem", "bn1", "patch_embed"];

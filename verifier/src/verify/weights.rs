@@ -9,7 +9,6 @@ use emo_proto::Result;
 use serde::Serialize;
 
 use super::cause;
-use super::structure::block_of;
 use crate::compare::{BFLOAT16, FLOAT16, FLOAT32, Tolerance, coarser};
 use crate::models::plan::{Kind, Layer, Plan, Site};
 use crate::models::recognise::Recognition;
@@ -80,7 +79,8 @@ pub fn compare(
             let other = map(truth, Some(epsilon)).ok()?;
             f.equals(&other, stored).then_some(epsilon)
         });
-        let mut difference = f.difference(layer, &e, stored, folded_epsilon);
+        let block = plan.block_of_layer(index);
+        let mut difference = f.difference((layer, block), &e, stored, folded_epsilon);
         if let Some((first, _)) = pair.filter(|&(first, _)| is_merged(first)) {
             difference.what = format!("as one with {}, {}", layers[first].name, difference.what);
         }
@@ -319,7 +319,7 @@ impl Map {
     /// Tells a difference that is there.
     fn difference(
         &self,
-        layer: &Layer,
+        (layer, block): (&Layer, String),
         expected: &Self,
         stored: &Tolerance,
         epsilon: Option<f64>,
@@ -350,13 +350,7 @@ impl Map {
                 }
                 _ => (cause::WEIGHTS, self.describe(expected, found, truth)),
             };
-        TensorDifference {
-            tensor: format!("{}.{entry}", layer.name),
-            block: block_of(&layer.name),
-            largest,
-            what,
-            cause,
-        }
+        TensorDifference { tensor: format!("{}.{entry}", layer.name), block, largest, what, cause }
     }
 
     /// The rows of q and of k, which have as many channels as the map.
