@@ -16,7 +16,7 @@ use files::*;
 const MEMORY: u32 = 300_000;
 const SOON: Duration = Duration::from_secs(20);
 /// Bytes that a report has at most, whatever names are in it.
-const LONGEST_REPORT: usize = 4 << 20;
+const LONGEST_REPORT: usize = 8 << 20;
 
 /// A request, how it may end, and what it says.
 type Row<'a> = (&'a [&'a str], &'a [i32], &'a str);
