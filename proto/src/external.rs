@@ -6,7 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::{Error, Result, StringStringEntryProto, file};
+use crate::tensor::{DataType, byte_len};
+use crate::tensor_proto::DataLocation;
+use crate::{
+    Error, FunctionProto, GraphProto, ModelProto, NodeProto, Result, StringStringEntryProto, TensorProto,
+    file,
+};
+
+/// Times its size that tensors may ask for of a file, and bytes beyond: those that overlap cost what they promise.
+const MOST_TIMES: u64 = 16;
+const SLACK: u64 = 1 << 26;
 
 /// The folder that a model's external data may live in.
 ///
@@ -27,6 +36,39 @@ impl External {
     /// Files in `dir` and below.
     pub fn folder(dir: &Path) -> Self {
         Self { folder: Some(dir.to_owned()), files: Arc::default() }
+    }
+
+    /// Holds the tensors of a model to bytes in proportion to the files that they lie in: few bytes may be a
+    /// thousand tensors.
+    pub(crate) fn bound(&self, model: &ModelProto) -> Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let mut asked: BTreeMap<&str, u64> = BTreeMap::new();
+        each_tensor(model, &mut |tensor| {
+            if tensor.data_location() != DataLocation::External {
+                return;
+            }
+            // What is wrong with an entry is said where the tensor is read.
+            let entries = &tensor.external_data;
+            let length = number(entries, "length").ok().flatten().or_else(|| size(tensor));
+            if let (Ok(Some(location)), Some(length)) = (find(entries, "location"), length) {
+                let sum = asked.entry(location).or_default();
+                *sum = sum.saturating_add(length as u64);
+            }
+        });
+        for (location, bytes) in asked {
+            let file =
+                folder.join(location).metadata().ok().filter(|file| file.is_file() && is_below(location));
+            let Some(file) = file else { continue };
+            if bytes > file.len().saturating_mul(MOST_TIMES).saturating_add(SLACK) {
+                let error = format!(
+                    "expected tensors that hold {MOST_TIMES} times the file at most, found {bytes} bytes of tensors \
+                     in a file of {}",
+                    file.len()
+                );
+                return Err(Error::new(error).at(format!("external data {location:?}")));
+            }
+        }
+        Ok(())
     }
 
     /// The `need` bytes that a tensor's `external_data` entries tell of; not copied.
@@ -56,9 +98,7 @@ impl External {
         let folder = self.folder.as_ref().ok_or_else(|| {
             Error::new("the model was read without a folder; open it as a file, its data beside it")
         })?;
-        let below =
-            Path::new(location).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-        if !below || location.is_empty() {
+        if !is_below(location) {
             return Err(Error::new("the location must be a relative path without `..`"));
         }
         let root = folder.canonicalize().map_err(Error::new)?;
@@ -75,6 +115,36 @@ impl External {
         files.insert(path, bytes.clone());
         Ok(bytes)
     }
+}
+
+/// Whether the location is relative and does not climb.
+fn is_below(location: &str) -> bool {
+    let mut parts = Path::new(location).components();
+    !location.is_empty() && parts.all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
+}
+
+/// The bytes that a tensor's shape needs.
+fn size(tensor: &TensorProto) -> Option<usize> {
+    let dims: Option<Vec<usize>> = tensor.dims.iter().map(|&dim| usize::try_from(dim).ok()).collect();
+    byte_len(DataType::try_from(tensor.data_type()).ok()?, &dims?).ok()
+}
+
+/// Every tensor of a model: of its graphs, functions and nodes.
+fn each_tensor<'a>(model: &'a ModelProto, see: &mut dyn FnMut(&'a TensorProto)) {
+    fn graph<'a>(graph: &'a GraphProto, see: &mut dyn FnMut(&'a TensorProto)) {
+        graph.initializer.iter().for_each(&mut *see);
+        let sparse = graph.sparse_initializer.iter().flat_map(|sparse| [&sparse.values, &sparse.indices]);
+        sparse.flatten().for_each(&mut *see);
+        nodes(&graph.node, see);
+    }
+    fn nodes<'a>(nodes: &'a [NodeProto], see: &mut dyn FnMut(&'a TensorProto)) {
+        for attribute in nodes.iter().flat_map(|node| &node.attribute) {
+            attribute.t.as_deref().into_iter().chain(&attribute.tensors).for_each(&mut *see);
+            attribute.g.as_deref().into_iter().chain(&attribute.graphs).for_each(|body| graph(body, see));
+        }
+    }
+    model.graph.iter().for_each(|main| graph(main, see));
+    model.functions.iter().for_each(|FunctionProto { node, .. }| nodes(node, see));
 }
 
 /// The value of `key`, which may be given once.

@@ -41,7 +41,8 @@ impl OnnxFile {
     ///
     /// # Errors
     /// When the bytes are no ONNX model: empty, cut short, of another format, nested deeper than
-    /// protobuf's limit of 100 messages, or without a graph.
+    /// protobuf's limit of 100 messages, or without a graph; when its tensors hold the bytes of a file beside it
+    /// over and over.
     pub fn from_bytes(bytes: Bytes, external: External) -> Result<Self> {
         let not_onnx = |why: String| Error::new(format!("not an ONNX model: {why}"));
         if bytes.is_empty() {
@@ -59,6 +60,7 @@ impl OnnxFile {
         if model.graph.is_none() {
             return Err(not_onnx(lookalike().unwrap_or_else(|| "it holds no graph".to_owned())));
         }
+        external.bound(&model)?;
         Ok(Self { model, bytes, external })
     }
 }

@@ -18,6 +18,31 @@ pub fn plain(text: &str) -> Cow<'_, str> {
     escaped(text, is_hidden, |c, escaped| escaped.extend(c.escape_debug()))
 }
 
+/// Characters of a text that anybody reads.
+const LONGEST: usize = 2000;
+
+/// The text so, without its middle where it is longer than anybody reads.
+#[must_use]
+pub fn brief(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(LONGEST) {
+        None => plain(text),
+        Some(_) => Cow::Owned(plain(&elided(text, LONGEST)).into_owned()),
+    }
+}
+
+/// The text with its middle left out, in so many characters: both ends of a path tell.
+#[must_use]
+pub fn elided(text: &str, width: usize) -> Cow<'_, str> {
+    if text.char_indices().nth(width).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let kept = width.saturating_sub(1);
+    let tail = kept / 2;
+    let start = text.char_indices().nth(kept - tail).map_or(0, |(at, _)| at);
+    let end = text.char_indices().rev().nth(tail.wrapping_sub(1)).map_or(text.len(), |(at, _)| at);
+    Cow::Owned(format!("{}…{}", &text[..start], &text[end..]))
+}
+
 /// The text of a JSON document with its hidden characters as JSON escapes them; its own lines stay.
 #[must_use]
 pub fn json(text: &str) -> Cow<'_, str> {
@@ -53,6 +78,22 @@ fn escaped(text: &str, hidden: impl Fn(char) -> bool, write: impl Fn(char, &mut 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_texts_lose_their_middle() {
+        for (text, width, expected) in [
+            ("stage3.1.v.conv", 15, "stage3.1.v.conv"),
+            ("stage3.1.v.conv", 9, "stag…conv"),
+            ("größer", 4, "gr…r"),
+            ("ab", 1, "…"),
+        ] {
+            assert_eq!(elided(text, width), expected);
+        }
+        let long = format!("start{}\nend", "n".repeat(1 << 20));
+        assert!(brief(&long).starts_with("startnn") && brief(&long).ends_with("nn\\nend"));
+        assert_eq!(brief(&long).chars().count(), LONGEST + 1, "the line end is two characters");
+        assert_eq!(brief("a\nb"), "a\\nb");
+    }
 
     #[test]
     fn what_is_hidden_is_written_out() {

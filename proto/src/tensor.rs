@@ -220,7 +220,7 @@ fn decode(proto: &TensorProto, external: &External) -> Result<Tensor> {
 }
 
 /// The bytes that a tensor takes; types below 8 bits are packed.
-fn byte_len(dtype: DataType, dims: &[usize]) -> Result<usize> {
+pub(crate) fn byte_len(dtype: DataType, dims: &[usize]) -> Result<usize> {
     let bits = bits(dtype).ok_or_else(|| {
         Error::new(format!("expected elements of a fixed size, found {}", dtype.as_str_name()))
     })?;

@@ -1,6 +1,6 @@
 //! What a judge has to say of a file: one shape for every check, claim, budget and report.
 
-use emo_proto::plain::plain;
+use emo_proto::plain::brief;
 use serde::Serialize;
 
 /// How bad a finding is.
@@ -45,7 +45,7 @@ impl Finding {
     /// The same with the hidden characters of its texts escaped.
     #[must_use]
     pub fn plain(&self) -> Self {
-        let text = |text: &String| plain(text).into_owned();
+        let text = |text: &String| brief(text).into_owned();
         let (place, message) = (text(&self.place), text(&self.message));
         Self { place, message, file: self.file.as_ref().map(text), ..self.clone() }
     }

@@ -83,28 +83,32 @@ pub fn is_view(node: &NodeProto) -> bool {
 #[must_use]
 pub fn peak(model: &ModelProto, inference: &Inference) -> Peak {
     let Some(graph) = &model.graph else { return Peak::unknown("there is no graph".to_owned()) };
-    let mut nodes: HashMap<&str, Vec<&NodeFacts>> = HashMap::new();
-    for facts in &inference.nodes {
-        nodes.entry(&facts.path).or_default().push(facts);
+    let mut nodes: HashMap<usize, Vec<(usize, &NodeFacts)>> = HashMap::new();
+    for (index, facts) in inference.nodes.iter().enumerate() {
+        nodes.entry(facts.scope).or_default().push((index, facts));
     }
-    let bodies = inference.bodies.iter().map(|body| (&*body.path, body)).collect();
+    let mut bodies: HashMap<usize, Vec<&Body>> = HashMap::new();
+    for body in &inference.bodies {
+        bodies.entry(body.holder).or_default().push(body);
+    }
     let given: Vec<&str> = inputs(graph).map(ValueInfoProto::name).collect();
     let kept: Vec<&str> = graph.output.iter().map(ValueInfoProto::name).collect();
-    Memory { model, nodes, bodies }.peak("", &inference.values, &given, &kept)
+    Memory { nodes, bodies }.peak(0, &inference.values, &given, &kept)
 }
 
-/// The graph and its bodies, by path.
+/// The graph and its bodies. Names do not tell them apart: a file may give one to many nodes.
 struct Memory<'a> {
-    model: &'a ModelProto,
-    nodes: HashMap<&'a str, Vec<&'a NodeFacts<'a>>>,
-    bodies: HashMap<&'a str, &'a Body<'a>>,
+    /// By scope, each with its index.
+    nodes: HashMap<usize, Vec<(usize, &'a NodeFacts<'a>)>>,
+    /// By the index of the node that holds them.
+    bodies: HashMap<usize, Vec<&'a Body<'a>>>,
 }
 
 impl Memory<'_> {
-    /// The peak of the nodes at `path`: `given` are there from the start, `kept` to the end.
-    fn peak(&self, path: &str, values: &Values, given: &[&str], kept: &[&str]) -> Peak {
-        let nodes = self.nodes.get(path).map(Vec::as_slice).unwrap_or_default();
-        let plan = Plan::of(nodes, values, given, kept, &|facts| self.scratch(facts));
+    /// The peak of the nodes of a scope: `given` are there from the start, `kept` to the end.
+    fn peak(&self, scope: usize, values: &Values, given: &[&str], kept: &[&str]) -> Peak {
+        let nodes = self.nodes.get(&scope).map(Vec::as_slice).unwrap_or_default();
+        let plan = Plan::of(nodes, values, given, kept, &|index| self.scratch(index));
         let sizes = plan.sizes.iter().chain(plan.scratch.values());
         if let Some(reason) = sizes.flat_map(Expr::reasons).next() {
             return Peak::unknown(reason.to_string());
@@ -121,34 +125,25 @@ impl Memory<'_> {
                 (best, at, order) = (bytes, step, Order::File);
             }
         }
-        let at = nodes.get(at).map_or_else(String::new, |facts| facts.place());
+        let at = nodes.get(at).map_or_else(String::new, |(_, facts)| facts.place());
         Peak { bytes: Some(best), order, at, reason: None }
     }
 
     /// What the dearest body of a node takes while it runs.
-    fn scratch(&self, facts: &NodeFacts) -> Expr {
-        let node = facts.node;
+    fn scratch(&self, holder: usize) -> Expr {
         let mut most = Expr::Number(0);
-        let mut enter = |path: String, kept: Vec<&str>| {
-            let Some(body) = self.bodies.get(path.as_str()) else { return };
-            let runs = |facts: &&NodeFacts| !facts.multiplicity.is(0);
-            if !self.nodes.get(path.as_str()).is_some_and(|nodes| nodes.iter().any(runs)) {
-                return;
+        for body in self.bodies.get(&holder).into_iter().flatten() {
+            let runs = |(_, facts): &(usize, &NodeFacts)| !facts.multiplicity.is(0);
+            if !self.nodes.get(&body.scope).is_some_and(|nodes| nodes.iter().any(runs)) {
+                continue;
             }
-            let peak = self.peak(&path, &body.values, &[], &kept);
+            let kept: Vec<&str> = match (&body.call, body.graph) {
+                (Some((function, _)), _) => function.output.iter().map(String::as_str).collect(),
+                (None, graph) => graph.iter().flat_map(|g| &g.output).map(ValueInfoProto::name).collect(),
+            };
+            let peak = self.peak(body.scope, &body.values, &[], &kept);
             let taken = peak.bytes.unwrap_or_else(|| Expr::unknown(&peak.reason.unwrap_or_default()));
             most = most.larger(&taken);
-        };
-        for attribute in &node.attribute {
-            if let Some(graph) = &attribute.g {
-                let kept = graph.output.iter().map(ValueInfoProto::name).collect();
-                enter(format!("{}/{}/", facts.place(), attribute.name()), kept);
-            }
-        }
-        let called =
-            self.model.functions.iter().find(|f| f.name() == node.op_type() && f.domain() == node.domain());
-        if let Some(function) = called {
-            enter(format!("{}/", facts.place()), function.output.iter().map(String::as_str).collect());
         }
         most
     }
@@ -227,11 +222,11 @@ const NONE: u32 = u32::MAX;
 
 impl Plan {
     fn of(
-        nodes: &[&NodeFacts],
+        nodes: &[(usize, &NodeFacts)],
         values: &Values,
         given: &[&str],
         kept: &[&str],
-        scratch: &dyn Fn(&NodeFacts) -> Expr,
+        scratch: &dyn Fn(usize) -> Expr,
     ) -> Self {
         let mut plan = Plan::default();
         // By the place of a value.
@@ -241,7 +236,7 @@ impl Plan {
             plan.given.push(buffer);
             values.position(name).into_iter().for_each(|at| buffers[at] = buffer);
         }
-        for (i, facts) in nodes.iter().enumerate() {
+        for (i, (_, facts)) in nodes.iter().enumerate() {
             let viewed = facts.node.input.first().filter(|_| is_view(facts.node));
             let viewed = viewed.and_then(|name| values.position(name)).map(|at| buffers[at]);
             for output in facts.node.output.iter().filter(|name| !name.is_empty()) {
@@ -253,7 +248,7 @@ impl Plan {
         }
         plan.readers = vec![0; plan.sizes.len()];
         let (mut reads, mut writes, mut after) = (Vec::new(), Vec::new(), Vec::new());
-        for (i, facts) in nodes.iter().enumerate() {
+        for (i, (index, facts)) in nodes.iter().enumerate() {
             [&mut reads, &mut writes, &mut after].into_iter().for_each(Vec::clear);
             each_read(facts.node, &mut |name| {
                 let Some(at) = values.position(name) else { return };
@@ -271,7 +266,7 @@ impl Plan {
             plan.reads.push(&reads);
             plan.writes.push(&writes);
             plan.after.push(&after);
-            let scratch = scratch(facts);
+            let scratch = scratch(*index);
             if !scratch.is(0) {
                 plan.scratch.insert(i, scratch);
             }

@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::cost::{Cost, Work};
 use crate::fact::Fact;
 use crate::finding::{Finding, Severity};
-use crate::infer::{Bindings, Inference, NodeFacts, Values, infer, infer_file};
+use crate::infer::{Bindings, Inference, NodeFacts, infer, infer_file};
 use crate::memory::{self, Peak};
 use crate::sym::Expr;
 
@@ -140,8 +140,7 @@ pub fn tally(model: &ModelProto, inference: &Inference) -> Audit {
     let written = || inference.nodes.iter().flat_map(NodeFacts::written).filter(|o| o.source.is_none());
     let mut ranks = BTreeMap::new();
     written().filter_map(Fact::rank).for_each(|rank| *ranks.entry(rank).or_default() += 1);
-    let values = Visible::of(inference);
-    let traffic: Expr = inference.nodes.iter().map(|n| moved(n, &values)).sum();
+    let traffic: Expr = inference.nodes.iter().map(|n| moved(n, inference)).sum();
     let intensity = match (totals.cost.flops.count(), traffic.count()) {
         (Some(flops), Some(bytes)) if bytes > 0 => Some(flops as f64 / bytes as f64),
         _ => None,
@@ -248,34 +247,28 @@ fn known(count: &Expr) -> Expr {
 }
 
 /// The bytes that a node reads and writes; none where constants decide what it writes.
-fn moved(n: &NodeFacts, values: &Visible) -> Expr {
+fn moved(n: &NodeFacts, inference: &Inference) -> Expr {
     if memory::is_view(n.node) || n.outputs.iter().all(|o| o.source.is_some()) {
         return 0.into();
     }
-    let read = n.node.input.iter().filter_map(|name| values.get(&n.path, name));
+    let read = n.node.input.iter().filter_map(|name| meant(inference, n, name));
     let bytes: Expr = read.chain(n.written()).map(|fact| known(&memory::bytes(fact))).sum();
     known(&(&bytes * &n.multiplicity))
 }
 
-/// The values of the graph and of its bodies.
-struct Visible<'a> {
-    graph: &'a Values<'a>,
-    /// By path, as [`NodeFacts::path`].
-    bodies: HashMap<&'a str, &'a Values<'a>>,
-}
-
-impl<'a> Visible<'a> {
-    fn of(inference: &'a Inference) -> Self {
-        let bodies = inference.bodies.iter().map(|body| (&*body.path, &body.values)).collect();
-        Self { graph: &inference.values, bodies }
+/// The value that a node means: a body sees what is around it, a function what it is given.
+fn meant<'a>(inference: &'a Inference, n: &NodeFacts, name: &str) -> Option<&'a Fact> {
+    let mut scope = n.scope;
+    while let Some(body) = inference.body(scope) {
+        if let Some(fact) = body.values.get(name) {
+            return Some(fact);
+        }
+        if body.call.is_some() {
+            return None;
+        }
+        scope = body.around;
     }
-
-    /// The value that a node at `path` means: a body sees what is around it.
-    fn get(&self, path: &str, name: &str) -> Option<&Fact> {
-        let ends = path.rmatch_indices('/').map(|(end, _)| &path[..=end]);
-        let mut bodies = ends.filter_map(|path| self.bodies.get(path));
-        bodies.find_map(|values| values.get(name)).or_else(|| self.graph.get(name))
-    }
+    inference.values.get(name)
 }
 
 fn histogram(parts: &[Part]) -> Vec<(String, usize)> {

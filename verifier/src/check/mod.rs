@@ -136,3 +136,47 @@ fn suggestion<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     near.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1)))
         .map_or_else(String::new, |(_, k)| format!("; is it {k}?"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use emo_proto::tensor::External;
+    use emo_proto::{GraphProto, Message as _, ModelProto, NodeProto};
+
+    use super::*;
+
+    /// Nodes of an operator that nobody knows, each of which breaks several rules.
+    fn broken(nodes: usize) -> Vec<Finding> {
+        let node = |i: usize| NodeProto {
+            op_type: Some("Unheard".to_owned()),
+            input: vec![format!("nothing{i}")],
+            output: vec![format!("v{i}")],
+            ..Default::default()
+        };
+        let graph = GraphProto { node: (0..nodes).map(node).collect(), ..Default::default() };
+        let model = ModelProto { graph: Some(graph), ..Default::default() };
+        check(&OnnxFile::from_bytes(model.encode_to_vec().into(), External::none()).unwrap(), None)
+    }
+
+    #[test]
+    fn findings_of_a_code_are_listed_up_to_a_number_and_counted_beyond() {
+        let codes = |findings: &[Finding]| {
+            let mut codes: HashMap<&str, usize> = HashMap::new();
+            findings.iter().for_each(|finding| *codes.entry(finding.code).or_default() += 1);
+            codes
+        };
+        let more = "7 more findings of this code are left out";
+        let (whole, cut) = (broken(MOST_FINDINGS), broken(MOST_FINDINGS + 7));
+        assert!(!whole.iter().any(|finding| finding.message.contains("left out")));
+        let full: Vec<&str> =
+            codes(&whole).into_iter().filter(|(_, n)| *n == MOST_FINDINGS).map(|(code, _)| code).collect();
+        assert!(full.len() > 1, "several rules are broken by every node: {:?}", codes(&whole));
+        for code in full {
+            let of_code: Vec<&Finding> = cut.iter().filter(|finding| finding.code == code).collect();
+            assert_eq!(of_code.len(), MOST_FINDINGS + 1, "{code}");
+            let last = of_code.last().unwrap();
+            assert_eq!((last.place.as_str(), last.message.as_str()), ("", more), "{code}");
+        }
+    }
+}

@@ -50,6 +50,20 @@ pub struct Set {
     pub outputs: Vec<Option<ArrayD<f32>>>,
 }
 
+impl Port {
+    /// Whether an array of this shape is one of what is declared.
+    fn takes(&self, shape: &[usize]) -> bool {
+        let fits = |(declared, found): (&Option<usize>, &usize)| declared.is_none_or(|n| n == *found);
+        self.dims.is_empty() || self.dims.len() == shape.len() && self.dims.iter().zip(shape).all(fits)
+    }
+
+    /// The declared shape: `[1, 3, ?, ?]`.
+    fn shape(&self) -> String {
+        let extents = self.dims.iter().map(|dim| dim.map_or("?".to_owned(), |n| n.to_string()));
+        format!("{} [{}]", self.dtype.as_str_name(), extents.collect::<Vec<_>>().join(", "))
+    }
+}
+
 impl Ports {
     /// Those of the model's graph.
     #[must_use]
@@ -239,9 +253,18 @@ fn set(name: String, arrays: Vec<(String, ArrayD<f32>)>, ports: &Ports) -> Resul
             }
         }
     }
-    let missing = |(array, port): (Option<ArrayD<f32>>, &Port)| {
-        array.ok_or_else(|| Error::new(format!("expected an array for the input {}, found none", port.name)))
-    };
+    let missing =
+        |(array, port): (Option<ArrayD<f32>>, &Port)| {
+            let array = array.ok_or_else(|| {
+                Error::new(format!("expected an array for the input {}, found none", port.name))
+            })?;
+            // Before other inputs are made after it.
+            match port.takes(array.shape()) {
+                true => Ok(array),
+                false => Err(Error::new(format!("expected {}, found {:?}", port.shape(), array.shape()))
+                    .at(&port.name)),
+            }
+        };
     let inputs = inputs.into_iter().zip(&ports.inputs).map(missing).collect::<Result<_>>()?;
     Ok(Set { name, inputs, outputs })
 }

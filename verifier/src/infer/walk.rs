@@ -27,7 +27,7 @@ const NAMES: usize = 256;
 const MOST_SCOPES: usize = 64;
 /// Axes, beyond which no engine goes.
 const MOST_AXES: usize = 255;
-/// Elements and parts of formulas that are followed in a graph: for each node, and beyond.
+/// Elements and formulas, by their weight, that are followed in a graph: for each node, and beyond.
 const FOLLOWED: (usize, usize) = (64, 1 << 22);
 /// Facts that a new one may be alike.
 const RECENT: usize = 8;
@@ -72,6 +72,8 @@ pub(super) struct Walk<'a, 'e> {
     follow: usize,
     /// The last facts that were new.
     recent: VecDeque<Arc<Fact>>,
+    /// An extent that is not followed.
+    unfollowed: Expr,
     /// What most nodes do, and what it costs.
     free: Arc<Work>,
     nothing: Arc<Cost>,
@@ -104,6 +106,7 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
         most,
         follow: FOLLOWED.1 + FOLLOWED.0 * graph.map_or(0, |graph| graph.node.len()),
         recent: VecDeque::new(),
+        unfollowed: Expr::unknown("more formulas than the graph has nodes for"),
         free: Arc::default(),
         nothing: Arc::default(),
     };
@@ -123,7 +126,8 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
             let mut fact = declared(input, bindings);
             // An input that no tensor can be is unknown; the node that needs it says so.
             let _ = walk.bound(&mut fact);
-            walk.scope().values.insert(input.name(), Arc::new(fact));
+            let fact = walk.shared(&[], fact);
+            walk.scope().values.insert(input.name(), fact);
         }
         walk.constants(graph);
         walk.nodes(&graph.node);
@@ -272,8 +276,12 @@ impl<'a> Walk<'a, '_> {
             return Err(format!("bodies nest deeper than {MOST_SCOPES}"));
         }
         let nodes = held.nodes();
-        let names = nodes.iter().map(|node| scope.path.len() + label(node).len()).sum::<usize>();
-        self.left = self.left.checked_sub(nodes.len() + names / NAMES).ok_or_else(|| {
+        // A body that is too large is not even looked at: it may be entered as often as there are nodes.
+        let left = self.left.checked_sub(nodes.len()).and_then(|left| {
+            let names = nodes.iter().map(|node| scope.path.len() + label(node).len()).sum::<usize>();
+            left.checked_sub(names / NAMES)
+        });
+        self.left = left.ok_or_else(|| {
             format!("its bodies and functions come to more than {} nodes when written out", self.most)
         })?;
         let (around, holder) = (self.scope().id, self.scope().at);
@@ -403,14 +411,14 @@ impl<'a> Walk<'a, '_> {
             return Err(why);
         }
         let elements = fact.elements.as_deref().unwrap_or_default();
-        let formulas = dims.iter().chain(elements).map(Expr::size).sum::<usize>();
+        let formulas = dims.iter().chain(elements).map(Expr::weight).sum::<usize>();
         let size = formulas + elements.len() + fact.reals.as_ref().map_or(0, |reals| reals.len());
         match self.follow.checked_sub(size) {
             Some(left) => self.follow = left,
             None => {
                 let dim = |dim: &Expr| match dim {
                     Expr::Number(_) => dim.clone(),
-                    Expr::Formula(_) => Expr::unknown("more formulas than the graph has nodes for"),
+                    Expr::Formula(_) => self.unfollowed.clone(),
                 };
                 *fact = Fact::new(fact.dtype, dims.iter().map(dim).collect());
             }

@@ -15,7 +15,7 @@ mod text;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use emo_proto::plain::plain;
+use emo_proto::plain::{brief, plain};
 
 use crate::finding::{Finding, Severity};
 use crate::sym::Expr;
@@ -113,9 +113,9 @@ impl Report {
     }
 }
 
-/// An owned text, hidden characters escaped.
+/// An owned text, hidden characters escaped, none longer than anybody reads.
 fn owned(text: &str) -> String {
-    plain(text).into_owned()
+    brief(text).into_owned()
 }
 
 impl Table {

@@ -12,7 +12,7 @@ use emo_proto::{
     TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto, type_proto,
 };
 
-use super::{Failure, dequantise, fold, inline, widen};
+use super::{Failure, afford, dequantise, fold, inline, widen};
 use crate::audit::Sizes;
 use crate::eval::coarse;
 use crate::fact::Fact;
@@ -68,7 +68,7 @@ impl<'a> Concrete<'a> {
     /// # Errors
     ///
     /// An input of the graph is not in `inputs` or one of `inputs` not in the graph, a shape contradicts the
-    /// declared one, or functions come to more nodes than any honest file has.
+    /// declared one, functions come to more nodes than any honest file has, or values to more bytes than fit.
     pub fn new(file: &'a OnnxFile, inputs: &[(String, Vec<usize>)]) -> Result<Self, Failure> {
         let bindings = bindings(&file.model, inputs)?;
         let mark = inline::mark(&file.model);
@@ -81,6 +81,7 @@ impl<'a> Concrete<'a> {
             };
             let decided = inline::decided(&inference);
             if decided.is_empty() {
+                afford::afford(&flat, &inference)?;
                 break (fold::known(&inference), fold::values(&inference));
             }
             flat = Cow::Owned(inline::branches(file, &flat, &decided, &mark)?);

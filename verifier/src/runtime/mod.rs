@@ -3,6 +3,7 @@
 //! [`Concrete`] is a file at given input shapes: what an engine gets is cut out of it, from any
 //! values to any values, its shape arithmetic computed already, with f32 at both ends.
 
+mod afford;
 mod concrete;
 mod dequantise;
 mod failure;

@@ -10,7 +10,7 @@ mod order;
 mod ring;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// An integer or a formula for one.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,10 +56,19 @@ const MOST_TERMS: usize = 256;
 const MOST_PRODUCTS: usize = 1 << 10;
 /// So are formulas of more atoms than these, floors and extrema written out.
 const MOST_ATOMS: usize = 1 << 12;
+/// So are products of more atoms than these.
+const MOST_FACTORS: usize = 32;
 /// So are powers beyond this one.
 const MOST_POWER: u32 = 64;
 /// So is nesting of floors and extrema beyond this depth.
 const MOST_DEPTH: u32 = 32;
+
+/// What a formula and an atom of it take, a number being one.
+const FORMULA: usize = 24;
+const ATOM: usize = 4;
+
+/// Why a number is not known that is too large.
+const BEYOND: &str = "a number beyond 64 bits";
 
 impl Default for Expr {
     fn default() -> Self {
@@ -97,12 +106,15 @@ impl Expr {
         Self::atom(Atom::Unknown(reason.into()))
     }
 
+    /// One for all: thousands of elements may overflow.
     fn overflow() -> Self {
-        Self::unknown("a number beyond 64 bits")
+        static OVERFLOW: LazyLock<Expr> = LazyLock::new(|| Expr::unknown(BEYOND));
+        OVERFLOW.clone()
     }
 
     fn too_large() -> Self {
-        Self::unknown("a formula too large to follow")
+        static TOO_LARGE: LazyLock<Expr> = LazyLock::new(|| Expr::unknown("a formula too large to follow"));
+        TOO_LARGE.clone()
     }
 
     fn atom(atom: Atom) -> Self {
@@ -129,6 +141,21 @@ impl Expr {
         match self {
             Expr::Number(_) => 0,
             Expr::Formula(formula) => formula.size,
+        }
+    }
+
+    /// Whether it is no number because one in it is too large.
+    #[must_use]
+    pub fn overflows(&self) -> bool {
+        self.reasons().iter().any(|reason| **reason == *BEYOND)
+    }
+
+    /// What it takes beside a number, in numbers: of a formula that others hold too, nothing.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Expr::Formula(formula) if Arc::strong_count(formula) == 1 => FORMULA + ATOM * formula.size,
+            _ => 0,
         }
     }
 
@@ -189,7 +216,10 @@ impl Expr {
 
     fn from_terms(mut terms: Terms) -> Self {
         terms.retain(|_, coefficient| *coefficient != 0);
-        if terms.len() > MOST_TERMS || terms.keys().flatten().any(|(_, power)| *power > MOST_POWER) {
+        let too_many = |monomial: &Monomial| {
+            monomial.len() > MOST_FACTORS || monomial.iter().any(|(_, power)| *power > MOST_POWER)
+        };
+        if terms.len() > MOST_TERMS || terms.keys().any(too_many) {
             return Self::too_large();
         }
         match terms.first_key_value() {

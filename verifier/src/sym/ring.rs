@@ -124,7 +124,27 @@ impl std::iter::Sum for Expr {
 }
 
 impl std::iter::Product for Expr {
+    /// Factors of one term are put together at once: extents may be symbols by the hundred.
     fn product<I: Iterator<Item = Expr>>(iter: I) -> Expr {
-        iter.fold(Expr::Number(1), |product, x| &product * &x)
+        let (mut coefficient, mut powers) = (Some(1_i64), BTreeMap::<Atom, u32>::new());
+        let mut sums = Expr::Number(1);
+        for factor in iter {
+            match &factor {
+                Expr::Number(0) => return factor,
+                Expr::Number(n) => coefficient = coefficient.and_then(|c| c.checked_mul(*n)),
+                Expr::Formula(formula) => match formula.terms.first_key_value() {
+                    Some((monomial, n)) if formula.terms.len() == 1 => {
+                        coefficient = coefficient.and_then(|c| c.checked_mul(*n));
+                        for (atom, power) in monomial {
+                            let sum = powers.entry(atom.clone()).or_default();
+                            *sum = sum.saturating_add(*power);
+                        }
+                    }
+                    _ => sums = &sums * &factor,
+                },
+            }
+        }
+        let Some(coefficient) = coefficient else { return Expr::overflow() };
+        &Expr::from_terms(Terms::from([(powers.into_iter().collect(), coefficient)])) * &sums
     }
 }

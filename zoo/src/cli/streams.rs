@@ -51,8 +51,10 @@ pub fn complain(error: &anyhow::Error) {
         None => vec![format!("{error:#}")],
     };
     for error in errors {
+        // A list's lines are indented, so that no name among them passes for an error.
+        let lines: Vec<_> = error.trim_end().split("\n  ").map(plain::brief).collect();
         // Where stderr takes nothing there is nobody to tell.
-        let _ = writeln!(io::stderr(), "error: {}", plain::plain(error.trim_end()));
+        let _ = writeln!(io::stderr(), "error: {}", lines.join("\n  "));
     }
 }
 

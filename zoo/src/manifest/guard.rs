@@ -18,13 +18,17 @@ const LONGEST_PATH: usize = 200;
 
 /// Bytes of text for each value, at least: a list of zeros would take a hundred times its text.
 const LEAST_TEXT: usize = 4;
+/// And for each object, which takes as much as twenty others.
+const LEAST_OBJECT: usize = 48;
 /// Values that take little, whatever their text.
 const FEW_VALUES: usize = 1 << 20;
+const FEW_OBJECTS: usize = 1 << 16;
 
 /// The entries of a manifest, each of them sound.
 pub fn entries(text: &str) -> Result<Vec<Entry>> {
     let look = look(text);
-    if look.values > (text.len() / LEAST_TEXT).max(FEW_VALUES) {
+    let most = |least: usize, few: usize| (text.len() / least).max(few);
+    if look.values > most(LEAST_TEXT, FEW_VALUES) || look.objects > most(LEAST_OBJECT, FEW_OBJECTS) {
         return Err(Error::new("expected a list of entries, found one that is mostly empty values"));
     }
     // What is as builds write it is read once; of anything else is found out what is wrong.
@@ -45,18 +49,20 @@ pub fn entries(text: &str) -> Result<Vec<Entry>> {
 
 /// What a text in JSON looks like.
 struct Look {
-    /// Values, at most.
+    /// Values, at most, and how many of them are objects.
     values: usize,
+    objects: usize,
     /// Whether no text in it is too long or has more than quotes, slashes and backslashes escaped.
     plain: bool,
 }
 
 fn look(text: &str) -> Look {
-    let mut look = Look { values: 0, plain: true };
+    let mut look = Look { values: 0, objects: 0, plain: true };
     let mut bytes = text.bytes().enumerate();
     while let Some((start, byte)) = bytes.next() {
         match byte {
-            b',' | b'[' | b'{' => look.values += 1,
+            b',' | b'[' => look.values += 1,
+            b'{' => (look.values, look.objects) = (look.values + 1, look.objects + 1),
             b'"' => {
                 while let Some((at, byte)) = bytes.next() {
                     match byte {

@@ -98,6 +98,11 @@ pub struct Pair<'a> {
     other: &'a str,
 }
 
+/// Elements of the inputs of all runs, and of the outputs, which are there at once.
+const MOST_KEPT: usize = 1 << 29;
+/// What an array takes beside its elements.
+const ARRAY: usize = 32;
+
 /// Two files whose ports are paired.
 struct Judge<'a> {
     request: &'a Request<'a>,
@@ -180,10 +185,14 @@ impl<'a> Judge<'a> {
         let chosen = candidates.len() > 1;
         let mut first = None;
         for sizes in candidates {
-            self.inputs
-                .iter()
-                .zip(&sizes.shapes)
-                .try_for_each(|(pair, shape)| runnable(shape).map_err(|error| error.at(pair.own)))?;
+            match self.fits(&sizes.shapes) {
+                Ok(()) => {}
+                Err(error) if !chosen => return Err(error),
+                Err(error) => {
+                    first.get_or_insert(Failure::Wrong(error));
+                    continue;
+                }
+            }
             let runs = match recorded {
                 [] => runs::noise(self.request, &self.inputs, &sizes.shapes),
                 recorded => runs::around(recorded, &self.inputs),
@@ -202,11 +211,39 @@ impl<'a> Judge<'a> {
         Ok(Err(if chosen { failure.at(place) } else { failure }))
     }
 
+    /// Whether inputs of these shapes can be made, those of every run.
+    fn fits(&self, shapes: &[Vec<usize>]) -> Result<()> {
+        for (pair, shape) in self.inputs.iter().zip(shapes) {
+            runnable(shape).map_err(|error| error.at(pair.own))?;
+        }
+        let once = shapes.iter().map(|shape| shape.iter().product::<usize>() + ARRAY).sum::<usize>();
+        let runs = self.request.probes.max(self.request.runs.len()).saturating_add(shapes.len());
+        match once.checked_mul(runs) {
+            Some(n) if n <= MOST_KEPT => Ok(()),
+            _ => Err(Error::new(format!(
+                "{} inputs of {once} elements for {runs} runs are too large to run here; {MOST_KEPT} elements fit",
+                shapes.len()
+            ))),
+        }
+    }
+
     fn answers(&self, runs: &[Run]) -> Result<Vec<Answers>, Failure> {
         let Request { file, truth: (_, truth), runtime, .. } = *self.request;
         let mut own = Sessions::new(file, self.ports(0), runtime);
         let mut other = Sessions::new(truth, self.ports(1), runtime);
-        runs.iter().map(|run| Ok([own.run(run)?, other.run(run)?])).collect()
+        let mut answers: Vec<Answers> = Vec::with_capacity(runs.len());
+        for run in runs {
+            let answer = [own.run(run)?, other.run(run)?];
+            let once = answer.iter().flatten().map(ArrayD::len).sum::<usize>();
+            if once.saturating_mul(runs.len()) > MOST_KEPT {
+                let runs = runs.len();
+                return Err(Failure::wrong(format!(
+                    "outputs of {once} elements for {runs} runs are too large to run here; {MOST_KEPT} elements fit"
+                )));
+            }
+            answers.push(answer);
+        }
+        Ok(answers)
     }
 
     /// The names of inputs and outputs in the judged file, or in the other.
