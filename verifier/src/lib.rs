@@ -48,6 +48,7 @@ pub mod probe;
 #[cfg(feature = "engines")]
 pub mod range;
 pub mod real;
+mod recent;
 pub mod recognise;
 pub mod recover;
 pub mod reference;

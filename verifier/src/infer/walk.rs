@@ -1,7 +1,7 @@
 //! The walk itself: scopes, and a visit a node.
 
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use super::{Bindings, Body, Inference, NodeFacts, Outputs, Said, Values, declare
 use crate::cost::{Cost, Work};
 use crate::fact::{Fact, Kind};
 use crate::ops::{self, Arguments, Ctx, Why};
+use crate::recent::Recent;
 use crate::sym::Expr;
 
 /// Visits to nodes of bodies and functions, beyond which a file is held to be a trap: for each node that the
@@ -29,8 +30,6 @@ const MOST_SCOPES: usize = 64;
 const MOST_AXES: usize = 255;
 /// Elements and parts of formulas that are followed in a graph: for each node, and beyond.
 const FOLLOWED: (usize, usize) = (64, 1 << 22);
-/// Facts that a new one may be alike.
-const RECENT: usize = 8;
 /// What an item of a sequence weighs beside an element.
 const ITEM: usize = 8;
 
@@ -70,8 +69,10 @@ pub(super) struct Walk<'a, 'e> {
     most: usize,
     /// Elements and parts of formulas that are left to follow.
     follow: usize,
-    /// The last facts that were new.
-    recent: VecDeque<Arc<Fact>>,
+    /// The last facts, works and costs that were new.
+    facts: Recent<Fact>,
+    works: Recent<Work>,
+    costs: Recent<Cost>,
     /// What most nodes do, and what it costs.
     free: Arc<Work>,
     nothing: Arc<Cost>,
@@ -103,7 +104,9 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
         left: most,
         most,
         follow: FOLLOWED.1 + FOLLOWED.0 * graph.map_or(0, |graph| graph.node.len()),
-        recent: VecDeque::new(),
+        facts: Recent::default(),
+        works: Recent::default(),
+        costs: Recent::default(),
         free: Arc::default(),
         nothing: Arc::default(),
     };
@@ -352,7 +355,8 @@ impl<'a> Walk<'a, '_> {
             if visit.problem.is_none() && !reasons.is_empty() {
                 visit.problem = Some(reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
             }
-            (facts.cost, facts.work) = (Arc::new(cost.times(&facts.multiplicity)), Arc::new(visit.work));
+            facts.cost = self.costs.shared(cost.times(&facts.multiplicity));
+            facts.work = self.works.shared(visit.work);
         }
         if row.is_some() {
             facts.quantised = inputs.first().and_then(Option::as_deref).is_some_and(source::is_quantised);
@@ -370,16 +374,10 @@ impl<'a> Walk<'a, '_> {
 
     /// The fact, or the same of an operand or a recent node: most values of a graph are alike.
     fn shared(&mut self, inputs: &[Option<Arc<Fact>>], fact: Fact) -> Arc<Fact> {
-        let known = inputs.iter().flatten().chain(&self.recent).find(|known| ***known == fact);
-        if let Some(known) = known {
-            return known.clone();
+        match inputs.iter().flatten().find(|known| ***known == fact) {
+            Some(known) => known.clone(),
+            None => self.facts.shared(fact),
         }
-        let fact = Arc::new(fact);
-        if self.recent.len() == RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(fact.clone());
-        fact
     }
 
     /// Holds a fact to what a tensor can be, and the walk to memory in proportion to the graph.
