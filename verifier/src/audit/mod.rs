@@ -157,7 +157,7 @@ pub fn tally(model: &ModelProto, inference: &Inference) -> Audit {
     let mut ranks = BTreeMap::new();
     written().filter_map(Fact::rank).for_each(|rank| *ranks.entry(rank).or_default() += 1);
     let values = Visible::of(inference);
-    let traffic: Expr = inference.nodes.iter().map(|n| moved(n, &values)).sum();
+    let traffic: Expr = inference.nodes.iter().map(|n| moved(n, inference, &values)).sum();
     let intensity = match (totals.cost.flops.count(), traffic.count()) {
         (Some(flops), Some(bytes)) if bytes > 0 => Some(flops as f64 / bytes as f64),
         _ => None,
@@ -258,11 +258,14 @@ fn known(count: &Expr) -> Expr {
 }
 
 /// The bytes that a node reads and writes; none where constants decide what it writes.
-fn moved(n: &NodeFacts, values: &Visible) -> Expr {
+fn moved(n: &NodeFacts, inference: &Inference, values: &Visible) -> Expr {
     if memory::is_view(n.node) || n.outputs.iter().all(|o| o.source.is_some()) {
         return 0.into();
     }
-    let read = n.node.input.iter().filter_map(|name| values.get(&n.path, name));
+    let read = n.node.input.iter().enumerate().filter_map(|(operand, name)| match n.scope {
+        0 => inference.read_at(n, operand, &inference.values).and_then(|place| inference.values.at(place)),
+        _ => values.get(&n.path, name),
+    });
     let bytes: Expr = read.chain(n.written()).map(|fact| known(&memory::bytes(fact))).sum();
     known(&(&bytes * &n.multiplicity))
 }

@@ -12,7 +12,7 @@ use emo_proto::{
     FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto, ValueInfoProto,
 };
 
-use super::{Bindings, Body, Inference, NodeFacts, Outputs, Said, Values, declared, order, source};
+use super::{Bindings, Body, Inference, NOWHERE, NodeFacts, Outputs, Said, Values, declared, order, source};
 use crate::cost::{Cost, Work};
 use crate::fact::{Fact, Kind};
 use crate::ops::{self, Arguments, Ctx, Why};
@@ -89,6 +89,7 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
         by_scope: HashMap::new(),
         dead: Vec::new(),
         graph,
+        operands: Vec::new(),
     };
     let functions =
         model.functions.iter().map(|f| ((domain(f.domain()), f.name(), f.overload()), f)).collect();
@@ -213,21 +214,24 @@ impl<'a> Walk<'a, '_> {
     }
 
     pub(super) fn lookup(&self, name: &str) -> Option<Arc<Fact>> {
+        self.placed(name).1
+    }
+
+    /// What is known of a value, and its place in the scope that has it.
+    fn placed(&self, name: &str) -> (u32, Option<Arc<Fact>>) {
         for scope in self.scopes.iter().rev() {
-            if let Some(fact) = scope.values.shared(name) {
-                return Some(fact.clone());
+            if let Some((place, fact)) = scope.values.shared(name) {
+                return (place as u32, Some(fact.clone()));
             }
             if scope.absent.contains(name) {
-                return None;
+                return (NOWHERE, None);
             }
             if !scope.captures {
                 break;
             }
         }
-        Some(Arc::new(Fact::unknown(
-            DataType::Undefined,
-            &format!("{name} is not written before it is read"),
-        )))
+        let why = format!("{name} is not written before it is read");
+        (NOWHERE, Some(Arc::new(Fact::unknown(DataType::Undefined, &why))))
     }
 
     /// Initializers of a graph.
@@ -300,8 +304,13 @@ impl<'a> Walk<'a, '_> {
     }
 
     fn visit(&mut self, node: &'a NodeProto) {
-        let operand = |name: &String| (!name.is_empty()).then(|| self.lookup(name)).flatten();
-        let inputs: Vec<Option<Arc<Fact>>> = node.input.iter().map(operand).collect();
+        let operand = |name: &String| if name.is_empty() { (NOWHERE, None) } else { self.placed(name) };
+        let (places, inputs): (Vec<u32>, Vec<_>) = node.input.iter().map(operand).unzip();
+        let operands = self.found.operands.len();
+        if self.scope().id == 0 {
+            self.found.operands.extend(places);
+            self.found.operands.resize(operands + node.input.len() + node.output.len(), NOWHERE);
+        }
         let scope = self.scope();
         let opset = scope.opsets.get(domain(node.domain())).copied().unwrap_or(0);
         let (path, multiplicity, scope_id) = (scope.path.clone(), scope.multiplicity.clone(), scope.id);
@@ -318,6 +327,7 @@ impl<'a> Walk<'a, '_> {
             outputs: Outputs::default(),
             work: self.free.clone(),
             multiplicity,
+            operands: operands as u32,
             cost: self.nothing.clone(),
             said: None,
             quantised: false,
@@ -366,8 +376,12 @@ impl<'a> Walk<'a, '_> {
         }
         facts.impossible = visit.impossible;
         let outputs: Outputs = visit.outputs.into_iter().map(|fact| self.shared(&inputs, fact)).collect();
-        for (name, fact) in node.output.iter().zip(outputs.iter()).filter(|(name, _)| !name.is_empty()) {
-            self.scope().values.insert(name, fact.clone());
+        for (index, name) in node.output.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+            let scope = self.scope();
+            let (place, is_main) = (scope.values.insert(name, outputs[index].clone()), scope.id == 0);
+            if is_main {
+                self.found.operands[operands + node.input.len() + index] = place as u32;
+            }
         }
         self.found.nodes[at].outputs = outputs;
     }
