@@ -166,7 +166,7 @@ impl Nodes<'_> {
         }
         self.nodes.push(NodeProto {
             name: Some(node.name.clone()),
-            op_type: Some(node.op.onnx_name().to_owned()),
+            op_type: Some(node.op.onnx_name().into()),
             input: inputs,
             output: node.outputs.iter().map(|&v| self.graph.value(v).name.clone()).collect(),
             attribute: attributes,
@@ -194,7 +194,7 @@ impl Nodes<'_> {
         if self.emitted.insert(name.to_owned()) {
             self.nodes.push(NodeProto {
                 name: Some(name.to_owned()),
-                op_type: Some("Constant".to_owned()),
+                op_type: Some("Constant".into()),
                 output: vec![name.to_owned()],
                 attribute: vec![AttributeProto {
                     t: Some(tensor.encode("").into()),

@@ -8,7 +8,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, merge_loop};
 use prost::{DecodeError, Message};
 
 use crate::wire::{bounded, count, delimited};
-use crate::{Error, GraphProto, ModelProto, NodeProto, Result};
+use crate::{Error, GraphProto, ModelProto, NodeProto, Operator, Result};
 
 /// The number of a model's graph, and of a graph's nodes.
 const GRAPH: u32 = 7;
@@ -32,7 +32,10 @@ fn decode(model: &mut ModelProto, mut bytes: Bytes) -> Result<(), DecodeError> {
             Some(held) => {
                 let graph = model.graph.get_or_insert_default();
                 reserve(graph, held);
-                merge_loop(graph, &mut bytes, DecodeContext::default(), field)?;
+                let mut operators = Vec::new();
+                merge_loop(graph, &mut bytes, DecodeContext::default(), |graph, bytes, context| {
+                    field(graph, bytes, context, &mut operators)
+                })?;
             }
             None => model.merge_field(tag, wire, &mut bytes, DecodeContext::default())?,
         }
@@ -50,7 +53,12 @@ fn reserve(graph: &mut GraphProto, held: &[u8]) {
 }
 
 /// The next field of a graph.
-fn field(graph: &mut GraphProto, bytes: &mut Bytes, context: DecodeContext) -> Result<(), DecodeError> {
+fn field(
+    graph: &mut GraphProto,
+    bytes: &mut Bytes,
+    context: DecodeContext,
+    operators: &mut Vec<Operator>,
+) -> Result<(), DecodeError> {
     let (tag, wire) = decode_key(bytes)?;
     let Some(held) = delimited(bytes).filter(|_| tag == NODE && wire == WireType::LengthDelimited) else {
         return graph.merge_field(tag, wire, bytes, context);
@@ -64,6 +72,9 @@ fn field(graph: &mut GraphProto, bytes: &mut Bytes, context: DecodeContext) -> R
         let (tag, wire) = decode_key(bytes)?;
         node.merge_field(tag, wire, bytes, context)
     })?;
+    if let Some(operator) = &mut node.op_type {
+        operator.shared(operators);
+    }
     graph.node.push(node);
     Ok(())
 }

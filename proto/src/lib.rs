@@ -36,6 +36,7 @@ mod error;
 mod external;
 pub mod file;
 mod map;
+mod node;
 /// The messages of the ONNX schema, generated from `onnx.proto`.
 #[rustfmt::skip]
 pub mod onnx;
@@ -49,5 +50,6 @@ mod write;
 
 pub use bytes::Bytes;
 pub use error::{Error, Result};
+pub use node::{NodeProto, Operator, Rare, RareFields};
 pub use onnx::*;
 pub use prost::Message;

@@ -135,34 +135,6 @@ pub struct ValueInfoProto {
     #[prost(message, repeated, tag = "4")]
     pub metadata_props: ::prost::alloc::vec::Vec<StringStringEntryProto>,
 }
-/// One call of an operator or function.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct NodeProto {
-    /// Value names in the operator's order; an empty name skips an optional input.
-    #[prost(string, repeated, tag = "1")]
-    pub input: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Value names in the operator's order; an empty name skips an optional output.
-    #[prost(string, repeated, tag = "2")]
-    pub output: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(string, optional, tag = "3")]
-    pub name: ::core::option::Option<::prost::alloc::string::String>,
-    #[prost(string, optional, tag = "4")]
-    pub op_type: ::core::option::Option<::prost::alloc::string::String>,
-    /// The operator set of `op_type`; empty is ONNX's own.
-    #[prost(string, optional, tag = "7")]
-    pub domain: ::core::option::Option<::prost::alloc::string::String>,
-    /// Tells functions of one domain and name apart.
-    #[prost(string, optional, tag = "8")]
-    pub overload: ::core::option::Option<::prost::alloc::string::String>,
-    #[prost(message, repeated, tag = "5")]
-    pub attribute: ::prost::alloc::vec::Vec<AttributeProto>,
-    #[prost(string, optional, tag = "6")]
-    pub doc_string: ::core::option::Option<::prost::alloc::string::String>,
-    #[prost(message, repeated, tag = "9")]
-    pub metadata_props: ::prost::alloc::vec::Vec<StringStringEntryProto>,
-    #[prost(message, repeated, tag = "10")]
-    pub device_configurations: ::prost::alloc::vec::Vec<NodeDeviceConfigurationProto>,
-}
 /// A map entry from an integer to integers.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IntIntListEntryProto {
@@ -303,7 +275,7 @@ pub struct TensorAnnotation {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GraphProto {
     #[prost(message, repeated, tag = "1")]
-    pub node: ::prost::alloc::vec::Vec<NodeProto>,
+    pub node: ::prost::alloc::vec::Vec<crate::NodeProto>,
     #[prost(string, optional, tag = "2")]
     pub name: ::core::option::Option<::prost::alloc::string::String>,
     /// Constants; one that is also an input is that input's default.
@@ -699,7 +671,7 @@ pub struct FunctionProto {
     #[prost(message, repeated, tag = "11")]
     pub attribute_proto: ::prost::alloc::vec::Vec<AttributeProto>,
     #[prost(message, repeated, tag = "7")]
-    pub node: ::prost::alloc::vec::Vec<NodeProto>,
+    pub node: ::prost::alloc::vec::Vec<crate::NodeProto>,
     #[prost(string, optional, tag = "8")]
     pub doc_string: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "9")]

@@ -19,7 +19,7 @@ fn ints(name: &str, ints: &[i64]) -> AttributeProto {
 fn node(operator: &str, inputs: &[&str], outputs: &[&str], attributes: Vec<AttributeProto>) -> NodeProto {
     let strings = |names: &[&str]| names.iter().map(ToString::to_string).collect();
     NodeProto {
-        op_type: Some(operator.to_owned()),
+        op_type: Some(operator.into()),
         input: strings(inputs),
         output: strings(outputs),
         attribute: attributes,
@@ -71,7 +71,7 @@ fn a_line_a_node() {
     let mut named = node("Gemm", &["x", "w", ""], &["h", ""], vec![ints("pads", &[0, 1]), float]);
     named.name = Some("fc".to_owned());
     let mut custom = node("Op", &["h"], &["untyped"], vec![ints("long", &[7; 9])]);
-    custom.domain = Some("com.example".to_owned());
+    custom.rare().domain = Some("com.example".to_owned());
     let nodes = vec![named, custom, node("If", &["c"], &["y"], vec![body])];
     let mut model = model(graph(vec![weight, shape], nodes));
     model.producer_name = Some("a \"tool\"".to_owned());

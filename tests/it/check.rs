@@ -32,10 +32,10 @@ const MUTATIONS: &[(&str, Mutation)] = &[
     ("opset-range", |m| m.opset_import[0].version = Some(0)),
     ("opset-newer", |m| m.opset_import[0].version = Some(99)),
     ("opset-unused", |m| m.opset_import.push(opset("ai.onnx.ml", 3))),
-    ("domain-not-imported", |m| last(m).domain = Some("com.example".to_owned())),
+    ("domain-not-imported", |m| last(m).rare().domain = Some("com.example".to_owned())),
     ("metadata-duplicate", |m| m.metadata_props.extend([entry("author", "a"), entry("author", "b")])),
     ("private-path", |m| m.doc_string = Some("made of /home/ada/net.pth".to_owned())),
-    ("stack-trace", |m| last(m).doc_string = Some("File \"net.py\", line 3, in forward".to_owned())),
+    ("stack-trace", |m| last(m).rare().doc_string = Some("File \"net.py\", line 3, in forward".to_owned())),
     ("graph-unnamed", |m| graph(m).name = None),
     ("value-unnamed", |m| graph(m).output.push(ValueInfoProto::default())),
     ("redefined", |m| {
@@ -77,16 +77,16 @@ const MUTATIONS: &[(&str, Mutation)] = &[
     }),
     ("operator-missing", |m| last(m).op_type = None),
     ("node-empty", |m| graph(m).node.push(node("Relu", &[], &[]))),
-    ("unknown-operator", |m| first(m, "Sigmoid").op_type = Some("Gelu".to_owned())),
+    ("unknown-operator", |m| first(m, "Sigmoid").op_type = Some("Gelu".into())),
     (UNDECIDED, |m| {
         m.opset_import.push(opset("com.example", 1));
-        first(m, "Sigmoid").domain = Some("com.example".to_owned());
+        first(m, "Sigmoid").rare().domain = Some("com.example".to_owned());
     }),
-    ("deprecated-operator", |m| first(m, "Sigmoid").op_type = Some("Upsample".to_owned())),
-    ("experimental-operator", |m| first(m, "Sigmoid").op_type = Some("Affine".to_owned())),
+    ("deprecated-operator", |m| first(m, "Sigmoid").op_type = Some("Upsample".into())),
+    ("experimental-operator", |m| first(m, "Sigmoid").op_type = Some("Affine".into())),
     ("wrong-inputs", |m| first(m, "Conv").input.truncate(1)),
     ("wrong-outputs", |m| first(m, "Sigmoid").output.push("more".to_owned())),
-    ("random-operator", |m| first(m, "Sigmoid").op_type = Some("RandomNormalLike".to_owned())),
+    ("random-operator", |m| first(m, "Sigmoid").op_type = Some("RandomNormalLike".into())),
     ("training-mode", |m| {
         first(m, "BatchNormalization").attribute.push(int("training_mode", 1));
     }),
@@ -105,7 +105,7 @@ const MUTATIONS: &[(&str, Mutation)] = &[
     ("unknown-attribute", |m| first(m, "Sigmoid").attribute.push(int("axis", 1))),
     ("missing-attribute", |m| {
         let sigmoid = first(m, "Sigmoid");
-        sigmoid.op_type = Some("Concat".to_owned());
+        sigmoid.op_type = Some("Concat".into());
     }),
     ("mistyped-attribute", |m| {
         let conv = first(m, "Conv");
@@ -129,8 +129,7 @@ const MUTATIONS: &[(&str, Mutation)] = &[
     ("function-signature", |m| m.functions[0].input.push("x".to_owned())),
     ("function-recursive", |m| {
         m.functions[0].opset_import.push(opset("local", 1));
-        m.functions[0].node[0] =
-            NodeProto { domain: Some("local".to_owned()), ..node("keep", &["x"], &["y"]) };
+        m.functions[0].node[0] = node("keep", &["x"], &["y"]).of_domain("local");
     }),
     ("function-opset", |m| m.functions[0].opset_import[0].version = Some(1)),
     ("function-call", |m| {
@@ -244,8 +243,7 @@ static BASE: LazyLock<ModelProto> = LazyLock::new(|| {
         })),
         ..Default::default()
     };
-    let call =
-        NodeProto { domain: Some("local".to_owned()), ..node("keep", &["tail.logits"], &["tail.called"]) };
+    let call = node("keep", &["tail.logits"], &["tail.called"]).of_domain("local");
     let attribute = vec![branch("then", "Relu"), branch("else", "Neg")];
     let choice = NodeProto { attribute, ..node("If", &["tail.choice"], &["logits"]) };
     let graph = graph(&mut m);
@@ -275,7 +273,7 @@ fn node(operator: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
     let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
     NodeProto {
         name: Some(format!("tail.{operator}")),
-        op_type: Some(operator.to_owned()),
+        op_type: Some(operator.into()),
         input: names(inputs),
         output: names(outputs),
         ..Default::default()

@@ -61,10 +61,7 @@ fn imports_bind_to_the_highest_and_ask_only_if_used() {
     // It came with IR version 10.
     m.opset_import.push(import("ai.onnx.ml", 5));
     assert!(!codes(&m, Severity::Warning).contains("ir-version-low"));
-    m.graph.as_mut().unwrap().node.push(NodeProto {
-        domain: Some("ai.onnx.ml".to_owned()),
-        ..node("Binarizer", &["x"], &["bits"], vec![])
-    });
+    m.graph.as_mut().unwrap().node.push(node("Binarizer", &["x"], &["bits"], vec![]).of_domain("ai.onnx.ml"));
     assert!(codes(&m, Severity::Warning).contains("ir-version-low"));
 }
 

@@ -236,7 +236,8 @@ fn the_meta_mobile_block_has_four_values() {
     ];
     for (name, mmb, m, operator) in rows {
         let form = Form { profile: Profile::named("reference").unwrap(), opset: &OPSETS[0], half: false };
-        let block = Block { mmb, dim_in: c, dim_out: c, norm: Norm::Layer, act: Act::Gelu };
+        let layout = &emo_exporter::models::emo::IRMB;
+        let block = Block { mmb, dim_in: c, dim_out: c, norm: Norm::Layer, act: Act::Gelu, layout };
         let mut b = Builder::new(name);
         let x = b.input("input", [1, c, side, side], DataType::Float);
         let y = block.build(&mut b, x, form).unwrap();

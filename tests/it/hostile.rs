@@ -209,7 +209,7 @@ fn random_node() -> impl Strategy<Value = (NodeProto, i64)> {
             let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
             let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
             let mut node = node(name, &inputs, &outputs, attributes);
-            node.domain = Some(domain.to_owned());
+            node.rare().domain = Some(domain.to_owned());
             (node, opset)
         },
     )

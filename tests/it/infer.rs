@@ -167,7 +167,7 @@ fn functions() -> Vec<FunctionProto> {
         ..Default::default()
     };
     let mut call = node("inner", &["p"], &["y"], vec![reference("to", "kind", AttributeType::Int)]);
-    call.domain = Some("local".to_owned());
+    call.rare().domain = Some("local".to_owned());
     let clip = node("Clip", &["q", "absent"], &["p"], vec![]);
     vec![
         function(
@@ -187,7 +187,8 @@ fn functions() -> Vec<FunctionProto> {
 fn functions_are_walked_at_each_call() {
     let call = |x: &str, y: &str, kind: DataType| {
         let mut call = node("outer", &[x, "w"], &[y], vec![int("kind", i32::from(kind).into())]);
-        (call.domain, call.name) = (Some("local".to_owned()), Some(format!("call_{y}")));
+        call.rare().domain = Some("local".to_owned());
+        call.name = Some(format!("call_{y}"));
         call
     };
     let nodes = vec![call("a", "x", DataType::Double), call("b", "y", DataType::Float16)];

@@ -148,9 +148,8 @@ fn functions_are_written_out_and_bodies_entered() {
         ..Default::default()
     };
     let call = |from: &str, to: &str| NodeProto {
-        domain: Some("local".to_owned()),
         name: Some(format!("call_{to}")),
-        ..node("block", &[from], &[to], vec![])
+        ..node("block", &[from], &[to], vec![]).of_domain("local")
     };
     let mut called =
         model(17, sketch(vec![relu("x", "s"), call("s", "t"), call("t", "u"), relu("u", "y")], "y"));

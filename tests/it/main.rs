@@ -28,6 +28,7 @@ mod parameters;
 mod profiles;
 mod reexport;
 mod runtime;
+mod scale;
 mod small_inputs;
 mod traps;
 mod tricks;

@@ -161,7 +161,7 @@ fn an_operator_that_an_engine_lacks_is_named() {
     let graph = file.model.graph.as_mut().unwrap();
     let sigmoid = graph.node.iter_mut().find(|node| node.op_type() == "Sigmoid").unwrap();
     let name = sigmoid.name().to_owned();
-    sigmoid.op_type = Some("Frobnicate".to_owned());
+    sigmoid.op_type = Some("Frobnicate".into());
     let inputs = [("input".to_owned(), vec![1, 3, 224, 224])];
     for engine in engines() {
         match engine.prepare(&file, &inputs, &[]).err() {

@@ -70,7 +70,7 @@ fn functions_that_multiply_or_call_themselves_are_found() {
         let mut last = "x".to_owned();
         let nodes = calls.into_iter().enumerate().map(|(i, callee)| {
             let mut call = node(&callee, &[last.as_str()], &[format!("y{i}").as_str()], vec![]);
-            call.domain = Some("trap".to_owned());
+            call.rare().domain = Some("trap".to_owned());
             last = format!("y{i}");
             call
         });
@@ -92,7 +92,7 @@ fn functions_that_multiply_or_call_themselves_are_found() {
         (deep.collect(), "nest deeper"),
     ] {
         let mut call = node("f0", &["x"], &["y"], vec![]);
-        call.domain = Some("trap".to_owned());
+        call.rare().domain = Some("trap".to_owned());
         let inputs = vec![value("x", DataType::Float, &[1.into()])];
         let model = ModelProto { functions, ..model(17, graph_of(inputs, vec![], vec![call], &["y"])) };
         let inference = survive(&model);

@@ -124,7 +124,7 @@ fn any_two_files_are_compared() {
     let graph = |operator: &str, domain: &str| {
         let port = |name: &str| onnx::value(name, DataType::Float, &[2.into(), "n".into()]);
         let mut node = onnx::node(operator, &["x"], &["y"], Vec::new());
-        node.domain = Some(domain.to_owned());
+        node.rare().domain = Some(domain.to_owned());
         let mut graph = onnx::graph_of(vec![port("x")], Vec::new(), vec![node], &["y"]);
         (graph.name, graph.output) = (Some("one".to_owned()), vec![port("y")]);
         let mut model = onnx::model(17, graph);

@@ -62,7 +62,7 @@ pub fn named(name: &str) -> ValueInfoProto {
 pub fn node(operator: &str, inputs: &[&str], outputs: &[&str], attributes: Vec<AttributeProto>) -> NodeProto {
     let strings = |names: &[&str]| names.iter().map(ToString::to_string).collect();
     NodeProto {
-        op_type: Some(operator.to_owned()),
+        op_type: Some(operator.into()),
         input: strings(inputs),
         output: strings(outputs),
         attribute: attributes,

@@ -49,6 +49,7 @@ pub mod probe;
 #[cfg(feature = "engines")]
 pub mod range;
 pub mod real;
+mod recent;
 pub mod reference;
 pub mod report;
 pub mod runtime;

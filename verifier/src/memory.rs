@@ -93,11 +93,12 @@ pub fn peak(model: &ModelProto, inference: &Inference) -> Peak {
     }
     let given: Vec<&str> = inputs(graph).map(ValueInfoProto::name).collect();
     let kept: Vec<&str> = graph.output.iter().map(ValueInfoProto::name).collect();
-    Memory { nodes, bodies }.peak(0, &inference.values, &given, &kept)
+    Memory { inference, nodes, bodies }.peak(0, &inference.values, &given, &kept)
 }
 
 /// The graph and its bodies. Names do not tell them apart: a file may give one to many nodes.
 struct Memory<'a> {
+    inference: &'a Inference<'a>,
     /// By scope, each with its index.
     nodes: HashMap<usize, Vec<(usize, &'a NodeFacts<'a>)>>,
     /// By the index of the node that holds them.
@@ -108,7 +109,7 @@ impl Memory<'_> {
     /// The peak of the nodes of a scope: `given` are there from the start, `kept` to the end.
     fn peak(&self, scope: usize, values: &Values, given: &[&str], kept: &[&str]) -> Peak {
         let nodes = self.nodes.get(&scope).map(Vec::as_slice).unwrap_or_default();
-        let plan = Plan::of(nodes, values, given, kept, &|index| self.scratch(index));
+        let plan = Plan::of(nodes, self.inference, values, [given, kept], &|index| self.scratch(index));
         let sizes = plan.sizes.iter().chain(plan.scratch.values());
         if let Some(reason) = sizes.flat_map(Expr::reasons).next() {
             return Peak::unknown(reason.to_string());
@@ -223,26 +224,29 @@ const NONE: u32 = u32::MAX;
 impl Plan {
     fn of(
         nodes: &[(usize, &NodeFacts)],
+        inference: &Inference,
         values: &Values,
-        given: &[&str],
-        kept: &[&str],
+        [given, kept]: [&[&str]; 2],
         scratch: &dyn Fn(usize) -> Expr,
     ) -> Self {
         let mut plan = Plan::default();
         // By the place of a value.
         let (mut buffers, mut writers) = (vec![NONE; values.len()], vec![NONE; values.len()]);
         for &name in given {
-            let buffer = plan.buffer(name, values);
+            let place = values.position(name);
+            let buffer = plan.buffer(name, place.and_then(|at| values.at(at)));
             plan.given.push(buffer);
-            values.position(name).into_iter().for_each(|at| buffers[at] = buffer);
+            place.into_iter().for_each(|at| buffers[at] = buffer);
         }
         for (i, (_, facts)) in nodes.iter().enumerate() {
-            let viewed = facts.node.input.first().filter(|_| is_view(facts.node));
-            let viewed = viewed.and_then(|name| values.position(name)).map(|at| buffers[at]);
-            for output in facts.node.output.iter().filter(|name| !name.is_empty()) {
+            let viewed = !facts.node.input.is_empty() && is_view(facts.node);
+            let viewed = viewed.then(|| inference.read_at(facts, 0, values)).flatten().map(|at| buffers[at]);
+            for (index, output) in facts.node.output.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
                 let shared = viewed.filter(|&buffer| buffer != NONE);
-                let buffer = shared.unwrap_or_else(|| plan.buffer(output, values));
-                let Some(at) = values.position(output) else { continue };
+                let place = inference.written_at(facts, index, values);
+                let buffer =
+                    shared.unwrap_or_else(|| plan.buffer(output, place.and_then(|at| values.at(at))));
+                let Some(at) = place else { continue };
                 (buffers[at], writers[at]) = (buffer, i as u32);
             }
         }
@@ -250,12 +254,15 @@ impl Plan {
         let (mut reads, mut writes, mut after) = (Vec::new(), Vec::new(), Vec::new());
         for (i, (index, facts)) in nodes.iter().enumerate() {
             [&mut reads, &mut writes, &mut after].into_iter().for_each(Vec::clear);
-            each_read(facts.node, &mut |name| {
-                let Some(at) = values.position(name) else { return };
+            let mut read = |place: Option<usize>| {
+                let Some(at) = place else { return };
                 reads.extend(Some(buffers[at]).filter(|&buffer| buffer != NONE));
                 after.extend(Some(writers[at]).filter(|&writer| writer != NONE && writer != i as u32));
-            });
-            let written = facts.node.output.iter().filter_map(|name| values.position(name));
+            };
+            (0..facts.node.input.len()).for_each(|at| read(inference.read_at(facts, at, values)));
+            each_read_inside(facts.node, &mut |name| read(values.position(name)));
+            let outputs = 0..facts.node.output.len();
+            let written = outputs.filter_map(|index| inference.written_at(facts, index, values));
             writes.extend(written.map(|at| buffers[at]).filter(|&buffer| buffer != NONE));
             for list in [&mut reads, &mut writes, &mut after] {
                 list.sort_unstable();
@@ -276,8 +283,8 @@ impl Plan {
         plan
     }
 
-    fn buffer(&mut self, name: &str, values: &Values) -> u32 {
-        self.sizes.push(match values.get(name) {
+    fn buffer(&mut self, name: &str, fact: Option<&Fact>) -> u32 {
+        self.sizes.push(match fact {
             Some(fact) if fact.source.is_some() => 0.into(),
             Some(fact) => bytes(fact),
             None => Expr::unknown(&format!("{name} is not reached")),
@@ -366,12 +373,14 @@ impl Plan {
     }
 }
 
-/// The values that a node reads, those that its bodies take from around them among them.
-fn each_read<'a>(node: &'a NodeProto, see: &mut dyn FnMut(&'a str)) {
-    node.input.iter().for_each(|name| see(name));
+/// The values that the bodies of a node read, those that they take from around them among them.
+fn each_read_inside<'a>(node: &'a NodeProto, see: &mut dyn FnMut(&'a str)) {
     for attribute in &node.attribute {
         for body in attribute.g.as_deref().into_iter().chain(&attribute.graphs) {
-            body.node.iter().for_each(|node| each_read(node, see));
+            for node in &body.node {
+                node.input.iter().for_each(|name| see(name));
+                each_read_inside(node, see);
+            }
             body.output.iter().for_each(|output| see(output.name()));
         }
     }

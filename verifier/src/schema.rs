@@ -3,10 +3,11 @@
 //! `schemas.py` writes that file from the pinned `onnx` package and describes its lines;
 //! `tests/peers/checker.py` fails where it is stale.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use emo_proto::attribute_proto::AttributeType;
+
+use crate::hash::HashMap;
 
 /// A set of types, a bit each: see [`type_name`].
 pub type Types = u128;

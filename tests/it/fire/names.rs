@@ -22,7 +22,7 @@ fn hostile() -> ModelProto {
     let name = |what: &str| Some(format!("{what}{NAME}"));
     let node = |operator: &str, input: &str, output: &str| NodeProto {
         name: name(operator),
-        op_type: Some(operator.to_owned()),
+        op_type: Some(operator.into()),
         input: vec![format!("{input}{NAME}"), format!("weight{NAME}")],
         output: vec![format!("{output}{NAME}")],
         ..NodeProto::default()

@@ -12,7 +12,7 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter};
 pub fn doubling(functions: usize) -> Vec<u8> {
     let call = |callee: usize, from: &str, to: &str| {
         let mut call = node(&format!("f{callee}"), &[from], &[to], vec![]);
-        call.domain = Some("trap".to_owned());
+        call.rare().domain = Some("trap".to_owned());
         call
     };
     let function = |i: usize| FunctionProto {

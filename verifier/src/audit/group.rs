@@ -83,7 +83,7 @@ pub(super) fn blocks(parts: &[Part]) -> Vec<(String, Counts)> {
     if !is_emo(parts) {
         return Vec::new();
     }
-    let counted = parts.iter().filter(|part| *part.counts != Counts::default());
+    let counted = parts.iter().filter(|part| part.counts != Counts::default());
     gather(counted, |part| vec![block_of(part)]).into_iter().map(|g| (g.name, g.counts)).collect()
 }
 

@@ -10,6 +10,7 @@ mod sizes;
 mod storage;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use emo_proto::file::OnnxFile;
@@ -22,6 +23,7 @@ use crate::fact::Fact;
 use crate::finding::{Finding, Severity};
 use crate::infer::{Bindings, Inference, NodeFacts, infer, infer_file};
 use crate::memory::{self, Peak};
+use crate::recent::Recent;
 use crate::sym::Expr;
 
 pub use account::{Account, Entry};
@@ -66,14 +68,28 @@ pub struct Port {
 pub struct Part {
     /// Where it is: its name, behind the bodies and functions that it lies in.
     pub node: Box<str>,
+    what: Arc<What>,
+}
+
+/// The same of several nodes.
+#[derive(Debug, PartialEq)]
+pub struct What {
     /// The operator, behind its domain where that is not ONNX's own: `com.microsoft.Gelu`.
     pub operator: Arc<str>,
     /// The module path, dotted; empty where the file does not tell it.
-    pub scope: Arc<str>,
-    pub counts: Arc<Counts>,
+    pub scope: Box<str>,
+    pub counts: Counts,
     /// Elements written.
     pub activations: Expr,
     pub work: Arc<Work>,
+}
+
+impl Deref for Part {
+    type Target = What;
+
+    fn deref(&self) -> &What {
+        &self.what
+    }
 }
 
 /// The counts of a file.
@@ -201,7 +217,8 @@ fn domain(domain: &str) -> &str {
 
 /// The parts of all nodes; what is said of many alike is kept once.
 fn parts(inference: &Inference) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::with_capacity(inference.nodes.len());
+    let mut parts = Vec::with_capacity(inference.nodes.len());
+    let mut recent = Recent::default();
     let mut operators: HashMap<(&str, &str), Arc<str>> = HashMap::new();
     for n in &inference.nodes {
         let (domain, name) = (domain(n.node.domain()), n.node.op_type());
@@ -209,13 +226,13 @@ fn parts(inference: &Inference) -> Vec<Part> {
             "ai.onnx" => name.into(),
             domain => format!("{domain}.{name}").into(),
         });
-        let part = part(n, operator.clone(), parts.last(), inference);
-        parts.push(part);
+        let what = recent.shared(what(n, operator.clone(), inference));
+        parts.push(Part { node: n.place().into(), what });
     }
     parts
 }
 
-fn part(n: &NodeFacts, operator: Arc<str>, last: Option<&Part>, inference: &Inference) -> Part {
+fn what(n: &NodeFacts, operator: Arc<str>, inference: &Inference) -> What {
     let weights = || n.weights().iter().filter_map(|&index| inference.constants.get(index));
     let written = n.written().filter(|o| o.source.is_none() && !memory::is_view(n.node));
     let activations: Expr = written.map(|o| known(&o.count())).sum();
@@ -225,17 +242,10 @@ fn part(n: &NodeFacts, operator: Arc<str>, last: Option<&Part>, inference: &Infe
         params: known(&weights().map(|constant| constant.parameters.clone()).sum()),
         cost: Cost { macs: known(macs), flops: known(flops), fvcore: known(fvcore), mmcv: known(mmcv) },
     };
-    Part {
-        node: n.place().into(),
+    What {
         operator,
-        scope: match last.filter(|last| *last.scope == *scope) {
-            Some(last) => last.scope.clone(),
-            None => scope.into(),
-        },
-        counts: match last.filter(|last| *last.counts == counts) {
-            Some(last) => last.counts.clone(),
-            None => counts.into(),
-        },
+        scope: scope.into(),
+        counts,
         activations: known(&(&activations * &n.multiplicity)),
         work: n.work.clone(),
     }
@@ -251,7 +261,10 @@ fn moved(n: &NodeFacts, inference: &Inference) -> Expr {
     if memory::is_view(n.node) || n.outputs.iter().all(|o| o.source.is_some()) {
         return 0.into();
     }
-    let read = n.node.input.iter().filter_map(|name| meant(inference, n, name));
+    let read = n.node.input.iter().enumerate().filter_map(|(operand, name)| match n.scope {
+        0 => inference.read_at(n, operand, &inference.values).and_then(|place| inference.values.at(place)),
+        _ => meant(inference, n, name),
+    });
     let bytes: Expr = read.chain(n.written()).map(|fact| known(&memory::bytes(fact))).sum();
     known(&(&bytes * &n.multiplicity))
 }

@@ -14,7 +14,7 @@ const SCOPES: &str = "pkg.torch.onnx.name_scopes";
 /// the node's `weights` (`stage3.1.v.conv.weight`).
 #[must_use]
 pub fn scope<'a>(node: &'a NodeProto, weights: impl IntoIterator<Item = &'a str>) -> Cow<'a, str> {
-    let metadata = node.metadata_props.iter().find(|entry| entry.key() == SCOPES);
+    let metadata = node.metadata_props().iter().find(|entry| entry.key() == SCOPES);
     if let Some(path) = metadata.and_then(|entry| listed(entry.value())) {
         return path.into();
     }
@@ -106,9 +106,11 @@ mod tests {
         ];
         for (name, metadata, weight, expected) in cases {
             let entry = StringStringEntryProto { key: Some(SCOPES.into()), value: Some(metadata.into()) };
-            let metadata_props = if metadata.is_empty() { Vec::new() } else { vec![entry] };
             let input = vec!["x".to_owned()];
-            let node = NodeProto { name: Some(name.into()), input, metadata_props, ..Default::default() };
+            let mut node = NodeProto { name: Some(name.into()), input, ..Default::default() };
+            if !metadata.is_empty() {
+                node.rare().metadata_props.push(entry);
+            }
             assert_eq!(scope(&node, [weight]), expected, "{name}");
         }
     }

@@ -264,7 +264,7 @@ impl Judge<'_> {
                         .is_some_and(|r| r.is_empty() || r.starts_with('.'))
                 };
                 let parts = self.audit.parts.iter().filter(below);
-                let named: Vec<_> = parts.map(|part| (&*part.node, &*part.counts)).collect();
+                let named: Vec<_> = parts.map(|part| (&*part.node, &part.counts)).collect();
                 self.limit(scope, limit, most, found, || largest(limit, &named));
             }
         }
@@ -285,7 +285,7 @@ fn suspects(limit: Limit, audit: &Audit) -> Vec<String> {
         Limit::PeakMemory => vec![audit.peak_memory.at.clone()],
         Limit::HighestRank => audit.highest_rank_at.iter().cloned().collect(),
         _ => {
-            let named: Vec<_> = audit.parts.iter().map(|part| (&*part.node, &*part.counts)).collect();
+            let named: Vec<_> = audit.parts.iter().map(|part| (&*part.node, &part.counts)).collect();
             largest(limit, &named)
         }
     }

@@ -184,8 +184,8 @@ fn opset(s: &Subject, f: &mut Findings) {
 }
 
 fn call(s: &Subject, f: &mut Findings) {
-    for (scope, _, index, node) in s.nodes() {
-        let Callee::Function(function) = s.callee(scope, node) else { continue };
+    for (scope, at, index, node) in s.nodes() {
+        let Callee::Function(function) = s.callee(at, index) else { continue };
         for (role, most, found) in [
             ("operands", function.input.len(), node.input.len()),
             ("outputs", function.output.len(), node.output.len()),

@@ -195,8 +195,8 @@ fn lowest_ir(s: &Subject) -> Option<i64> {
         !graph.metadata_props.is_empty() || values.into_iter().any(|value| !value.metadata_props.is_empty())
     });
     let nodes = || s.nodes().map(|(.., node)| node);
-    let of_nodes = nodes().any(|node| !node.metadata_props.is_empty() || !node.overload().is_empty());
-    let spread = nodes().any(|node| !node.device_configurations.is_empty());
+    let of_nodes = nodes().any(|node| !node.metadata_props().is_empty() || !node.overload().is_empty());
+    let spread = nodes().any(|node| !node.device_configurations().is_empty());
     let features = [
         (sparse, 6),
         (!s.model.functions.is_empty(), 8),

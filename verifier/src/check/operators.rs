@@ -41,8 +41,8 @@ pub(super) const CHECKS: &[Check] = &[
         what: "an operator of another domain is a function of the file or known here; whether it is \
          legal cannot be told",
         run: |s, f| {
-            for (scope, _, index, node) in s.nodes() {
-                if let Callee::Foreign = s.callee(scope, node) {
+            for (scope, at, index, node) in s.nodes() {
+                if let Callee::Foreign = s.callee(at, index) {
                     let (domain, name) = (node.domain(), node.op_type());
                     f.add(
                         scope.place(index),
@@ -178,7 +178,7 @@ fn is_experimental(node: &NodeProto) -> bool {
 pub(super) fn schemas<'s, 'a>(
     s: &'s Subject<'a>,
 ) -> impl Iterator<Item = (Place<'s, 'a>, &'a NodeProto, &'static Schema)> {
-    s.nodes().filter_map(|(scope, at, index, node)| match s.callee(scope, node) {
+    s.nodes().filter_map(|(scope, at, index, node)| match s.callee(at, index) {
         Callee::Schema(schema) => Some((Place { scope, at, index }, node, schema)),
         _ => None,
     })
@@ -199,9 +199,9 @@ impl From<Place<'_, '_>> for String {
 }
 
 fn unknown_operator(s: &Subject, f: &mut Findings) {
-    for (scope, _, index, node) in s.nodes().filter(|(.., n)| !is_experimental(n) && !n.op_type().is_empty())
+    for (scope, at, index, node) in s.nodes().filter(|(.., n)| !is_experimental(n) && !n.op_type().is_empty())
     {
-        let Callee::Missing = s.callee(scope, node) else { continue };
+        let Callee::Missing = s.callee(at, index) else { continue };
         let (domain, name) = (schema::canonical(node.domain()), node.op_type());
         let opset = scope.opset(node.domain()).unwrap_or(0);
         let hint = match schema::versions(domain, name).first() {
@@ -243,7 +243,7 @@ fn arity(f: &mut Findings, place: &Place, role: &str, names: &[String], formals:
 
 fn training_mode(s: &Subject, f: &mut Findings) {
     for (scope, at, index, node) in s.nodes() {
-        let Callee::Schema(schema) = s.callee(scope, node) else { continue };
+        let Callee::Schema(schema) = s.callee(at, index) else { continue };
         let flag =
             |name: &str| node.attribute.iter().find(|a| a.name() == name).map(emo_proto::AttributeProto::i);
         let training = match (node.op_type(), schema.since) {

@@ -50,8 +50,9 @@ fn texts<'a>(s: &Subject<'a>) -> Vec<(String, &'a str)> {
         texts.extend(props("function", &function.metadata_props));
     }
     for (.., node) in s.nodes() {
-        texts.push((doc("node"), node.doc_string()));
-        texts.extend(props("node", &node.metadata_props));
+        // There may be a million of them, most without a word.
+        texts.extend(Some((doc("node"), node.doc_string())).filter(|(_, text)| !text.is_empty()));
+        texts.extend(props("node", node.metadata_props()));
     }
     texts
 }

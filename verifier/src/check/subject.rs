@@ -31,6 +31,8 @@ pub struct Subject<'a> {
     /// Names that something reads, by the scope that defines them.
     pub read: Vec<HashSet<&'a str>>,
     children: HashMap<(usize, usize), Vec<usize>>,
+    /// What each node of each scope calls: most checks ask.
+    callees: Vec<Vec<Callee<'a>>>,
     inference: OnceLock<Inference<'a>>,
     environment: OnceLock<Environment>,
     weights: OnceLock<Vec<Weight>>,
@@ -88,6 +90,7 @@ impl<'a> Subject<'a> {
             unresolved: Vec::new(),
             read: Vec::new(),
             children: HashMap::default(),
+            callees: Vec::new(),
             inference: OnceLock::new(),
             environment: OnceLock::new(),
             weights: OnceLock::new(),
@@ -106,6 +109,8 @@ impl<'a> Subject<'a> {
             subject.enter(Scope::of_function(function));
         }
         subject.resolve();
+        let called = |scope: &Scope<'a>| scope.nodes.iter().map(|node| subject.called(scope, node)).collect();
+        subject.callees = subject.scopes.iter().map(called).collect();
         subject
     }
 
@@ -196,8 +201,13 @@ impl<'a> Subject<'a> {
         initializers.chain(attributes)
     }
 
+    /// What node `index` of scope `at` calls.
     #[must_use]
-    pub fn callee(&self, scope: &Scope<'a>, node: &NodeProto) -> Callee<'a> {
+    pub fn callee(&self, at: usize, index: usize) -> Callee<'a> {
+        self.callees[at][index]
+    }
+
+    fn called(&self, scope: &Scope<'a>, node: &NodeProto) -> Callee<'a> {
         let Some(opset) = scope.opset(node.domain()) else { return Callee::NotImported };
         if let Some(function) = self.functions.get(&(node.domain(), node.op_type(), node.overload())) {
             return Callee::Function(function);

@@ -259,7 +259,8 @@ fn spelling(fact: &Fact) -> Option<String> {
 fn type_mismatch(s: &Subject, f: &mut Findings) {
     for (place, node, schema) in schemas(s) {
         let (at, index) = (place.at, place.index);
-        let mut bound: HashMap<&str, (Type, &str)> = HashMap::default();
+        // Each variable with the type and the name of the formal that bound it.
+        let mut bound: Vec<(&str, Type, &str)> = Vec::new();
         let sides = [("input", &node.input, &schema.inputs), ("output", &node.output, &schema.outputs)];
         for (role, names, formals) in sides {
             // Outputs are written right after the node.
@@ -267,7 +268,7 @@ fn type_mismatch(s: &Subject, f: &mut Findings) {
             let types = names.iter().map(|name| s.fact(at, seen, name).and_then(Type::of));
             for (i, found) in types.enumerate() {
                 let (Some(found), Some(formal)) = (found, formals.at(i)) else { continue };
-                let what = format_args!("{role} {} ({:?})", formal.name, names[i]).to_string();
+                let what = format_args!("{role} {} ({:?})", formal.name, names[i]);
                 if !found.within(formal.types) {
                     let expected = schema::describe(formal.types);
                     f.add(
@@ -275,7 +276,10 @@ fn type_mismatch(s: &Subject, f: &mut Findings) {
                         format!("expected {what} to be {expected}, found {}; add a Cast", found.name()),
                     );
                 } else if formal.mark != Mark::Heterogeneous {
-                    let (first, name) = bound.entry(formal.variable).or_insert((found.clone(), formal.name));
+                    let Some((_, first, name)) = bound.iter().find(|(of, ..)| *of == formal.variable) else {
+                        bound.push((formal.variable, found, formal.name));
+                        continue;
+                    };
                     if *first != found {
                         let (first, found) = (first.name(), found.name());
                         f.add(
@@ -318,13 +322,17 @@ fn stray_declarations(s: &Subject, f: &mut Findings) {
 
 /// Nodes whose rule refuses operands of which it knows all that it asks for.
 fn impossible_operands(s: &Subject, f: &mut Findings) {
+    let of_nodes = s.inference().nodes.iter().any(|facts| facts.problem().is_some());
+    if !of_nodes && s.inference().dead.is_empty() {
+        return;
+    }
     let places: HashMap<_, _> =
         s.nodes().map(|(scope, at, index, node)| (std::ptr::from_ref(node), (scope, at, index))).collect();
     let mut said = HashSet::default();
     for facts in &s.inference().nodes {
         let Some(problem) = facts.problem() else { continue };
         let Some(&(scope, at, index)) = places.get(&std::ptr::from_ref(facts.node)) else { continue };
-        let by_rule = matches!(s.callee(scope, facts.node), Callee::Schema(_) | Callee::Known)
+        let by_rule = matches!(s.callee(at, index), Callee::Schema(_) | Callee::Known)
             && crate::ops::find(facts.node.domain(), facts.node.op_type()).is_some()
             && !facts.node.attribute.iter().any(|a| a.g.is_some());
         let says = |fact: &Fact| fact.dims.as_ref().err().is_some_and(|why| **why == *problem);

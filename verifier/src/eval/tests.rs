@@ -49,7 +49,7 @@ fn bytes(name: &str, dtype: DataType, dims: &[usize], values: &[u8]) -> TensorPr
 }
 
 fn microsoft(mut node: NodeProto) -> NodeProto {
-    node.domain = Some("com.microsoft".to_owned());
+    node.rare().domain = Some("com.microsoft".to_owned());
     node
 }
 

@@ -41,7 +41,7 @@ impl<'a> Walk<'a, '_> {
         let (mut values, mut absent) = (Values::default(), HashSet::new());
         for (i, name) in function.input.iter().enumerate() {
             match inputs.get(i).cloned().flatten() {
-                Some(fact) => values.insert(name.as_str(), fact),
+                Some(fact) => drop(values.insert(name.as_str(), fact)),
                 None => drop(absent.insert(name.as_str())),
             }
         }

@@ -80,6 +80,8 @@ pub struct NodeFacts<'a> {
     pub work: Arc<Work>,
     /// How often it runs.
     pub multiplicity: Expr,
+    /// Where the places of its operands begin, for a node of the main graph.
+    operands: u32,
     /// What it costs, all times together.
     pub cost: Arc<Cost>,
     /// What few nodes have.
@@ -166,6 +168,8 @@ pub struct Inference<'a> {
     /// Nodes of branches that are never taken whose operands contradict them, and why.
     pub dead: Vec<(&'a NodeProto, String)>,
     graph: Option<&'a GraphProto>,
+    /// The places of what the nodes of the main graph read and write, so that each name is looked up once.
+    operands: Vec<u32>,
 }
 
 impl<'a> Inference<'a> {
@@ -175,6 +179,8 @@ impl<'a> Inference<'a> {
         self.graph
     }
 }
+/// The place of a value that has none yet.
+const NOWHERE: u32 = u32::MAX;
 
 /// What exporters write for the name of an extent that has none.
 pub(crate) const NAMELESS: [&str; 4] = ["", "?", "-1", "None"];
@@ -260,6 +266,24 @@ impl<'a> Inference<'a> {
     #[must_use]
     pub fn body(&self, scope: usize) -> Option<&Body<'a>> {
         self.by_scope.get(&scope).map(|&index| &self.bodies[index])
+    }
+
+    /// The place among `values`, those of its scope, of what a node reads.
+    pub(crate) fn read_at(&self, facts: &NodeFacts, operand: usize, values: &Values) -> Option<usize> {
+        self.place(facts, operand, &facts.node.input[operand], values)
+    }
+
+    /// The same of what it writes.
+    pub(crate) fn written_at(&self, facts: &NodeFacts, output: usize, values: &Values) -> Option<usize> {
+        self.place(facts, facts.node.input.len() + output, &facts.node.output[output], values)
+    }
+
+    fn place(&self, facts: &NodeFacts, index: usize, name: &str, values: &Values) -> Option<usize> {
+        match facts.scope {
+            0 => Some(self.operands[facts.operands as usize + index]).filter(|place| *place != NOWHERE),
+            _ => None,
+        }
+        .map_or_else(|| values.position(name), |place| Some(place as usize))
     }
 
     /// The highest rank of any value, and a value that has it.

@@ -46,6 +46,7 @@ pub(crate) fn order(nodes: &[NodeProto]) -> Option<Vec<&NodeProto>> {
 /// Whether no node reads what a later one writes. What nobody writes disturbs no order.
 fn is_sorted(nodes: &[NodeProto]) -> bool {
     let mut written: HashSet<&str> = HashSet::default();
+    written.reserve(nodes.len());
     let mut missing: HashSet<&str> = HashSet::default();
     for node in nodes {
         for input in &node.input {
@@ -54,7 +55,7 @@ fn is_sorted(nodes: &[NodeProto]) -> bool {
             }
         }
         for output in node.output.iter().filter(|name| !name.is_empty()) {
-            if missing.contains(output.as_str()) {
+            if !missing.is_empty() && missing.contains(output.as_str()) {
                 return false;
             }
             written.insert(output);

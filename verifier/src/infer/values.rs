@@ -19,12 +19,14 @@ impl<'a> Values<'a> {
         Self { facts: IndexMap::with_capacity_and_hasher(values, RandomState::default()) }
     }
 
-    pub(super) fn insert(&mut self, name: &'a str, fact: Arc<Fact>) {
-        self.facts.insert(name, fact);
+    /// The place that the value has now.
+    pub(super) fn insert(&mut self, name: &'a str, fact: Arc<Fact>) -> usize {
+        self.facts.insert_full(name, fact).0
     }
 
-    pub(super) fn shared(&self, name: &str) -> Option<&Arc<Fact>> {
-        self.facts.get(name)
+    /// The place of a value, and what is known of it.
+    pub(super) fn shared(&self, name: &str) -> Option<(usize, &Arc<Fact>)> {
+        self.facts.get_full(name).map(|(place, _, fact)| (place, fact))
     }
 
     #[must_use]
@@ -36,6 +38,12 @@ impl<'a> Values<'a> {
     #[must_use]
     pub fn position(&self, name: &str) -> Option<usize> {
         self.facts.get_index_of(name)
+    }
+
+    /// The fact of the value at a place.
+    #[must_use]
+    pub fn at(&self, place: usize) -> Option<&Fact> {
+        self.facts.get_index(place).map(|(_, fact)| fact.as_ref())
     }
 
     #[must_use]

@@ -1,7 +1,7 @@
 //! The walk itself: scopes, and a visit a node.
 
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,10 +12,11 @@ use emo_proto::{
     FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto, ValueInfoProto,
 };
 
-use super::{Bindings, Body, Inference, NodeFacts, Outputs, Said, Values, declared, order, source};
+use super::{Bindings, Body, Inference, NOWHERE, NodeFacts, Outputs, Said, Values, declared, order, source};
 use crate::cost::{Cost, Work};
 use crate::fact::{Fact, Kind};
 use crate::ops::{self, Arguments, Ctx, Why};
+use crate::recent::Recent;
 use crate::sym::Expr;
 
 /// Visits to nodes of bodies and functions, beyond which a file is held to be a trap: for each node that the
@@ -29,8 +30,6 @@ const MOST_SCOPES: usize = 64;
 const MOST_AXES: usize = 255;
 /// Elements and formulas, by their weight, that are followed in a graph: for each node, and beyond.
 const FOLLOWED: (usize, usize) = (64, 1 << 22);
-/// Facts that a new one may be alike.
-const RECENT: usize = 8;
 /// What an item of a sequence weighs beside an element.
 const ITEM: usize = 8;
 
@@ -70,8 +69,10 @@ pub(super) struct Walk<'a, 'e> {
     most: usize,
     /// Elements and parts of formulas that are left to follow.
     follow: usize,
-    /// The last facts that were new.
-    recent: VecDeque<Arc<Fact>>,
+    /// The last facts, works and costs that were new.
+    facts: Recent<Fact>,
+    works: Recent<Work>,
+    costs: Recent<Cost>,
     /// An extent that is not followed.
     unfollowed: Expr,
     /// What most nodes do, and what it costs.
@@ -90,6 +91,7 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
         by_scope: HashMap::new(),
         dead: Vec::new(),
         graph,
+        operands: Vec::new(),
     };
     let functions =
         model.functions.iter().map(|f| ((domain(f.domain()), f.name(), f.overload()), f)).collect();
@@ -105,7 +107,9 @@ pub(super) fn walk<'a>(model: &'a ModelProto, external: &External, bindings: &Bi
         left: most,
         most,
         follow: FOLLOWED.1 + FOLLOWED.0 * graph.map_or(0, |graph| graph.node.len()),
-        recent: VecDeque::new(),
+        facts: Recent::default(),
+        works: Recent::default(),
+        costs: Recent::default(),
         unfollowed: Expr::unknown("more formulas than the graph has nodes for"),
         free: Arc::default(),
         nothing: Arc::default(),
@@ -214,21 +218,24 @@ impl<'a> Walk<'a, '_> {
     }
 
     pub(super) fn lookup(&self, name: &str) -> Option<Arc<Fact>> {
+        self.placed(name).1
+    }
+
+    /// What is known of a value, and its place in the scope that has it.
+    fn placed(&self, name: &str) -> (u32, Option<Arc<Fact>>) {
         for scope in self.scopes.iter().rev() {
-            if let Some(fact) = scope.values.shared(name) {
-                return Some(fact.clone());
+            if let Some((place, fact)) = scope.values.shared(name) {
+                return (place as u32, Some(fact.clone()));
             }
             if scope.absent.contains(name) {
-                return None;
+                return (NOWHERE, None);
             }
             if !scope.captures {
                 break;
             }
         }
-        Some(Arc::new(Fact::unknown(
-            DataType::Undefined,
-            &format!("{name} is not written before it is read"),
-        )))
+        let why = format!("{name} is not written before it is read");
+        (NOWHERE, Some(Arc::new(Fact::unknown(DataType::Undefined, &why))))
     }
 
     /// Initializers of a graph.
@@ -305,8 +312,13 @@ impl<'a> Walk<'a, '_> {
     }
 
     fn visit(&mut self, node: &'a NodeProto) {
-        let operand = |name: &String| (!name.is_empty()).then(|| self.lookup(name)).flatten();
-        let inputs: Vec<Option<Arc<Fact>>> = node.input.iter().map(operand).collect();
+        let operand = |name: &String| if name.is_empty() { (NOWHERE, None) } else { self.placed(name) };
+        let (places, inputs): (Vec<u32>, Vec<_>) = node.input.iter().map(operand).unzip();
+        let operands = self.found.operands.len();
+        if self.scope().id == 0 {
+            self.found.operands.extend(places);
+            self.found.operands.resize(operands + node.input.len() + node.output.len(), NOWHERE);
+        }
         let scope = self.scope();
         let opset = scope.opsets.get(domain(node.domain())).copied().unwrap_or(0);
         let (path, multiplicity, scope_id) = (scope.path.clone(), scope.multiplicity.clone(), scope.id);
@@ -323,6 +335,7 @@ impl<'a> Walk<'a, '_> {
             outputs: Outputs::default(),
             work: self.free.clone(),
             multiplicity,
+            operands: operands as u32,
             cost: self.nothing.clone(),
             said: None,
             quantised: false,
@@ -360,7 +373,8 @@ impl<'a> Walk<'a, '_> {
             if visit.problem.is_none() && !reasons.is_empty() {
                 visit.problem = Some(reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
             }
-            (facts.cost, facts.work) = (Arc::new(cost.times(&facts.multiplicity)), Arc::new(visit.work));
+            facts.cost = self.costs.shared(cost.times(&facts.multiplicity));
+            facts.work = self.works.shared(visit.work);
         }
         if row.is_some() {
             facts.quantised = inputs.first().and_then(Option::as_deref).is_some_and(source::is_quantised);
@@ -370,24 +384,22 @@ impl<'a> Walk<'a, '_> {
         }
         facts.impossible = visit.impossible;
         let outputs: Outputs = visit.outputs.into_iter().map(|fact| self.shared(&inputs, fact)).collect();
-        for (name, fact) in node.output.iter().zip(outputs.iter()).filter(|(name, _)| !name.is_empty()) {
-            self.scope().values.insert(name, fact.clone());
+        for (index, name) in node.output.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+            let scope = self.scope();
+            let (place, is_main) = (scope.values.insert(name, outputs[index].clone()), scope.id == 0);
+            if is_main {
+                self.found.operands[operands + node.input.len() + index] = place as u32;
+            }
         }
         self.found.nodes[at].outputs = outputs;
     }
 
     /// The fact, or the same of an operand or a recent node: most values of a graph are alike.
     fn shared(&mut self, inputs: &[Option<Arc<Fact>>], fact: Fact) -> Arc<Fact> {
-        let known = inputs.iter().flatten().chain(&self.recent).find(|known| ***known == fact);
-        if let Some(known) = known {
-            return known.clone();
+        match inputs.iter().flatten().find(|known| ***known == fact) {
+            Some(known) => known.clone(),
+            None => self.facts.shared(fact),
         }
-        let fact = Arc::new(fact);
-        if self.recent.len() == RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(fact.clone());
-        fact
     }
 
     /// Holds a fact to what a tensor can be, and the walk to memory in proportion to the graph.

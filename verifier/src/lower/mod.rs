@@ -168,7 +168,7 @@ impl<'a> Writer<'a> {
     ) {
         self.nodes.push(NodeProto {
             name: Some(of.name().to_owned()),
-            op_type: Some(operator.to_owned()),
+            op_type: Some(operator.into()),
             input: inputs.iter().map(|&input| input.to_owned()).collect(),
             output: vec![output.to_owned()],
             attribute: with,

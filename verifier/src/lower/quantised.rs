@@ -145,7 +145,7 @@ pub fn dynamic_matmul(w: &mut Writer, node: &NodeProto) -> Option<()> {
     let names: [String; 3] = std::array::from_fn(|_| w.value());
     w.nodes.push(NodeProto {
         name: Some(node.name().to_owned()),
-        op_type: Some("DynamicQuantizeLinear".to_owned()),
+        op_type: Some("DynamicQuantizeLinear".into()),
         input: vec![operand(node, 0)?.to_owned()],
         output: names.to_vec(),
         ..NodeProto::default()

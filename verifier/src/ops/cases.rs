@@ -112,12 +112,12 @@ fn rules_say_what_onnx_runtime_computes() {
         let outputs: Vec<&str> = outputs.split_whitespace().collect();
         let mut graph = GraphProto::default();
         let mut node = NodeProto {
-            domain: Some(domain.to_owned()),
-            op_type: Some(operator.to_owned()),
+            op_type: Some(operator.into()),
             output: (0..outputs.len()).map(|i| format!("y{i}")).collect(),
             attribute: attributes.split_whitespace().map(attribute).collect(),
             ..NodeProto::default()
-        };
+        }
+        .of_domain(domain);
         for (i, operand) in operands.split_whitespace().enumerate() {
             let name = if operand == "-" { String::new() } else { format!("x{i}") };
             match operand.as_bytes().get(1) {

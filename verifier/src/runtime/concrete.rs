@@ -261,7 +261,7 @@ fn declared(input: &ValueInfoProto) -> Option<&TensorShapeProto> {
 pub(super) fn cast(from: &str, to: &str, dtype: DataType) -> NodeProto {
     NodeProto {
         name: Some(format!("cast {from}")),
-        op_type: Some("Cast".to_owned()),
+        op_type: Some("Cast".into()),
         input: vec![from.to_owned()],
         output: vec![to.to_owned()],
         attribute: vec![AttributeProto {

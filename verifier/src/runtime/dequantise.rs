@@ -212,7 +212,7 @@ fn written_out(node: NodeProto, mark: &str, is_one: &dyn Fn(&str) -> bool) -> Ve
 fn plain(op: &str, input: Vec<String>, output: String) -> NodeProto {
     NodeProto {
         name: Some(output.clone()),
-        op_type: Some(op.to_owned()),
+        op_type: Some(op.into()),
         input,
         output: vec![output],
         ..NodeProto::default()

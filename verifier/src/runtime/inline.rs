@@ -190,7 +190,7 @@ fn each_name_of(graph: &mut GraphProto, rename: &mut dyn FnMut(&mut String)) {
 
 fn identity(from: &str, to: &str) -> NodeProto {
     NodeProto {
-        op_type: Some("Identity".to_owned()),
+        op_type: Some("Identity".into()),
         input: vec![from.to_owned()],
         output: vec![to.to_owned()],
         ..NodeProto::default()

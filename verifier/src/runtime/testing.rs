@@ -32,7 +32,7 @@ pub(crate) fn node(
 ) -> NodeProto {
     NodeProto {
         name: Some(format!("the {op}")),
-        op_type: Some(op.to_owned()),
+        op_type: Some(op.into()),
         input: strings(inputs),
         output: strings(outputs),
         attribute: attributes,

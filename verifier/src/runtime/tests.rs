@@ -224,10 +224,10 @@ fn functions_are_written_out_with_their_arguments() {
         ],
     );
     let mut call = node("scaled", &["a", "a"], &["twice"], vec![refers("axis")]);
-    call.domain = Some("ours".to_owned());
+    call.rare().domain = Some("ours".to_owned());
     let outer = function("outer", vec![call, node("Add", &["twice", "b"], &["out"], vec![])]);
     let mut start = node("outer", &["x", "one"], &["y"], vec![int("axis", 1)]);
-    start.domain = Some("ours".to_owned());
+    start.rare().domain = Some("ours".to_owned());
 
     let mut whole =
         model(graph(x(&[1, 2]), vec![floats("one", &[1], &[1.0])], vec![start], y(DataType::Float)));
@@ -237,8 +237,8 @@ fn functions_are_written_out_with_their_arguments() {
     assert_eq!(operators, ["Concat", "LeakyRelu", "Add"]);
     assert_eq!(y, array(&[1, 4], &[5.0, -1.0, 5.0, -1.0]));
 
-    whole.functions[0].node[1].op_type = Some("outer".to_owned());
-    whole.functions[0].node[1].domain = Some("ours".to_owned());
+    whole.functions[0].node[1].op_type = Some("outer".into());
+    whole.functions[0].node[1].rare().domain = Some("ours".to_owned());
     let failure = Concrete::new(&file(whole), &shapes(&[("x", &[1, 2])])).unwrap_err();
     assert!(matches!(&failure, Failure::Wrong(e) if e.to_string().contains("calls itself")), "{failure}");
 }

@@ -60,8 +60,9 @@ impl Store {
         }
         no_link(&path, MANIFEST)?;
         let manifest = Manifest::read(&path)?;
+        let mut folders = HashSet::new();
         for entry in manifest.entries() {
-            self.place(&entry.model_path, &entry.model)?;
+            self.allowed(&entry.model_path, &entry.model, folders.insert(&entry.model))?;
         }
         Ok(manifest)
     }
@@ -79,12 +80,18 @@ impl Store {
 
     /// Where the file of an entry is, or would be: in the folder, and behind no link.
     fn place(&self, path: &str, model: &str) -> Result<PathBuf> {
+        self.allowed(path, model, true)?;
+        Ok(self.folder.join(path))
+    }
+
+    /// Whether an entry may have this path: in the folder, and behind no link. Asking for the model's own folder once
+    /// is enough where entries are many.
+    fn allowed(&self, path: &str, model: &str, folder: bool) -> Result<()> {
         guard::path(path, model).map_err(|error| error.at(path))?;
-        let (folder, file) = (self.folder.join(model), self.folder.join(path));
-        for place in [&folder, &file] {
-            no_link(place, path)?;
+        if folder {
+            no_link(&self.folder.join(model), path)?;
         }
-        Ok(file)
+        no_link(&self.folder.join(path), path)
     }
 
     /// A copy of the file of an entry, so that its digest and what is judged are of the same bytes; `None` where
