@@ -87,10 +87,7 @@ pub fn calls() -> Vec<u8> {
         opset_import: vec![opset("", 17)],
         ..Default::default()
     };
-    let call = |from: &str, to: &str| NodeProto {
-        domain: Some("trap".to_owned()),
-        ..node("f", &[from], &[to], vec![])
-    };
+    let call = |from: &str, to: &str| node("f", &[from], &[to], vec![]).of_domain("trap");
     let graph = graph_of(vec![value("x", DataType::Float, &[1.into()])], vec![], chain(30_000, call), &["y"]);
     let mut model = ModelProto { functions: vec![function], ..model(17, graph) };
     model.opset_import.push(opset("trap", 1));

@@ -149,7 +149,7 @@ mod tests {
     /// Nodes of an operator that nobody knows, each of which breaks several rules.
     fn broken(nodes: usize) -> Vec<Finding> {
         let node = |i: usize| NodeProto {
-            op_type: Some("Unheard".to_owned()),
+            op_type: Some("Unheard".into()),
             input: vec![format!("nothing{i}")],
             output: vec![format!("v{i}")],
             ..Default::default()
