@@ -156,6 +156,37 @@ pub fn map(file: &File, path: &Path) -> io::Result<Bytes> {
     Ok(Bytes::from_owner(Map(mapping)))
 }
 
+/// Bytes of a piece: a multiple of every page and every element.
+const PIECE: usize = 1 << 24;
+
+/// Bytes, a piece at a time. Behind each piece of a mapped file its pages are given back, so that tens of gigabytes are
+/// read in the memory of a few pieces.
+pub fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut read: Option<&[u8]> = None;
+    let mut rest = bytes.chunks(PIECE);
+    std::iter::from_fn(move || {
+        if let Some(read) = read.take().filter(|read| read.len() == PIECE) {
+            release(read);
+        }
+        read = rest.next();
+        read
+    })
+}
+
+/// Gives the pages of a part of a map back; whoever reads them again gets them from the file. Other memory stays.
+fn release(bytes: &[u8]) {
+    let start = bytes.as_ptr().addr();
+    let is_mapped = table().mapped.range(..=start).next_back().is_some_and(|(first, mapped)| {
+        start + bytes.len() <= first + mapped.bytes
+    });
+    #[cfg(unix)]
+    if is_mapped {
+        fault::release(bytes);
+    }
+    #[cfg(not(unix))]
+    let _ = is_mapped;
+}
+
 /// What happens when a page of a map is gone.
 #[cfg(unix)]
 mod fault {
@@ -175,6 +206,20 @@ mod fault {
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
             libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut());
         });
+    }
+
+    /// Gives the whole pages of a part of a read-only map of a file back.
+    pub fn release(bytes: &[u8]) {
+        /// No page that a system has is larger.
+        const PAGE: usize = 1 << 16;
+        let skipped = bytes.as_ptr().align_offset(PAGE).min(bytes.len());
+        let whole = (bytes.len() - skipped) / PAGE * PAGE;
+        let start = bytes[skipped..].as_ptr().cast_mut();
+        // SAFETY: the range lies in a shared map that nobody writes to, so that dropping its pages loses nothing. What
+        // the system refuses stays.
+        unsafe {
+            libc::madvise(start.cast(), whole, libc::MADV_DONTNEED);
+        }
     }
 
     /// Runs where an access to memory failed: the thread holds no lock of the table, whose holders read no map.

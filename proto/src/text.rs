@@ -10,6 +10,7 @@ use std::fmt::{self, Display, Write as _};
 use sha2::{Digest as _, Sha256};
 
 use crate::attribute_proto::AttributeType;
+use crate::file::pieces;
 use crate::plain::plain;
 use crate::tensor::{DataType, External, Tensor};
 use crate::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
@@ -55,7 +56,8 @@ pub fn digest(proto: &TensorProto, external: &External) -> crate::Result<String>
             hash.update(text);
         }
     } else {
-        hash.update(Tensor::decode(proto, external)?.bytes());
+        let tensor = Tensor::decode(proto, external)?;
+        pieces(tensor.bytes()).for_each(|piece| hash.update(piece));
     }
     let mut text = String::new();
     for byte in hash.finalize() {

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use emo_proto::TensorProto;
+use emo_proto::file::pieces;
 use emo_proto::tensor::{DataType, Tensor};
 
 use super::{Check, Findings, Severity, Subject};
@@ -149,8 +150,10 @@ impl Weight {
         let codes: Vec<u8> = (0..=u8::MAX).collect();
         let worth = Tensor::new(self.dtype, vec![codes.len()], codes.into()).and_then(|all| all.f64s());
         let Ok(worth) = worth else { return };
-        self.nan = bytes.iter().filter(|code| worth[usize::from(**code)].is_nan()).count();
-        self.infinite = bytes.iter().filter(|code| worth[usize::from(**code)].is_infinite()).count();
+        for piece in pieces(bytes) {
+            self.nan += piece.iter().filter(|code| worth[usize::from(**code)].is_nan()).count();
+            self.infinite += piece.iter().filter(|code| worth[usize::from(**code)].is_infinite()).count();
+        }
     }
 
     /// Counts by the bits: the highest exponent is no number, the lowest is denormal or zero.
@@ -161,12 +164,14 @@ impl Weight {
     {
         let zero = T::default();
         let magnitude = (!zero << 1) >> 1;
-        for &element in bytes.as_chunks::<N>().0 {
-            let bits = read(element) & magnitude;
-            let (high, low) = (bits & exponent, bits & !exponent);
-            self.nan += usize::from(high == exponent && low != zero);
-            self.infinite += usize::from(high == exponent && low == zero);
-            self.denormal += usize::from(high == zero && low != zero);
+        for piece in pieces(bytes) {
+            for &element in piece.as_chunks::<N>().0 {
+                let bits = read(element) & magnitude;
+                let (high, low) = (bits & exponent, bits & !exponent);
+                self.nan += usize::from(high == exponent && low != zero);
+                self.infinite += usize::from(high == exponent && low == zero);
+                self.denormal += usize::from(high == zero && low != zero);
+            }
         }
     }
 }
@@ -240,7 +245,7 @@ fn duplicates(s: &Subject, f: &mut Findings) {
         for (scope, tensor) in group {
             let Some(held) = bytes(s, tensor) else { continue };
             let others = first.entry(sample(&held)).or_default();
-            match others.iter().find(|other| bytes(s, other).is_some_and(|other| other == held)) {
+            match others.iter().find(|other| bytes(s, other).is_some_and(|other| pieces(&other).eq(pieces(&held)))) {
                 Some(twin) => {
                     found.push((scope.value("initializer", tensor.name()), twin.name(), held.len()));
                 }
