@@ -105,7 +105,7 @@ fn stored(graph: &Graph) -> i64 {
 }
 
 /// What a file stores and what its account says was taken out are the published parameters; no
-/// value has more than four axes and no two nodes have one name.
+/// value has more than four axes, no two nodes have one name, and the row lists their operators.
 #[test]
 fn every_target_takes_every_model_and_its_account_closes() {
     for (model, _, total, _) in published() {
@@ -122,6 +122,9 @@ fn every_target_takes_every_model_and_its_account_closes() {
             assert!(graph.values.iter().all(|v| v.shape.rank() <= 4), "{at}");
             let names: HashSet<&str> = graph.nodes.iter().map(|n| n.name.as_str()).collect();
             assert_eq!(names.len(), graph.nodes.len(), "{at}");
+            for op in graph.nodes.iter().map(|n| n.op.onnx_name()) {
+                assert!(profile.conditions("", op).is_some(), "{at}: {op} is not on the row's list");
+            }
             if profile == Profile::reference() {
                 assert!(graph.rewrites.is_empty(), "{at}: {:?}", graph.rewrites);
             }
