@@ -132,3 +132,19 @@ impl Rewrite {
         Self { kind, what, into, parameters: 0, macs: 0, fvcore: 0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_read_as_it_is_written() {
+        for kind in Kind::ALL {
+            let free = Rewrite::free(kind, "stage1.0.norm".to_owned(), "stage1.0.v.conv".to_owned());
+            let rewrite = Rewrite { parameters: 48, macs: -1, fvcore: 602_112, ..free };
+            assert_eq!(rewrite.to_string().parse::<Rewrite>().unwrap(), rewrite);
+        }
+        let names: std::collections::HashSet<_> = Kind::ALL.map(Kind::name).into();
+        assert_eq!(names.len(), Kind::ALL.len());
+    }
+}

@@ -109,20 +109,28 @@ impl Heads {
         b.part(Part::Softmax, |b| b.softmax("softmax", scores))
     }
 
-    /// Mixes the values of windows `[B, C, h, w]` (or, of heads, `[B, heads, d, T]`) by q and k of heads, whose dims
-    /// may be others: → `[B, C, h, w]`. `layer` made q.
-    pub fn mix_channels(
+    /// The same of q as k is: `[B, heads, d, T]`.
+    pub fn weights_of_channels(
         self,
         b: &mut Builder,
         [q, k]: [Value; 2],
-        values: Value,
-        (h, w): (usize, usize),
-        mix: Mix,
         layer: &str,
         form: Form,
     ) -> Result<Value> {
         let q = b.transpose("q", q, &[0, 1, 3, 2])?;
-        let weights = self.weights(b, [q, k], layer, form)?;
+        self.weights(b, [q, k], layer, form)
+    }
+
+    /// Mixes the values of windows `[B, C, h, w]`, whose heads may lie apart, `[B, heads, C/heads, h·w]`, and whose
+    /// channels may be others than those of q and k: → `[B, C, h, w]`.
+    pub fn mix_channels(
+        self,
+        b: &mut Builder,
+        weights: Value,
+        values: Value,
+        (h, w): (usize, usize),
+        mix: Mix,
+    ) -> Result<Value> {
         let extents = b.shape(values).clone();
         let (n, channels) = (extents.0[0], extents.elements().map_or(0, Dim::at_batch_one) / (h * w));
         let channels = channels / n.at_batch_one().max(1);
@@ -235,7 +243,10 @@ fn channels_first(
             [half(b, (0, "q"))?, half(b, (1, "k"))?]
         }
     };
-    b.within("attn", |b| heads.mix_channels(b, qk, x, (h, w), mix, &path, form))
+    b.within("attn", |b| {
+        let weights = heads.weights_of_channels(b, qk, &path, form)?;
+        heads.mix_channels(b, weights, x, (h, w), mix)
+    })
 }
 
 /// The map `[N, C, H, W]`, by way of `[N, tokens, windows·heads, d]`.

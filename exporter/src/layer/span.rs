@@ -1,6 +1,6 @@
 //! Self-attention over values of their own, in one or several patterns of windows.
 
-use emo_proto::Result;
+use emo_proto::{Error, Result};
 
 use super::attention::{Heads, HeadsLast};
 use super::{Form, Grid, Normed, Pattern, conv, extents, linear};
@@ -44,18 +44,20 @@ pub fn span(
     if !span.joint {
         sources.push(Part { value: expand(b, flat)?, parts: 1, name: "v" });
     }
-    let sum = |b: &mut Builder, x: Option<Value>, y| x.map_or(Ok(y), |x| b.binary("sum", Binary::Add, x, y));
-    let layer = b.path(span.layer);
+    let parts = Parts { sources, n, heads, last: x.last, layer: b.path(span.layer), form };
     // In one window all patterns are the same.
     let same = form.forms().fold && grid.windows() == 1;
     let mut total = None;
     for &pattern in if same { &patterns[..1] } else { patterns } {
         let scope = if patterns.len() == 1 || same { "" } else { pattern.name() };
-        let mixed =
-            b.within(scope, |b| mix(b, &sources, grid.of(pattern), n, heads, x.last, &layer, form))?;
-        total = Some(sum(b, total, mixed)?);
+        let mixed = b.within(scope, |b| parts.mix(b, grid.of(pattern)))?;
+        total = Some(match total {
+            Some(total) => b.binary("sum", Binary::Add, total, mixed)?,
+            None => mixed,
+        });
     }
-    let total = total.unwrap_or(padded);
+    let total =
+        total.ok_or_else(|| Error::new("expected a pattern of windows, found none").at(&parts.layer))?;
     let cropped = b.within("window", |b| grid.crop(b, total, if x.last { 1 } else { 2 }))?;
     if same && patterns.len() > 1 {
         times(b, cropped, grid, heads, patterns.len(), x.last)
@@ -113,73 +115,68 @@ fn sources(
     Ok(names.iter().zip(split).map(|(&name, value)| Part { value, parts: 1, name }).collect())
 }
 
-/// The attention in the windows of one grid: a padded map like that of `x`, in its order of axes.
-#[expect(clippy::too_many_arguments, reason = "what all patterns share")]
-fn mix(
-    b: &mut Builder,
-    sources: &[Part],
-    grid: Grid,
+/// q, k and v of a padded map, in the order of axes of `last`.
+struct Parts {
+    sources: Vec<Part>,
     n: Dim,
     heads: Heads,
     last: bool,
-    layer: &str,
+    /// What made q.
+    layer: String,
     form: Form,
-) -> Result<Value> {
-    if last {
-        return tokens(b, sources, grid, n, heads, layer, form);
-    }
-    let (windows, mix) = match form.forms().attention {
-        Attention::Channels { windows, mix, .. } => (windows, mix),
-        Attention::Tokens => (Windows::Strips, Mix::TransposedValues),
-    };
-    let (h, w) = grid.side();
-    let mut parts = Vec::with_capacity(3);
-    for source in sources {
-        b.within(source.name, |b| {
-            let cut = grid.partition(b, source.value, windows)?;
-            let (batch, channels, ..) = b.feature_map(cut)?;
-            let count = source.parts * heads.count;
-            let shape = [batch, count.into(), (channels / count).into(), (h * w).into()];
-            let cut = b.reshape("heads", cut, shape)?;
-            parts.extend(b.split("split", cut, 1, source.parts)?);
-            Ok(())
-        })?;
-    }
-    let mixed = b.within("attn", |b| {
-        heads.mix_channels(b, [parts[0], parts[1]], parts[2], (h, w), mix, layer, form)
-    })?;
-    b.within("window", |b| grid.merge(b, mixed, windows))
 }
 
-/// The same with the channels last.
-fn tokens(
-    b: &mut Builder,
-    sources: &[Part],
-    grid: Grid,
-    n: Dim,
-    heads: Heads,
-    layer: &str,
-    form: Form,
-) -> Result<Value> {
-    let order = HeadsLast::new(grid, n, heads);
-    let mut gathered = Vec::with_capacity(3);
-    for source in sources {
-        let channels = b.shape(source.value).0[1].at_batch_one();
-        let value = source.value;
-        let value = match grid.windows() {
-            1 => value,
-            _ => b.within(source.name, |b| grid.gather(b, value, n, channels))?,
-        };
-        gathered.push((value, channels));
+impl Parts {
+    /// The attention in the windows of one grid: a padded map in the same order of axes.
+    fn mix(&self, b: &mut Builder, grid: Grid) -> Result<Value> {
+        match self.form.forms().attention {
+            Attention::Channels { windows, mix, .. } if !self.last => self.channels(b, grid, windows, mix),
+            Attention::Channels { .. } | Attention::Tokens => self.tokens(b, grid),
+        }
     }
-    let [(q, _), (k, _), (v, channels)] = gathered[..] else { unreachable!("q, k and v") };
-    let mut move_heads = |x, name: &str, perm: &[usize]| {
-        let x = b.within(name, |b| b.reshape("heads", x, order.shape(heads.dim)))?;
-        b.within("attn", |b| b.transpose(name, x, perm))
-    };
-    let q = move_heads(q, "q", order.forward())?;
-    let k = move_heads(k, "k", order.transposed())?;
-    let dim = channels / heads.count;
-    let mixed = b.within("attn", |b| order.mix(b, heads, [q, k], (v, dim), layer, form))?;
-    b.within("window", |b| grid.scatter(b, mixed, n, channels))
+
+    fn channels(&self, b: &mut Builder, grid: Grid, windows: Windows, mix: Mix) -> Result<Value> {
+        let (h, w) = grid.side();
+        let mut parts = Vec::with_capacity(3);
+        for source in &self.sources {
+            b.within(source.name, |b| {
+                let cut = grid.partition(b, source.value, windows)?;
+                let (batch, channels, ..) = b.feature_map(cut)?;
+                let count = source.parts * self.heads.count;
+                let shape = [batch, count.into(), (channels / count).into(), (h * w).into()];
+                let cut = b.reshape("heads", cut, shape)?;
+                parts.extend(b.split("split", cut, 1, source.parts)?);
+                Ok(())
+            })?;
+        }
+        let [q, k, v] = parts[..] else { unreachable!("q, k and v") };
+        let mixed = b.within("attn", |b| {
+            let weights = self.heads.weights_of_channels(b, [q, k], &self.layer, self.form)?;
+            self.heads.mix_channels(b, weights, v, (h, w), mix)
+        })?;
+        b.within("window", |b| grid.merge(b, mixed, windows))
+    }
+
+    fn tokens(&self, b: &mut Builder, grid: Grid) -> Result<Value> {
+        let order = HeadsLast::new(grid, self.n, self.heads);
+        let mut gathered = Vec::with_capacity(3);
+        for &Part { value, name, .. } in &self.sources {
+            let channels = b.shape(value).0[1].at_batch_one();
+            let value = match grid.windows() {
+                1 => value,
+                _ => b.within(name, |b| grid.gather(b, value, self.n, channels))?,
+            };
+            gathered.push((value, channels));
+        }
+        let [(q, _), (k, _), (v, channels)] = gathered[..] else { unreachable!("q, k and v") };
+        let mut move_heads = |x, name: &str, perm: &[usize]| {
+            let x = b.within(name, |b| b.reshape("heads", x, order.shape(self.heads.dim)))?;
+            b.within("attn", |b| b.transpose(name, x, perm))
+        };
+        let q = move_heads(q, "q", order.forward())?;
+        let k = move_heads(k, "k", order.transposed())?;
+        let values = (v, channels / self.heads.count);
+        let mixed = b.within("attn", |b| order.mix(b, self.heads, [q, k], values, &self.layer, self.form))?;
+        b.within("window", |b| grid.scatter(b, mixed, self.n, channels))
+    }
 }

@@ -4,8 +4,12 @@
 //! `X_e = MLP_e(X) ∈ R^{λC×H×W}`, `X_f = F(X_e)`, `Y = X + MLP_s(X_f)`. MobileNetV2's
 //! inverted residual, the Transformer's attention and its feed-forward are values of it,
 //! and so is EMO's iRMB: `F(·) = (DW-Conv, Skip)(EW-MHSA(·))` (paper, section 3).
+//!
+//! Two things make a block: what it computes ([`MetaMobileBlock`]), and how its family publishes that
+//! ([`Layout`]): where norms, biases and activations stand, in which order attention and expansion
+//! come, and what all of them are called. [`Block::build`] is one function for all families.
 
-use emo_proto::Result;
+use emo_proto::{Error, Result};
 
 use crate::builder::Builder;
 use crate::graph::Value;
@@ -157,6 +161,7 @@ impl Block {
     /// # Errors
     /// A shape does not fit, or the heads do not divide the channels.
     pub fn build(&self, b: &mut Builder, x: Value, form: Form) -> Result<Value> {
+        self.check().map_err(|e| e.at(b.path("")))?;
         let last = self.channels_last(form);
         let (n, _, height, width) = layer::extents(b, x, last)?;
         let attention = self.mmb.operator.attention.zip(self.layout.attention);
@@ -196,6 +201,24 @@ impl Block {
             y = b.binary("scaled", Binary::Mul, y, scale)?;
         }
         if self.has_shortcut() { b.binary(self.layout.shortcut, Binary::Add, x, y) } else { Ok(y) }
+    }
+
+    /// Whether the layout names what the block is made of.
+    fn check(&self) -> Result<()> {
+        let (operator, layout) = (self.mmb.operator, self.layout);
+        if operator.attention.is_some() && layout.attention.is_none() {
+            return Err(Error::new("expected a layout with attention, found one without"));
+        }
+        if operator.conv.is_some() && layout.local.is_none() {
+            return Err(Error::new("expected a layout with a depthwise convolution, found one without"));
+        }
+        if layout.expand.is_none() && self.dim_mid() != self.dim_in {
+            let (found, channels) = (self.dim_mid(), self.dim_in);
+            return Err(Error::new(format!(
+                "expected {channels} channels where nothing expands them, found {found}"
+            )));
+        }
+        Ok(())
     }
 
     /// Attention and MLP_e, in the layout's order.

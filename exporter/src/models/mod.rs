@@ -8,6 +8,8 @@ pub mod emo2;
 mod image;
 pub mod mmb;
 pub mod mobilenetv2;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;

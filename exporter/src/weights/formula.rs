@@ -66,11 +66,14 @@ mod tests {
 
     #[test]
     fn every_kind_keeps_to_its_range() {
-        let cases: [(&str, &[usize], f32, f32); 4] = [
+        let cases: [(&str, &[usize], f32, f32); 7] = [
             ("stage1.0.norm.running_var", &[512], 0.5, 1.5),
             ("norm.norm.weight", &[512], 0.5, 1.5),
             ("head.weight", &[8, 75], -0.2, 0.2), // sqrt(3 / 75)
             ("head.bias", &[512], -0.2, 0.2),
+            ("stage1.0.ls.gamma", &[1, 512, 1, 1], -0.2, 0.2),
+            ("cls_token", &[1, 1, 512], -0.2, 0.2),
+            ("pos_embed", &[1, 197, 192], -0.2, 0.2),
         ];
         for (name, shape, low, high) in cases {
             let values = tensor(name, shape, 7);

@@ -17,6 +17,9 @@ const NEAREST_LENGTH: usize = 200;
 /// Similarity (1 is equal) from which a name counts as a likely misspelling.
 const NEAREST_SIMILARITY: f64 = 0.6;
 
+/// What published models call the layer whose rows are classes.
+const HEADS: [&str; 2] = ["head.", "classifier."];
+
 /// An error that lists all missing, unexpected and misshapen tensors, if there are any.
 ///
 /// `found` maps a file's tensors to their shapes.
@@ -69,7 +72,7 @@ fn classes(misshapen: &[Misshapen<'_>]) -> Option<usize> {
     misshapen
         .iter()
         .all(|Misshapen { expected, found }| {
-            expected.name.starts_with("head.")
+            HEADS.iter().any(|head| expected.name.starts_with(head))
                 && found.first() == Some(&classes)
                 && found.get(1..) == expected.shape.get(1..)
         })
@@ -171,6 +174,8 @@ mod tests {
             difference(&expected, &[("norm.bias", norm), ("head.weight", weight), ("head.bias", bias)])
         };
         assert!(with(&[168], &[10, 168], &[10]).ends_with("use --classes 10"));
+        let timm = difference(&[parameter("classifier.bias", &[1000])], &[("classifier.bias", &[10])]);
+        assert!(timm.ends_with("use --classes 10"), "{timm}");
         for other in
             [with(&[168], &[10, 200], &[10]), with(&[200], &[10, 168], &[10]), with(&[168], &[10, 168], &[9])]
         {
