@@ -13,7 +13,7 @@ use emo_exporter::weights::{Parameter, Spec, Weights, formula};
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
-use emo_tests::Order;
+use emo_tests::{Order, emos};
 use emo_tests::golden::{CLASSIFICATION, Golden};
 use emo_tests::table;
 use emo_verifier::audit::{Audit, audit};
@@ -92,7 +92,7 @@ fn tract_equals_the_goldens() {
 #[test]
 fn reference_files_count_as_published() {
     let tables = table("blocks.json");
-    for variant in MODELS.iter() {
+    for variant in emos() {
         let rows = tables[&*variant.name].as_object().unwrap();
         for request in requests(variant).filter(|r| r.target.profile.name == "reference") {
             let audit = counts(&request);
@@ -137,7 +137,7 @@ fn published_figures_are_the_tables() {
 /// What `portable` holds plus what its folds removed is what `reference` holds, at any size.
 #[test]
 fn folds_account_for_every_difference() {
-    for variant in MODELS.iter() {
+    for variant in emos() {
         for size in SIZES {
             for batch in [Batch::Fixed(1), Batch::Fixed(2), Batch::Dynamic] {
                 let counted = |profile: &str| {
@@ -176,7 +176,7 @@ fn reference_initializers_are_the_state_dict() {
 /// Rank 4 at most in every tensor, and no shape arithmetic where the maps divide.
 #[test]
 fn portable_files_are_plain() {
-    for variant in MODELS.iter() {
+    for variant in emos() {
         for request in requests(variant).filter(|r| r.target.profile.name == "portable") {
             for size in SIZES {
                 for batch in [Batch::Fixed(1), Batch::Fixed(3), Batch::Dynamic] {

@@ -7,7 +7,7 @@ pub mod safetensors;
 pub mod torch_save;
 
 use emo_exporter::Export;
-use emo_exporter::models::Model;
+use emo_exporter::models::{Definition, MODELS, Model};
 use emo_exporter::profile::Profile;
 use emo_exporter::target::Target;
 use emo_exporter::weights::Spec;
@@ -60,6 +60,18 @@ pub fn table(name: &str) -> serde_json::Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The published models of the first family, of which most tests need no more.
+pub fn emos() -> impl Iterator<Item = &'static Model> {
+    MODELS.iter().filter(|model| matches!(model.definition, Definition::Emo(_)))
+}
+
+/// The same, and the smallest of every other family.
+#[must_use]
+pub fn families() -> Vec<&'static Model> {
+    let others = ["emo2-1m", "mobilenetv2-100", "deit-tiny"].into_iter().filter_map(Model::named);
+    emos().chain(others).collect()
 }
 
 /// A model, and what it is written for.

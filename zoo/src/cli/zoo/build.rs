@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
-use emo_exporter::models::{MODELS, Model};
+use emo_exporter::models::{Definition, MODELS, Model};
 use emo_exporter::profile::{Opset, PROFILES, Profile};
 use emo_proto::plain::plain;
 use serde_json::json;
@@ -19,7 +19,7 @@ use crate::manifest::entry::Provenance;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Models to build [default: all, or those that --weights-dir has checkpoints of]
+    /// Models to build [default: every EMO, or those that --weights-dir has checkpoints of]
     #[arg(long, value_delimiter = ',', value_name = "A,B", value_parser = names::model)]
     models: Vec<Model>,
     /// Profiles to build them for [default: all]
@@ -66,7 +66,13 @@ fn build(args: &Args) -> Outcome {
 
 /// The models to build with where their weights come from, and their checkpoints.
 fn models(args: &Args) -> anyhow::Result<(Checkpoints, Vec<(Model, Provenance)>)> {
-    let asked: Vec<Model> = if args.models.is_empty() { MODELS.clone() } else { args.models.clone() };
+    // Without a wish: the first family, which is the project's own; or whatever there are checkpoints of.
+    let is_wanted =
+        |model: &&Model| args.weights_dir.is_some() || matches!(model.definition, Definition::Emo(_));
+    let asked: Vec<Model> = match args.models.is_empty() {
+        true => MODELS.iter().filter(is_wanted).cloned().collect(),
+        false => args.models.clone(),
+    };
     let Some(folder) = &args.weights_dir else {
         let formula = Provenance::Named { source: "formula:0".to_owned() };
         return Ok((
