@@ -51,6 +51,7 @@ const fn act(act: Act) -> &'static str {
     match act {
         Act::Silu => "SiLU",
         Act::Gelu => "GELU",
+        Act::Relu6 => "ReLU6",
     }
 }
 
