@@ -5,7 +5,10 @@
 
 use std::path::Path;
 
-use emo_exporter::models::Model;
+use emo_exporter::layer::{Act, Norm};
+use emo_exporter::models::emo::{Network, Stage};
+use emo_exporter::models::mmb::Attention;
+use emo_exporter::models::{Definition, Model};
 use emo_exporter::weights::formula;
 use emo_verifier::compare::{Tolerance, compare};
 use ndarray::Array4;
@@ -23,6 +26,19 @@ pub const CLASSIFICATION: [&str; 8] = [
     "emo_6m_224x224_b1",
 ];
 
+/// The whole classifiers of the other families, and a network of one's own.
+pub const FAMILIES: [&str; 9] = [
+    "deit_tiny_patch16_224_224x224_b1",
+    "emo-nano_224x224_b1",
+    "emo2_1m_200x131_w7_b2",
+    "emo2_1m_224x224_w7_b1",
+    "emo2_20m_224x224_w7_b1",
+    "emo2_2m_256x256_w8_b1",
+    "emo2_5m_224x224_w7_b1",
+    "emo2_5m_512x512_w8_b1",
+    "mobilenetv2_100_224x224_b1",
+];
+
 #[derive(Debug, Deserialize)]
 pub struct Golden {
     model: String,
@@ -30,7 +46,11 @@ pub struct Golden {
     pub seed: u64,
     /// [N, 3, H, W]
     pub input: [usize; 4],
-    /// Of the last block of stage 0 to 4.
+    /// Side of the attention windows, where it says.
+    window: Option<usize>,
+    /// Learnable parameters.
+    pub params: Option<usize>,
+    /// Of every stage's last block.
     pub features: Vec<Feature>,
     /// [N, classes]
     logits: Vec<f64>,
@@ -39,8 +59,8 @@ pub struct Golden {
 #[derive(Debug, Deserialize)]
 pub struct Feature {
     pub name: String,
-    /// [N, C, H, W]
-    pub shape: [usize; 4],
+    /// [N, C, H, W], or tokens [N, T, C]
+    pub shape: Vec<usize>,
     mean: f64,
     std: f64,
     abs_max: f64,
@@ -71,6 +91,22 @@ impl Golden {
     pub fn variant(&self) -> &'static Model {
         let name = self.model.replace('_', "-");
         Model::named(&name).unwrap_or_else(|| panic!("no model is called {name}"))
+    }
+
+    /// The model, of whichever family, with the golden's windows.
+    ///
+    /// # Panics
+    ///
+    /// If the golden's model is none of ours.
+    #[must_use]
+    pub fn model(&self) -> Model {
+        let name = match self.model.as_str() {
+            "emo-nano" => return nano(),
+            "deit_tiny_patch16_224" => "deit-tiny".to_owned(),
+            name => name.replace('_', "-"),
+        };
+        let model = Model::named(&name).unwrap_or_else(|| panic!("no model is called {name}"));
+        self.window.map_or_else(|| model.clone(), |window| model.with_window(window))
     }
 
     #[must_use]
@@ -136,6 +172,31 @@ impl Golden {
     }
 }
 
+/// The network that `emo-nano.toml` describes.
+fn nano() -> Model {
+    let attention = |head_dim| Some(Attention { head_dim, window: Some(7) });
+    let early = |depth, dim, expansion| Stage {
+        depth,
+        dim,
+        expansion,
+        kernel: 3,
+        norm: Norm::Batch,
+        act: Act::Silu,
+        attention: None,
+    };
+    let late = |head_dim, row| Stage {
+        kernel: 5,
+        norm: Norm::Layer,
+        act: Act::Gelu,
+        attention: attention(head_dim),
+        ..row
+    };
+    let stages =
+        vec![early(1, 24, 2.0), early(2, 40, 2.5), late(16, early(3, 64, 3.0)), late(24, early(2, 96, 3.5))];
+    let definition = Definition::Emo(Network { stem: 16, stages });
+    Model { name: "emo-nano".into(), title: "EMO-nano".into(), classes: 100, definition }
+}
+
 fn expect_shape(place: &str, found: &[usize], expected: &[usize], elements: usize) -> Result<(), String> {
     if found != expected || elements != expected.iter().product::<usize>() {
         return Err(format!(
@@ -175,7 +236,7 @@ mod tests {
         let data: Vec<f64> = (0..8).map(f64::from).collect();
         let feature = Feature {
             name: "stage0".to_owned(),
-            shape: [1, 2, 2, 2],
+            shape: vec![1, 2, 2, 2],
             mean: 3.5,
             std: 5.25_f64.sqrt(),
             abs_max: 7.0,
@@ -188,6 +249,8 @@ mod tests {
                 model: "ramp".to_owned(),
                 seed: 0,
                 input: [1, 3, 4, 4],
+                window: None,
+                params: None,
                 features: vec![feature],
                 logits,
             },

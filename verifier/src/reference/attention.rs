@@ -8,7 +8,7 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, Array4, ArrayRef4, ArrayView2, Axis, s};
 
 use super::mistake::Mistake;
-use super::ops::{Pointwise, count};
+use super::ops::{Pointwise, count, pixels, pixels_mut};
 use super::scope::Scope;
 
 /// Head by head, softmax(Q·Kᵀ / √`head_dim`)·V of `queries` and `keys` [C, tokens] and `values` [M, tokens], of which
@@ -167,22 +167,25 @@ impl WindowAttention {
                 *row >= windows.height || *column >= windows.width
             };
             let padding = tokens.iter().enumerate().filter(outside).map(|(token, _)| token);
+            let width = windows.across * windows.columns;
+            let places: Vec<usize> = tokens.iter().map(|(row, column)| row * width + column).collect();
             for item in 0..values.dim().0 {
                 let gather = |map: &Array4<f64>| {
-                    let map = map.index_axis(Axis(0), item);
-                    Array2::from_shape_fn((map.dim().0, tokens.len()), |(channel, token)| {
-                        let (row, column) = tokens[token];
-                        map[[channel, row, column]]
-                    })
+                    let map = pixels(map.index_axis(Axis(0), item));
+                    let mut gathered = Array2::zeros((map.nrows(), places.len()));
+                    for (from, mut to) in map.outer_iter().zip(gathered.outer_iter_mut()) {
+                        to.iter_mut().zip(&places).for_each(|(to, &place)| *to = from[place]);
+                    }
+                    gathered
                 };
                 let projected = gather(projected);
                 let (queries, keys) = projected.view().split_at(Axis(0), projected.nrows() / 2);
                 let values = gather(values);
                 let attended =
                     attend([queries, keys], &values.view(), self.head_dim, padding.clone(), mistake);
-                for ((channel, token), value) in attended.indexed_iter() {
-                    let (row, column) = tokens[token];
-                    mixed[[item, channel, row, column]] = *value;
+                let mut map = pixels_mut(mixed.index_axis_mut(Axis(0), item));
+                for (from, mut to) in attended.outer_iter().zip(map.outer_iter_mut()) {
+                    from.iter().zip(&places).for_each(|(from, &place)| to[place] = *from);
                 }
             }
         }

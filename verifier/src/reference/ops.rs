@@ -363,12 +363,12 @@ pub fn count(n: usize) -> f64 {
 }
 
 /// An item's map [C, H, W] as [C, H·W].
-fn pixels(item: ArrayView3<f64>) -> ArrayView2<f64> {
+pub fn pixels(item: ArrayView3<f64>) -> ArrayView2<f64> {
     let (channels, height, width) = item.dim();
     item.into_shape_with_order((channels, height * width)).expect(STANDARD)
 }
 
-fn pixels_mut(item: ArrayViewMut3<f64>) -> ArrayViewMut2<f64> {
+pub fn pixels_mut(item: ArrayViewMut3<f64>) -> ArrayViewMut2<f64> {
     let (channels, height, width) = item.dim();
     item.into_shape_with_order((channels, height * width)).expect(STANDARD)
 }
