@@ -8,6 +8,8 @@ pub mod emo2;
 mod image;
 pub mod mmb;
 pub mod mobilenetv2;
+pub mod own;
+mod toml_file;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -59,6 +61,12 @@ impl Model {
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Self> {
         MODELS.iter().find(|model| model.name == name)
+    }
+
+    /// Whether it is a network of somebody's own, whose file is [`own::write`]'s, and no published one.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        Self::named(&self.name).is_none()
     }
 
     /// The same network with another number of classes.
