@@ -187,7 +187,7 @@ fn small_files_take_little_memory() {
         cases.push((vec!["check", file], &[0, 1, 3]));
         cases.push((vec!["dump", file], &[0]));
         cases.push((vec!["diff", file, file], &[0, 3]));
-        cases.push((vec!["lint", file, "--profile", "coreml"], &[0, 1, 3]));
+        cases.push((vec!["lint", file, "--target", "coreml"], &[0, 1, 3]));
         cases.push((vec!["verify", file], &[1, 2, 3]));
     }
     for file in ["nodes.onnx", "tensors.onnx", "attributes.onnx"] {

@@ -3,16 +3,17 @@
 //! A golden holds all logits, and of every stage's feature map the shape, mean, population standard deviation,
 //! largest magnitude, and every `stride`-th element with 9 significant digits.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-use emo_exporter::models::Model;
+use emo_exporter::models::{Model, own};
 use emo_exporter::weights::formula;
 use emo_verifier::compare::{Tolerance, compare};
 use ndarray::Array4;
 use serde::Deserialize;
 
-/// The whole classifiers: four variants, a batch, and maps that no window divides.
-pub const CLASSIFICATION: [&str; 8] = [
+/// The whole classifiers: four variants, a batch, maps that no window divides, and a network of one's own.
+pub const CLASSIFICATION: [&str; 9] = [
     "emo_1m_224x224_b1",
     "emo_1m_224x224_b3",
     "emo_1m_256x320_b1",
@@ -21,13 +22,26 @@ pub const CLASSIFICATION: [&str; 8] = [
     "emo_5m_200x131_b1",
     "emo_5m_224x224_b1",
     "emo_6m_224x224_b1",
+    "emo_nano_224x224_b1",
 ];
+
+/// The network of one's own that PyTorch computed too, by its file in `data`.
+pub static NANO: LazyLock<Model> = LazyLock::new(|| own::open(&nano()).expect("the file is a network"));
+
+/// Its file.
+#[must_use]
+pub fn nano() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/emo-nano.toml")
+}
 
 #[derive(Debug, Deserialize)]
 pub struct Golden {
     model: String,
     /// Of the formula.
     pub seed: u64,
+    /// Of a network of one's own, for nobody publishes them.
+    pub params: Option<u64>,
+    pub fvcore: Option<u64>,
     /// [N, 3, H, W]
     pub input: [usize; 4],
     /// Of the last block of stage 0 to 4.
@@ -70,6 +84,9 @@ impl Golden {
     #[must_use]
     pub fn variant(&self) -> &'static Model {
         let name = self.model.replace('_', "-");
+        if name == NANO.name {
+            return &NANO;
+        }
         Model::named(&name).unwrap_or_else(|| panic!("no model is called {name}"))
     }
 
@@ -187,6 +204,8 @@ mod tests {
             Golden {
                 model: "ramp".to_owned(),
                 seed: 0,
+                params: None,
+                fvcore: None,
                 input: [1, 3, 4, 4],
                 features: vec![feature],
                 logits,

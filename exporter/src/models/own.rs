@@ -71,6 +71,10 @@ pub fn open(path: &Path) -> Result<Model> {
 /// The text describes none: with `place` and the line, what was expected and what was found.
 pub fn read(text: &str, place: &str) -> Result<Model> {
     let source = Source { text, place };
+    if text.len() as u64 > LARGEST {
+        let why = format!("expected {LARGEST} bytes of text at most, found {}", text.len());
+        return Err(source.refuse(&(0..0), why));
+    }
     let root = source.parse()?;
     let top = Section::new(source, root.get_ref(), 0..0, &KEYS)?;
     let (at_name, name) = top.string("name")?;
@@ -226,6 +230,12 @@ pub fn write(model: &Model) -> Result<String> {
         }
     }
     Ok(text)
+}
+
+/// The file of a network that has a name of its own; a published one is told by its name.
+#[must_use]
+pub fn definition(model: &Model) -> Option<String> {
+    write(model).ok().filter(|_| model.is_own())
 }
 
 /// What the row of `value` is called.

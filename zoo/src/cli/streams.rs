@@ -10,6 +10,7 @@ use anyhow::{Context as _, anyhow};
 use emo_proto::plain;
 use emo_verifier::report::{COLOURS, Style};
 
+use super::advice;
 use super::files::Several;
 
 /// Colours and a width where stdout is a terminal; NO_COLOR, CLICOLOR_FORCE and COLUMNS are heeded.
@@ -52,7 +53,7 @@ pub fn complain(error: &anyhow::Error) {
     };
     for error in errors {
         // Where stderr takes nothing there is nobody to tell.
-        let _ = writeln!(io::stderr(), "error: {}", plain::plain(error.trim_end()));
+        let _ = writeln!(io::stderr(), "error: {}", plain::plain(&advice::error(error.trim_end())));
     }
 }
 

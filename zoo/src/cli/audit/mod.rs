@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
+use emo_exporter::models::Model;
 use emo_proto::file::OnnxFile;
 use emo_verifier::audit::{Audit, By, Sizes, UNCOUNTED, groups, tally};
 use emo_verifier::budget::{self, Budget};
@@ -19,10 +20,11 @@ use emo_verifier::sym::Expr;
 use super::files::{Unreadable, apart, each_read, expand, write};
 use super::formats::{Format, of_files};
 use super::sizes::{SizeArgs, Unused};
-use super::{Outcome, Verdict};
+use super::{Outcome, Verdict, names};
 use view::View;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// ONNX files, or patterns of files: 'models/**/*.onnx'
     #[arg(required = true, value_name = "FILE")]
@@ -47,8 +49,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     write_budget: Option<PathBuf>,
     /// Compare with the published table, folded norms accounted for; exit code 1 where it does not hold
-    #[arg(long, value_name = "MODEL", value_parser = claimed)]
-    claim: Option<String>,
+    #[arg(long, value_name = "MODEL", value_parser = names::published())]
+    claim: Option<Model>,
     /// Accept lower bounds where something cannot be counted, instead of exit code 3
     #[arg(long)]
     allow_unknown: bool,
@@ -56,6 +58,17 @@ pub struct Args {
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  emo audit model.onnx --by scope --depth 1
+      counts by module
+  emo audit model.onnx --claim emo-1m
+      against the published figures
+  emo audit model.onnx --write-budget budget.toml
+      limits for what comes later
+  emo audit *.onnx --budget budget.toml --format junit
+      hold files to them";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum Grouping {
@@ -68,11 +81,6 @@ enum Grouping {
     Scope,
     /// By block of EMO
     Block,
-}
-
-/// A model that figures are published for.
-fn claimed(name: &str) -> Result<String, String> {
-    super::names::model(name).map(|model| model.name.into_owned())
 }
 
 /// A file and what is known of it.
@@ -156,7 +164,7 @@ fn judge(
         findings.push(advice(&audit, &name));
     }
     findings.extend(absent_data(path, &audit, &name));
-    let claim = args.claim.as_deref().map(|model| claim::check(&file.model, &inference, model));
+    let claim = args.claim.as_ref().map(|model| claim::check(&file.model, &inference, &model.name));
     findings.extend(claim.as_ref().and_then(|claim| refuted(claim, &audit, &name)));
     drop(inference);
     let unused = Unused::of(sizes, &name, &file.model);
