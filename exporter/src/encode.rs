@@ -34,37 +34,48 @@ pub fn encode(
     properties: &[(&str, String)],
     weights: &Weights,
 ) -> Result<Vec<u8>> {
-    let constants = graph.constants().into_iter().map(|v| graph.value(v));
-    let initializers =
-        constants.filter_map(|v| initializer(v, weights).transpose()).collect::<Result<_>>()?;
-    Ok(model(graph, opset, properties, initializers)?.encode_to_vec())
+    Ok(message(graph, opset, properties, |value| initializer(value, weights))?.encode_to_vec())
 }
 
-/// The same without the elements of any weight: what is known of a file before its weights are.
+/// A file without the elements of its weights.
+#[derive(Debug)]
+pub struct Outline {
+    /// Where weights stand, zeros do, which no memory is written for.
+    pub model: ModelProto,
+    /// Those of the file that has them.
+    pub bytes: usize,
+}
+
+/// What [`encode`] would write, but for the elements of the weights.
 ///
 /// # Errors
-/// A number of the graph does not fit its type.
-pub fn skeleton(graph: &Graph, opset: &Opset) -> Result<ModelProto> {
-    let constants = graph.constants().into_iter().map(|v| graph.value(v));
-    let weights = constants.filter(|v| !matches!(v.constant, Some(Source::Numbers(_))));
-    let initializers = weights.map(|v| TensorProto {
-        name: Some(v.name.clone()),
-        data_type: Some(v.dtype as i32),
-        dims: dims(v).into_iter().map(|d| d as i64).collect(),
-        ..TensorProto::default()
-    });
-    model(graph, opset, &[], initializers.collect())
+/// A number that is no weight does not fit its type.
+pub fn outline(graph: &Graph, opset: &Opset, properties: &[(&str, String)]) -> Result<Outline> {
+    let zeros = |value: &ValueInfo| {
+        if matches!(value.constant, Some(Source::Numbers(_)) | None) {
+            return Ok(None);
+        }
+        let width = if value.dtype == DataType::Float16 { size_of::<f16>() } else { size_of::<f32>() };
+        let elements: usize = dims(value).iter().product();
+        let tensor = Tensor::new(value.dtype, dims(value), vec![0; width * elements].into());
+        tensor.map(|tensor| Some(tensor.encode(&value.name)))
+    };
+    let model = message(graph, opset, properties, zeros)?;
+    Ok(Outline { bytes: model.encoded_len(), model })
 }
 
-fn model(
+/// The model as a message; `initializer` gives the constants that have one.
+fn message(
     graph: &Graph,
     opset: &Opset,
     properties: &[(&str, String)],
-    initializer: Vec<TensorProto>,
+    initializer: impl Fn(&ValueInfo) -> Result<Option<TensorProto>>,
 ) -> Result<ModelProto> {
     let mut nodes = Nodes { opset, graph, emitted: HashSet::new(), nodes: Vec::new() };
     graph.nodes.iter().try_for_each(|node| nodes.push(node))?;
     let nodes = nodes.nodes;
+    let constants = graph.constants().into_iter().map(|v| graph.value(v));
+    let initializer = constants.filter_map(|v| initializer(v).transpose()).collect::<Result<_>>()?;
     Ok(ModelProto {
         ir_version: Some(opset.ir_version),
         producer_name: Some("emo".to_owned()),
@@ -116,7 +127,7 @@ fn tensor(value: &ValueInfo, elements: Vec<f32>) -> Result<Tensor> {
     }
     let halves = elements.into_iter().map(f16::from_f32);
     if let Some((index, _)) = halves.clone().enumerate().find(|(_, half)| !half.is_finite()) {
-        let why = format!("element {index} is beyond float16's {LARGEST}; --dtype f32 holds it");
+        let why = format!("element {index} is beyond float16's {LARGEST}; float32 holds it");
         return Err(Error::new(why));
     }
     let bytes: Vec<u8> = halves.flat_map(f16::to_le_bytes).collect();

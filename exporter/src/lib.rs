@@ -35,13 +35,16 @@ pub mod weights;
 use emo_proto::Result;
 
 use crate::graph::Graph;
-use crate::models::Model;
+use crate::models::{Model, own};
 use crate::target::Target;
-use crate::weights::{Spec, Weights};
+use crate::weights::{Origin, Spec, Weights};
 
 /// Keys of a file's metadata.
 pub mod metadata {
     pub const MODEL: &str = "emo.model";
+    /// The file that describes a network of one's own, as [`own`](crate::models::own) writes it; absent where
+    /// the model is a published one.
+    pub const DEFINITION: &str = "emo.definition";
     pub const PROFILE: &str = "emo.profile";
     pub const VERSION: &str = "emo.version";
     pub const WEIGHTS: &str = "emo.weights";
@@ -75,24 +78,33 @@ pub fn export_with(model: &Model, target: &Target, weights: Weights) -> Result<E
     write(model, target, model.build(target)?, weights)
 }
 
+/// The file of untrained weights without them: what there is to count, in no time.
+///
+/// # Errors
+/// The target is out of bounds.
+pub fn outline(model: &Model, target: &Target) -> Result<encode::Outline> {
+    let graph = model.build(target)?;
+    let origin = Origin::Formula { seed: 0 };
+    encode::outline(&graph, target.opset, &properties(model, target, &graph, &origin))
+}
+
 fn write(model: &Model, target: &Target, graph: Graph, weights: Weights) -> Result<Export> {
-    let bytes = encode::encode(&graph, target.opset, &properties(model, target, &graph, &weights), &weights)?;
+    let properties = properties(model, target, &graph, weights.origin());
+    let bytes = encode::encode(&graph, target.opset, &properties, &weights)?;
     Ok(Export { graph, weights, bytes })
 }
 
-fn properties(
-    model: &Model,
-    target: &Target,
-    graph: &Graph,
-    weights: &Weights,
-) -> Vec<(&'static str, String)> {
+fn properties(model: &Model, target: &Target, graph: &Graph, origin: &Origin) -> Vec<(&'static str, String)> {
     let rewrites: Vec<String> = graph.rewrites.iter().map(ToString::to_string).collect();
     let mut properties = vec![
         (metadata::MODEL, model.name.to_string()),
         (metadata::PROFILE, target.profile.name.to_owned()),
         (metadata::VERSION, encode::VERSION.to_owned()),
-        (metadata::WEIGHTS, weights.origin().to_string()),
+        (metadata::WEIGHTS, origin.to_string()),
     ];
+    if let Some(definition) = own::definition(model) {
+        properties.push((metadata::DEFINITION, definition));
+    }
     if !rewrites.is_empty() {
         properties.push((metadata::REWRITES, rewrites.join("\n")));
     }

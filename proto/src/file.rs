@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-pub use crate::map::{pieces, settled};
 use crate::map::{self, Stamp};
+pub use crate::map::{pieces, settled};
 pub use crate::write::{sweep, write_atomic};
 use crate::{Error, ModelProto, Result, decode, tensor::External};
 use bytes::Bytes;

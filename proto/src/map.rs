@@ -176,9 +176,11 @@ pub fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Gives the pages of a part of a map back; whoever reads them again gets them from the file. Other memory stays.
 fn release(bytes: &[u8]) {
     let start = bytes.as_ptr().addr();
-    let is_mapped = table().mapped.range(..=start).next_back().is_some_and(|(first, mapped)| {
-        start + bytes.len() <= first + mapped.bytes
-    });
+    let is_mapped = table()
+        .mapped
+        .range(..=start)
+        .next_back()
+        .is_some_and(|(first, mapped)| start + bytes.len() <= first + mapped.bytes);
     #[cfg(unix)]
     if is_mapped {
         fault::release(bytes);

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use emo_exporter::models::MODELS;
+use emo_exporter::models::{MODELS, own};
 use emo_exporter::profile::PROFILES;
 use emo_exporter::weights::{Parameter, Spec, Weights, fits};
 use emo_proto::file::OnnxFile;
@@ -47,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "picture", run: picture },
     Target { name: "manifest", run: manifest },
     Target { name: "budget", run: limits },
+    Target { name: "own", run: network },
 ];
 
 /// The bytes as an ONNX file, if they are one.
@@ -227,5 +228,15 @@ fn limits(bytes: &[u8]) -> bool {
     let Ok(budget) = text.parse::<Budget>() else { return false };
     let audit = emo_verifier::audit::audit(&emo_proto::ModelProto::default(), &Bindings::new());
     let _ = budget::breaches(&budget, &audit, "x", &1_usize.into());
+    true
+}
+
+/// A network that reads back from its own file, or an error.
+fn network(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let Ok(model) = own::read(text, "x") else { return false };
+    let again = own::write(&model).and_then(|text| own::read(&text, "x"));
+    assert_eq!(again.as_ref(), Ok(&model));
+    assert!(model.build(&emo_exporter::target::Target::new(&PROFILES[0])).is_ok());
     true
 }

@@ -108,7 +108,7 @@ fn export(folder: &TempDir, arguments: &[&str], name: &str) {
 #[test]
 fn every_grouping_adds_up_to_the_totals() {
     let folder = TempDir::new().unwrap();
-    export(&folder, &["emo-1m", "--profile", "reference"], "m.onnx");
+    export(&folder, &["emo-1m", "--target", "reference"], "m.onnx");
     for by in ["op", "node", "block", "scope"] {
         let audit = json_of(&folder, 0, &["audit", "m.onnx", "--by", by, "--depth", "1"]);
         assert_eq!(audit["totals"]["params"], 1_361_168);
@@ -139,7 +139,7 @@ fn every_grouping_adds_up_to_the_totals() {
 #[test]
 fn conventions_are_explained() {
     let folder = TempDir::new().unwrap();
-    export(&folder, &["emo-1m", "--profile", "reference"], "m.onnx");
+    export(&folder, &["emo-1m", "--target", "reference"], "m.onnx");
     let audit = json_of(&folder, 0, &["audit", "m.onnx", "--explain"]);
     let explained = audit["explain"].as_array().unwrap();
     for figure in ["macs", "flops", "fvcore", "mmcv"] {
@@ -252,7 +252,7 @@ fn budgets_are_kept_or_broken() {
     budget("macs = 100");
     let (code, text, _) = emo(&folder, &["audit", "c.onnx", "--budget", "b.toml"]);
     assert_eq!(code, 3, "{text}");
-    assert!(text.contains("fix it with --dim batch=N --dim height=N --dim width=N"), "{text}");
+    assert!(text.contains("give the sizes of (--dim NAME=N) batch, height, width"), "{text}");
     fs::write(folder.path().join("b.json"), r#"{ "params": 1, "macs": 1 }"#).unwrap();
     let both = json_of(&folder, 1, &["audit", "c.onnx", "--budget", "b.json", "--input", "images=1,3,8,8"]);
     assert_eq!(both["findings"].as_array().unwrap().len(), 2);
@@ -357,7 +357,7 @@ fn text_suits_its_terminal() {
 #[test]
 fn changes_are_found() {
     let folder = TempDir::new().unwrap();
-    export(&folder, &["emo-1m", "--profile", "reference"], "a.onnx");
+    export(&folder, &["emo-1m", "--target", "reference"], "a.onnx");
     export(&folder, &["emo-1m", "--opset", "20"], "b.onnx");
     let same = json_of(&folder, 0, &["diff", "a.onnx", "a.onnx", "--fail-on", "any"]);
     assert_eq!(same["changes"], json!([]));

@@ -38,7 +38,7 @@ fn claims_hold_for_every_export() {
     for model in ["emo-1m", "emo-2m", "emo-5m", "emo-6m"] {
         for options in [
             &[][..],
-            &["--profile", "reference"],
+            &["--target", "reference"],
             &["--size", "200x131"],
             &["--classes", "10", "--batch", "dynamic"],
         ] {

@@ -132,9 +132,9 @@ fn two_folders_get_the_same_bytes() {
 fn every_request_is_served() {
     let cases: [&[&str]; 6] = [
         &["--size", "256x320", "--opset", "20"],
-        &["--size", "33x97", "--profile", "reference"],
+        &["--size", "33x97", "--target", "reference"],
         &["--batch", "dynamic", "--size", "200x131"],
-        &["--batch", "2", "--profile", "reference", "--opset", "20"],
+        &["--batch", "2", "--target", "reference", "--opset", "20"],
         &["--classes", "10"],
         &["--weights", "formula:7", "--size", "32"],
     ];
@@ -171,7 +171,7 @@ fn bad_requests_are_refused() {
         (&["export", "emo-3m"], &["emo-3m", "emo-1m, emo-2m, emo-5m, emo-6m"]),
         (&["export", "emo-1m", "--size", "31"], &["31x31", "32"]),
         (&["export", "emo-1m", "--size", "large"], &["large", "256x320"]),
-        (&["export", "emo-1m", "--profile", "phone"], &["phone", "portable"]),
+        (&["export", "emo-1m", "--target", "phone"], &["phone", "portable"]),
         (&["export", "emo-1m", "--opset", "13"], &["13", "17"]),
         (&["export", "emo-1m", "--batch", "0"], &["batch", "found 0"]),
         (&["export", "emo-1m", "--batch", "18446744073709551615"], &["batch", "65536"]),

@@ -21,7 +21,7 @@ fn the_reference_holds() {
         if let Some(published) = golden.params {
             let learnt = parameters.iter().filter(|p| !p.name.contains(".running_"));
             let count: usize = learnt.map(|p| p.shape.iter().product::<usize>()).sum();
-            assert_eq!(count, published, "{name}: parameters");
+            assert_eq!(count as u64, published, "{name}: parameters");
         }
         let weights = Weights::formula(golden.seed, &parameters);
         let reference = Reference::new(&model, &weights).expect(name);

@@ -96,6 +96,28 @@ fn nothing_prints_outside_the_command_line() {
     }
 }
 
+/// A library is used without a command line, whose flags it does not know; what asks for them in words is told with
+/// them by `cli/advice.rs`.
+#[test]
+fn messages_of_libraries_name_no_flag() {
+    // Whole commands; and advice of the judge, which has no words for it yet.
+    let others =
+        ["sha256sum --check", "emo export {}", "try another --runtime", "give --weights to check them"];
+    let homes = ["proto/src", "exporter/src", "verifier/src", "zoo/src/manifest"];
+    for (path, text) in homes.iter().flat_map(|home| sources(&root().join(home))) {
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let flag = line.match_indices("--").find(|(at, _)| {
+                let before = line[..*at].chars().last();
+                let after = line[at + 2..].chars().next();
+                before.is_some_and(|c| " `\"(".contains(c)) && after.is_some_and(|c| c.is_ascii_lowercase())
+            });
+            let allowed = others.iter().any(|other| line.contains(other));
+            assert!(flag.is_none() || allowed, "{}: {line}", path.display());
+        }
+    }
+}
+
 /// What only certain files may do, so that it is done in one way: a file that a user names may be a pipe, and a
 /// stream may be closed.
 const DUTIES: [(&str, &[&str]); 7] = [

@@ -7,8 +7,8 @@ use emo_exporter::profile::{PROFILES, Profile};
 use emo_exporter::weights::Spec;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
-use emo_tests::{Order, families};
 use emo_tests::onnx::{graph, graph_of, list, model, node, value};
+use emo_tests::{Order, families};
 use emo_tests::{RIGHT_STRANGERS, WRONG_STRANGERS, fixture};
 use emo_verifier::infer::{Bindings, infer};
 use emo_verifier::lint::{Breach, CODES, Code, Lint, lint};
@@ -25,8 +25,9 @@ fn linted(model: &ModelProto, profile: &str) -> Lint {
 /// A file breaks no rule of its own profile, and nothing stays open: one piece, every node.
 #[test]
 fn a_file_keeps_its_own_profile() {
+    let models = families();
     thread::scope(|scope| {
-        for half in families().chunks(4) {
+        for half in models.chunks(4) {
             scope.spawn(move || {
                 for request in half.iter().flat_map(|v| SIZES.iter().flat_map(|&size| requests(v, size))) {
                     let file = open(&request.export(&Spec::Formula(0)).unwrap().bytes);

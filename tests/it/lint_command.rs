@@ -14,7 +14,7 @@ use crate::command::{emo, json_of, refused};
 
 fn folder() -> TempDir {
     let folder = TempDir::new().unwrap();
-    let export = ["export", "emo-1m", "--profile", "coreml", "--no-verify", "-o", "ours.onnx"];
+    let export = ["export", "emo-1m", "--target", "coreml", "--no-verify", "-o", "ours.onnx"];
     assert_eq!(emo(&folder, &export).0, 0);
     let inputs = vec![
         value("x", DataType::Float, &[2.into(), 8.into()]),
@@ -31,36 +31,36 @@ fn folder() -> TempDir {
 #[test]
 fn exit_codes_say_how_it_ended() {
     let folder = folder();
-    let ours = json_of(&folder, 0, &["lint", "ours.onnx", "--profile", "coreml"]);
+    let ours = json_of(&folder, 0, &["lint", "ours.onnx", "--target", "coreml"]);
     assert_eq!((&ours["verdict"], &ours["violations"]), (&"pass".into(), &0.into()));
     assert_eq!(ours["pieces"], serde_json::json!([ours["nodes"]]));
-    let cut = json_of(&folder, 1, &["lint", "ours.onnx", "--profile", "nnapi"]);
+    let cut = json_of(&folder, 1, &["lint", "ours.onnx", "--target", "nnapi"]);
     assert_eq!(cut["verdict"], "fail");
-    let open = json_of(&folder, 3, &["lint", "open.onnx", "--profile", "tract"]);
+    let open = json_of(&folder, 3, &["lint", "open.onnx", "--target", "tract"]);
     assert_eq!((&open["verdict"], &open["undecided"]), (&"undecided".into(), &1.into()));
-    json_of(&folder, 0, &["lint", "open.onnx", "--profile", "tract", "--dim", "n=3"]);
-    json_of(&folder, 0, &["lint", "open.onnx", "--profile", "tract", "--input", "target=4"]);
+    json_of(&folder, 0, &["lint", "open.onnx", "--target", "tract", "--dim", "n=3"]);
+    json_of(&folder, 0, &["lint", "open.onnx", "--target", "tract", "--input", "target=4"]);
     // A violation outranks what is open, whatever the order.
-    json_of(&folder, 0, &["lint", "--allow", "lint-rank", "--profile", "coreml", "ours.onnx"]);
+    json_of(&folder, 0, &["lint", "--allow", "lint-rank", "--target", "coreml", "ours.onnx"]);
     json_of(&folder, 0, &["check", "--allow", "attribute-unnamed", "ours.onnx"]);
-    let several = ["lint", "open.onnx", "ours.onnx", "--profile", "tract,nnapi"];
+    let several = ["lint", "open.onnx", "ours.onnx", "--target", "tract,nnapi"];
     let documents = json_of(&folder, 1, &several);
     let pairs: Vec<_> = documents.as_array().unwrap().iter().map(|d| (&d["file"], &d["profile"])).collect();
     assert_eq!(pairs.len(), 4);
     assert_eq!(pairs[1], (&Value::from("open.onnx"), &Value::from("nnapi")));
     // One that cannot be read takes nothing from the others.
-    for command in [["lint", "--profile", "coreml"].as_slice(), &["audit"]] {
+    for command in [["lint", "--target", "coreml"].as_slice(), &["audit"]] {
         let documents = json_of(&folder, 2, &[command, &["broken.onnx", "ours.onnx"]].concat());
         let verdicts: Vec<_> = documents.as_array().unwrap().iter().map(|d| &d["verdict"]).collect();
         assert_eq!(verdicts, ["unreadable", "pass"], "{command:?}");
         assert_eq!(documents[0]["findings"][0]["file"], "broken.onnx");
     }
     for (arguments, word) in [
-        (["lint", "ours.onnx", "--profile", "corel"].as_slice(), "coreml"),
-        (&["lint", "ours.onnx"], "--profile"),
-        (&["lint", "broken.onnx", "--profile", "coreml"], "broken.onnx"),
-        (&["lint", "ours.onnx", "--profile", "coreml", "--allow", "lint-ranks"], "lint-rank"),
-        (&["lint", "ours.onnx", "--profile", "coreml", "--dim", "batch=1"], "batch"),
+        (["lint", "ours.onnx", "--target", "corel"].as_slice(), "coreml"),
+        (&["lint", "ours.onnx"], "--target"),
+        (&["lint", "broken.onnx", "--target", "coreml"], "broken.onnx"),
+        (&["lint", "ours.onnx", "--target", "coreml", "--allow", "lint-ranks"], "lint-rank"),
+        (&["lint", "ours.onnx", "--target", "coreml", "--dim", "batch=1"], "batch"),
         (&["profiles", "corel"], "coreml"),
     ] {
         refused(&folder, arguments, &[word]);
@@ -70,12 +70,12 @@ fn exit_codes_say_how_it_ended() {
 #[test]
 fn allowed_codes_are_left_out() {
     let folder = folder();
-    let all = json_of(&folder, 1, &["lint", "ours.onnx", "--profile", "nnapi"]);
+    let all = json_of(&folder, 1, &["lint", "ours.onnx", "--target", "nnapi"]);
     let codes: Vec<&str> =
         all["findings"].as_array().unwrap().iter().map(|f| f["code"].as_str().unwrap()).collect();
     assert!(codes.contains(&"lint-operator"), "{codes:?}");
     let codes = codes.join(",");
-    let arguments = ["lint", "ours.onnx", "--profile", "nnapi", "--allow", &codes];
+    let arguments = ["lint", "ours.onnx", "--target", "nnapi", "--allow", &codes];
     let none = json_of(&folder, 0, &arguments);
     // What is allowed is still not taken.
     assert_eq!((&none["violations"], &none["pieces"]), (&0.into(), &all["pieces"]));
@@ -85,11 +85,11 @@ fn allowed_codes_are_left_out() {
 #[test]
 fn text_is_a_page() {
     let folder = folder();
-    let (_, text, _) = emo(&folder, &["lint", "ours.onnx", "--profile", "coreml"]);
+    let (_, text, _) = emo(&folder, &["lint", "ours.onnx", "--target", "coreml"]);
     assert!(text.starts_with("ours.onnx  coreml: no violations, 1 piece, "), "{text}");
     assert_eq!(text.lines().count(), 1, "{text}");
     let Some(path) = fixture("third_party/emo_1m_einops_torchscript_op17.onnx") else { return };
-    let (code, text, _) = emo(&folder, &["lint", path.to_str().unwrap(), "--profile", "coreml"]);
+    let (code, text, _) = emo(&folder, &["lint", path.to_str().unwrap(), "--target", "coreml"]);
     assert_eq!(code, 1);
     let headline = text.lines().next().unwrap();
     for word in ["coreml: ", " violations in ", " pieces (1 expected)", " taken"] {
@@ -108,14 +108,14 @@ fn every_format_has_the_findings() {
         ("sarif", &["\"ruleId\": \"lint-operator\""]),
         ("github", &["::error file=ours.onnx,title=emo lint%3A lint-operator::"]),
     ] {
-        let arguments = ["lint", "ours.onnx", "--profile", "nnapi", "--format", format];
+        let arguments = ["lint", "ours.onnx", "--target", "nnapi", "--format", format];
         let (code, text, _) = emo(&folder, &arguments);
         assert_eq!(code, 1, "{format}");
         words.iter().for_each(|word| assert!(text.contains(word), "{format}: {word}: {text}"));
     }
     // A table a header, and one of findings; where nothing was found its header alone.
     let csv = |arguments: &[&str]| emo(&folder, &[arguments, &["--format", "csv"]].concat()).1;
-    let lint = csv(&["lint", "ours.onnx", "--profile", "nnapi"]);
+    let lint = csv(&["lint", "ours.onnx", "--target", "nnapi"]);
     assert!(lint.contains("\r\n\r\nfile,code,severity,place,message\r\nours.onnx,lint-"), "{lint}");
     let check = csv(&["check", "broken.onnx"]);
     assert!(
@@ -124,7 +124,7 @@ fn every_format_has_the_findings() {
     );
     assert_eq!(csv(&["check", "ours.onnx"]), "file,code,severity,place,message\r\n");
     // What cannot be decided is an error in JUnit's words.
-    let arguments = ["lint", "open.onnx", "--profile", "tract", "--format", "junit"];
+    let arguments = ["lint", "open.onnx", "--target", "tract", "--format", "junit"];
     assert!(emo(&folder, &arguments).1.contains("<error type=\"lint-undecided\""));
 }
 
@@ -135,7 +135,7 @@ fn a_free_batch_is_closed_by_a_size() {
     let folder = TempDir::new().unwrap();
     let lint = |more: &[&str]| {
         let lint =
-            json_of(&folder, 1, &[&["lint", path.to_str().unwrap(), "--profile", "coreml"], more].concat());
+            json_of(&folder, 1, &[&["lint", path.to_str().unwrap(), "--target", "coreml"], more].concat());
         let findings = lint["findings"].as_array().unwrap();
         let free: Vec<String> = findings
             .iter()
@@ -158,7 +158,7 @@ fn images_beyond_the_most_are_named() {
     let export = ["export", "emo-1m", "--batch", "3", "--no-verify", "--size", "64", "-o", "three.onnx"];
     assert_eq!(emo(&folder, &export).0, 0);
     for (profile, expected) in [("ncnn", vec!["input \"input\""]), ("tract", vec![])] {
-        let (_, text, _) = emo(&folder, &["lint", "three.onnx", "--profile", profile, "--format", "json"]);
+        let (_, text, _) = emo(&folder, &["lint", "three.onnx", "--target", profile, "--format", "json"]);
         let lint: Value = serde_json::from_str(&text).unwrap();
         let findings = lint["findings"].as_array().unwrap();
         let batch = findings.iter().filter(|f| f["code"] == "lint-batch");

@@ -23,6 +23,7 @@ mod house;
 mod infer;
 mod lint;
 mod lint_command;
+mod own;
 mod own_profiles;
 mod parameters;
 mod profiles;

@@ -92,8 +92,9 @@ fn every_profile_is_the_published_model() {
             assert!(FLOAT32.admits(&difference), "{place}: {difference:?}");
         }
     };
+    let models = families();
     thread::scope(|scope| {
-        for half in families().chunks(4) {
+        for half in models.chunks(4) {
             scope.spawn(move || half.iter().for_each(|v| SIZES.iter().for_each(|&size| check(v, size))));
         }
     });
@@ -105,14 +106,18 @@ fn refusals_say_what_works() {
     let variant = &MODELS[0];
     type Ask = fn(Order) -> Order;
     let rows: [(&str, Ask, &[&str]); 9] = [
-        ("coreml", |r| r.with(|t| t.batch = Batch::Dynamic), &["batch", "Neural Engine", "--batch N"]),
+        ("coreml", |r| r.with(|t| t.batch = Batch::Dynamic), &["batch", "Neural Engine", "a fixed batch"]),
         ("nnapi", |r| r.with(|t| t.batch = Batch::Dynamic), &["NNAPI", "portable"]),
-        ("qnn", |r| r.with(|t| t.batch = Batch::Dynamic), &["HTP", "--batch N"]),
+        ("qnn", |r| r.with(|t| t.batch = Batch::Dynamic), &["HTP", "a fixed batch"]),
         ("tflite", |r| r.with(|t| t.opset = &OPSETS[0]), &["opset 20", "Flex"]),
-        ("nnapi", |r| r.with(|t| t.dtype = DataType::Float16), &["float16", "--dtype f32"]),
+        ("nnapi", |r| r.with(|t| t.dtype = DataType::Float16), &["float16", "float32 works"]),
         ("coreml", |r| r.with(|t| t.image_input = true), &["uint8", "normalised floats"]),
-        ("ncnn", |r| r.with(|t| t.batch = Batch::Dynamic), &["no batch axis", "--batch 1"]),
-        ("ncnn", |r| r.with(|t| t.batch = Batch::Fixed(3)), &["batch of 3", "no batch axis", "--batch 1"]),
+        ("ncnn", |r| r.with(|t| t.batch = Batch::Dynamic), &["no batch axis", "one image a run"]),
+        (
+            "ncnn",
+            |r| r.with(|t| t.batch = Batch::Fixed(3)),
+            &["batch of 3", "no batch axis", "one image a run"],
+        ),
         ("ncnn", |r| r.with(|t| t.image_input = true), &["from_pixels"]),
     ];
     for (name, ask, words) in rows {

@@ -38,7 +38,7 @@ class Exporter:
 
     def __call__(self, model: str, profile: str, size: tuple, *arguments: str):
         """A session of the file, or nothing where the profile does not allow it and says what works."""
-        command = [self.emo, "export", model, "--profile", profile, "--size", f"{size[0]}x{size[1]}", *arguments]
+        command = [self.emo, "export", model, "--target", profile, "--size", f"{size[0]}x{size[1]}", *arguments]
         run = subprocess.run([*command, "--no-verify", "-o", self.path], capture_output=True, text=True)
         if run.returncode == 2:
             assert profile in run.stderr, f"{' '.join(command)}: {run.stderr}"

@@ -79,7 +79,7 @@ def main(emo: str) -> None:
     emo = str(pathlib.Path(emo).resolve())
     with tempfile.TemporaryDirectory() as folder:
         zoo = pathlib.Path(folder)
-        run(emo, "zoo", "build", "--out", folder, "--models", "emo-1m", "--profiles", "portable,qnn")
+        run(emo, "zoo", "build", "--out", folder, "--models", "emo-1m", "--targets", "portable,qnn")
         if STRANGERS.exists():
             for name in ("emo_1m_torchscript_op13", "emo_1m_torchscript_op17_dynamic", "emo_1m_dynamo_op18"):
                 run(emo, "zoo", "add", folder, str(STRANGERS / f"{name}.onnx"))

@@ -135,7 +135,7 @@ def models(emo, folder):
     for variant in ("emo-1m", "emo-2m", "emo-5m", "emo-6m"):
         for profile in ("reference", "portable"):
             path = folder / f"{variant}_{profile}.onnx"
-            options = ["--profile", profile, "--batch", "dynamic", "--no-verify", "--out", str(path)]
+            options = ["--target", profile, "--batch", "dynamic", "--no-verify", "--out", str(path)]
             subprocess.run([emo, "export", variant, *options], check=True, capture_output=True)
             (name,) = [node.name for node in onnx.load(path, load_external_data=False).graph.input]
             yield path.stem, path, {name: [2, 3, 224, 224]}

@@ -58,7 +58,7 @@ def main(emo: str) -> int:
         for model in MODELS:
             for profile, provider in PROMISED.items():
                 for opset in OPSETS:
-                    command = [emo, "export", model, "--profile", profile, "--opset", opset, "--no-verify"]
+                    command = [emo, "export", model, "--target", profile, "--opset", opset, "--no-verify"]
                     subprocess.run([*command, "-o", str(path)], check=True, stdout=subprocess.DEVNULL)
                     found = verdicts(path, folder)
                     show(f"{model} {profile} opset {opset}", found)

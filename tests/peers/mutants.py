@@ -57,7 +57,7 @@ class Pictures(CalibrationDataReader):
 
 def export(emo, path, profile, side):
     size = f"{side}x{side}"
-    arguments = [emo, "export", "emo-1m", "--profile", profile, "--size", size, "--no-verify", "-o", str(path)]
+    arguments = [emo, "export", "emo-1m", "--target", profile, "--size", size, "--no-verify", "-o", str(path)]
     subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

@@ -44,7 +44,7 @@ def label(node):
 
 
 def lint(emo, path, profiles):
-    command = [emo, "lint", str(path), "--profile", ",".join(profiles), "--format", "json"]
+    command = [emo, "lint", str(path), "--target", ",".join(profiles), "--format", "json"]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode not in (0, 1, 3):
         raise SystemExit(f"{command}: {done.stderr.decode()}")
@@ -159,7 +159,7 @@ def main(emo):
             same_pieces(f"random graph {seed}", model.graph, document)
         print(f"{GRAPHS} random graphs, by pieces: {dict(sorted(sizes.items()))}")
         for profile in profiles:
-            command = [emo, "export", "emo-1m", "--profile", profile, "--no-verify", "-o", str(path)]
+            command = [emo, "export", "emo-1m", "--target", profile, "--no-verify", "-o", str(path)]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             compare(emo, f"emo-1m {profile}", path, profiles, folder)
         for path in sorted(THIRD_PARTY.glob("*.onnx")):

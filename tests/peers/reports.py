@@ -148,7 +148,7 @@ with tempfile.TemporaryDirectory() as folder:
     cases = {}
     for command in (["audit"], ["audit", "--by", "node"], ["audit", "--budget", "budget.toml"],
                     ["audit", "--budget", "budget.toml", "--dim", "batch=1", "--allow-unknown"], ["check"],
-                    ["lint", "--profile", "coreml,tract"]):
+                    ["lint", "--target", "coreml,tract"]):
         for files in (["plain.onnx"], ["hostile.onnx"], [strange], ["plain.onnx", "hostile.onnx", strange]):
             cases[" ".join(command + files)] = command[:1] + files + command[1:]
     cases["diff"] = ["diff", "plain.onnx", "hostile.onnx", "--fail-on", "any"]

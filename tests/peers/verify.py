@@ -54,7 +54,7 @@ def rewritten(emo: str, folder: pathlib.Path):
     """Name, file and its type, one at a time."""
     for model in MODELS:
         path = folder / f"{model}.onnx"
-        export = [emo, "export", model, "--profile", "reference", "--no-verify", "-o", str(path)]
+        export = [emo, "export", model, "--target", "reference", "--no-verify", "-o", str(path)]
         subprocess.run(export, check=True, stdout=subprocess.DEVNULL)
         original = onnx.load(path)
         simplified, _ = onnxsim.simplify(original)

@@ -3,19 +3,17 @@
 //! A golden holds all logits, and of every stage's feature map the shape, mean, population standard deviation,
 //! largest magnitude, and every `stride`-th element with 9 significant digits.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-use emo_exporter::layer::{Act, Norm};
-use emo_exporter::models::emo::{Network, Stage};
-use emo_exporter::models::mmb::Attention;
-use emo_exporter::models::{Definition, Model};
+use emo_exporter::models::{Model, own};
 use emo_exporter::weights::formula;
 use emo_verifier::compare::{Tolerance, compare};
 use ndarray::Array4;
 use serde::Deserialize;
 
-/// The whole classifiers: four variants, a batch, and maps that no window divides.
-pub const CLASSIFICATION: [&str; 8] = [
+/// The whole classifiers: four variants, a batch, maps that no window divides, and a network of one's own.
+pub const CLASSIFICATION: [&str; 9] = [
     "emo_1m_224x224_b1",
     "emo_1m_224x224_b3",
     "emo_1m_256x320_b1",
@@ -24,12 +22,12 @@ pub const CLASSIFICATION: [&str; 8] = [
     "emo_5m_200x131_b1",
     "emo_5m_224x224_b1",
     "emo_6m_224x224_b1",
+    "emo_nano_224x224_b1",
 ];
 
-/// The whole classifiers of the other families, and a network of one's own.
-pub const FAMILIES: [&str; 9] = [
+/// The whole classifiers of the other families.
+pub const FAMILIES: [&str; 8] = [
     "deit_tiny_patch16_224_224x224_b1",
-    "emo-nano_224x224_b1",
     "emo2_1m_200x131_w7_b2",
     "emo2_1m_224x224_w7_b1",
     "emo2_20m_224x224_w7_b1",
@@ -38,6 +36,15 @@ pub const FAMILIES: [&str; 9] = [
     "emo2_5m_512x512_w8_b1",
     "mobilenetv2_100_224x224_b1",
 ];
+
+/// The network of one's own that PyTorch computed too, by its file in `data`.
+pub static NANO: LazyLock<Model> = LazyLock::new(|| own::open(&nano()).expect("the file is a network"));
+
+/// Its file.
+#[must_use]
+pub fn nano() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/emo-nano.toml")
+}
 
 #[derive(Debug, Deserialize)]
 pub struct Golden {
@@ -48,8 +55,9 @@ pub struct Golden {
     pub input: [usize; 4],
     /// Side of the attention windows, where it says.
     window: Option<usize>,
-    /// Learnable parameters.
-    pub params: Option<usize>,
+    /// Learnable parameters, and FLOPs as fvcore counts them, where it says.
+    pub params: Option<u64>,
+    pub fvcore: Option<u64>,
     /// Of every stage's last block.
     pub features: Vec<Feature>,
     /// [N, classes]
@@ -90,6 +98,9 @@ impl Golden {
     #[must_use]
     pub fn variant(&self) -> &'static Model {
         let name = self.model.replace('_', "-");
+        if name == NANO.name {
+            return &NANO;
+        }
         Model::named(&name).unwrap_or_else(|| panic!("no model is called {name}"))
     }
 
@@ -101,7 +112,7 @@ impl Golden {
     #[must_use]
     pub fn model(&self) -> Model {
         let name = match self.model.as_str() {
-            "emo-nano" => return nano(),
+            "emo-nano" => return NANO.clone(),
             "deit_tiny_patch16_224" => "deit-tiny".to_owned(),
             name => name.replace('_', "-"),
         };
@@ -172,31 +183,6 @@ impl Golden {
     }
 }
 
-/// The network that `emo-nano.toml` describes.
-fn nano() -> Model {
-    let attention = |head_dim| Some(Attention { head_dim, window: Some(7) });
-    let early = |depth, dim, expansion| Stage {
-        depth,
-        dim,
-        expansion,
-        kernel: 3,
-        norm: Norm::Batch,
-        act: Act::Silu,
-        attention: None,
-    };
-    let late = |head_dim, row| Stage {
-        kernel: 5,
-        norm: Norm::Layer,
-        act: Act::Gelu,
-        attention: attention(head_dim),
-        ..row
-    };
-    let stages =
-        vec![early(1, 24, 2.0), early(2, 40, 2.5), late(16, early(3, 64, 3.0)), late(24, early(2, 96, 3.5))];
-    let definition = Definition::Emo(Network { stem: 16, stages });
-    Model { name: "emo-nano".into(), title: "EMO-nano".into(), classes: 100, definition }
-}
-
 fn expect_shape(place: &str, found: &[usize], expected: &[usize], elements: usize) -> Result<(), String> {
     if found != expected || elements != expected.iter().product::<usize>() {
         return Err(format!(
@@ -248,9 +234,10 @@ mod tests {
             Golden {
                 model: "ramp".to_owned(),
                 seed: 0,
+                params: None,
+                fvcore: None,
                 input: [1, 3, 4, 4],
                 window: None,
-                params: None,
                 features: vec![feature],
                 logits,
             },

@@ -1,7 +1,7 @@
 //! What a file of ours says of itself, held against its own graph.
 
 use emo_exporter::metadata;
-use emo_exporter::models::Model;
+use emo_exporter::models::{Model, own};
 use emo_exporter::profile::Profile;
 use emo_exporter::rewrite::Rewrite;
 use emo_proto::tensor_proto::DataType;
@@ -46,7 +46,7 @@ impl Identity {
             })
         };
         let (name, profile) = (property(metadata::MODEL)?, property(metadata::PROFILE)?);
-        let known = Model::named(name).ok_or_else(|| unknown(metadata::MODEL, name))?;
+        let known = known(name, property(metadata::DEFINITION).ok())?;
         let profile = Profile::named(profile).ok_or_else(|| unknown(metadata::PROFILE, profile))?;
         let rewrites = property(metadata::REWRITES).unwrap_or_default().lines().map(str::parse);
         let Interface { batch, size, classes, image } = interface(model)?;
@@ -73,6 +73,19 @@ impl Identity {
     #[must_use]
     pub fn is_published(&self) -> bool {
         (self.size, self.model.classes, self.batch.unwrap_or(1)) == ((224, 224), 1000, 1)
+    }
+}
+
+/// The published model called `name`, or the network of somebody's own that the file describes.
+fn known(name: &str, definition: Option<&str>) -> Result<Model> {
+    let Some(definition) = definition else {
+        return Model::named(name).cloned().ok_or_else(|| unknown(metadata::MODEL, name));
+    };
+    let model = own::read(definition, metadata::DEFINITION)?;
+    match model.name == name {
+        true => Ok(model),
+        false => Err(Error::new(format!("expected a definition of {name}, found one of {}", model.name))
+            .at(metadata::DEFINITION)),
     }
 }
 

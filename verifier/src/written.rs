@@ -147,7 +147,8 @@ impl Probe {
         let batch = identity.batch.unwrap_or(FREE_BATCH);
         let (height, width) = identity.size;
         let shape = [batch, 3, height, width];
-        runnable(&shape).map_err(|error| Error::new(format!("{error}; --no-verify writes such a file")))?;
+        runnable(&shape)
+            .map_err(|error| Error::new(format!("{error}; such a file is written without running it")))?;
         let noise = Array4::from_shape_vec(shape, formula::input(&shape, PROBE_SEED)).map_err(Error::new)?;
         let (image, input) = match identity.image {
             false => (Image::FLOATS, noise),

@@ -8,8 +8,10 @@ pub mod emo2;
 mod image;
 pub mod mmb;
 pub mod mobilenetv2;
+pub mod own;
 #[cfg(test)]
 mod tests;
+mod toml_file;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -69,6 +71,12 @@ impl Model {
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Self> {
         MODELS.iter().find(|model| model.name == name)
+    }
+
+    /// Whether it is a network of somebody's own, whose file is [`own::write`]'s, and no published one.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        Self::named(&self.name).is_none()
     }
 
     /// The same network with another number of classes.

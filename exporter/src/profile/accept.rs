@@ -42,7 +42,7 @@ impl Allow {
             Allow::No { because, source, instead } => {
                 let comma = if instead.contains(',') { "," } else { "" };
                 let why = format!("{because} ({source}); {instead}{comma} works");
-                Err(Error::new(format!("the profile {profile} takes no {asked}: {why}")))
+                Err(Error::new(format!("the target {profile} takes no {asked}: {why}")))
             }
         }
     }
@@ -59,7 +59,7 @@ impl Profile {
         if !versions.contains(&opset) {
             let versions: Vec<_> = versions.iter().map(ToString::to_string).collect();
             let (name, versions) = (self.name, versions.join(" or "));
-            let why = format!("the profile {name} is written in opset {versions} ({source}), not in {opset}");
+            let why = format!("the target {name} is written in opset {versions} ({source}), not in {opset}");
             return Err(Error::new(why).at("opset"));
         }
         if target.batch == Batch::Dynamic {

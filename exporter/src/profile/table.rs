@@ -89,8 +89,8 @@ const CHANNELS_DEPTH: Forms = Forms {
 /// Neural Engine and the Hexagon compute in float16 throughout, and a float32 island leaves them.
 const KEPT: &[Part] = &[Part::LayerNorm, Part::Softmax, Part::Gelu, Part::Image];
 
-const STATIC: &str = "a fixed batch with --batch N, or --profile portable";
-const FLOATS_ONLY: &str = "images as normalised floats, or --profile portable";
+const STATIC: &str = "a fixed batch, or the target portable";
+const FLOATS_ONLY: &str = "images as normalised floats, or the target portable";
 
 pub const PROFILES: [Profile; 12] = [
     Profile {
@@ -199,7 +199,7 @@ pub const PROFILES: [Profile; 12] = [
         half: Allow::No {
             because: "the provider takes float32 alone, and computes in float16 by its flag USE_FP16",
             source: "onnxruntime.ai NNAPI Execution Provider",
-            instead: "--dtype f32",
+            instead: "float32",
         },
         float32: KEPT,
         image_input: Allow::No {
@@ -264,7 +264,7 @@ pub const PROFILES: [Profile; 12] = [
         half: Allow::No {
             because: "the converter makes float16 itself",
             source: "ai.google.dev LiteRT post-training float16 quantization",
-            instead: "--dtype f32",
+            instead: "float32",
         },
         float32: KEPT,
         image_input: Allow::Yes,
@@ -342,18 +342,18 @@ pub const PROFILES: [Profile; 12] = [
         free_batch: Allow::No {
             because: "ncnn's tensors have no batch axis",
             source: "ncnn docs/developer-guide",
-            instead: "--batch 1, or --profile portable",
+            instead: "one image a run, or the target portable",
         },
         most_images: Some(MostImages {
             images: 1,
             because: "ncnn's tensors have no batch axis",
             source: "ncnn docs/developer-guide",
-            instead: "--batch 1, or --profile portable",
+            instead: "one image a run, or the target portable",
         }),
         half: Allow::No {
             because: "pnnx makes float16 itself",
             source: "ncnn tools/pnnx/README.md",
-            instead: "--dtype f32",
+            instead: "float32",
         },
         float32: KEPT,
         image_input: Allow::No {

@@ -55,7 +55,7 @@ pub(super) fn compare(expected: &[Parameter], found: &BTreeMap<&str, &[usize]>) 
         format!("{}: expected {:?}, found {found:?}", expected.name, expected.shape)
     });
     if let (true, true, Some(classes)) = (missing.is_empty(), unexpected.is_empty(), classes(&misshapen)) {
-        let _ = write!(text, "\n  only the head differs, it has {classes} classes: use --classes {classes}");
+        let _ = write!(text, "\n  only the head differs, it has {classes} classes: ask for as many");
     }
     Err(Error::new(text))
 }
@@ -173,13 +173,13 @@ mod tests {
         let with = |norm: &[usize], weight: &[usize], bias: &[usize]| {
             difference(&expected, &[("norm.bias", norm), ("head.weight", weight), ("head.bias", bias)])
         };
-        assert!(with(&[168], &[10, 168], &[10]).ends_with("use --classes 10"));
+        assert!(with(&[168], &[10, 168], &[10]).ends_with("it has 10 classes: ask for as many"));
         let timm = difference(&[parameter("classifier.bias", &[1000])], &[("classifier.bias", &[10])]);
-        assert!(timm.ends_with("use --classes 10"), "{timm}");
+        assert!(timm.ends_with("it has 10 classes: ask for as many"), "{timm}");
         for other in
             [with(&[168], &[10, 200], &[10]), with(&[200], &[10, 168], &[10]), with(&[168], &[10, 168], &[9])]
         {
-            assert!(other.contains("misshapen") && !other.contains("--classes"), "{other}");
+            assert!(other.contains("misshapen") && !other.contains("ask for"), "{other}");
         }
     }
 }

@@ -250,7 +250,7 @@ def main(options: argparse.Namespace) -> None:
 
             def export(profile: str) -> pathlib.Path:
                 path = folder / f"{profile}.onnx"
-                command = [options.emo, "export", variant, "--profile", profile, "--no-verify", "-o", path]
+                command = [options.emo, "export", variant, "--target", profile, "--no-verify", "-o", path]
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                 return path
 

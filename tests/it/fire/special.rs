@@ -23,7 +23,7 @@ const REQUESTS: [&[&str]; 21] = [
     &["audit", "subject.onnx", "--write-budget", "it"],
     &["audit", "subject.onnx", "--plot", "it"],
     &["check", "it"],
-    &["lint", "it", "--profile", "coreml"],
+    &["lint", "it", "--target", "coreml"],
     &["diff", "it", "subject.onnx"],
     &["dump", "it"],
     &["bench", "it"],

@@ -27,7 +27,7 @@ use crate::audit::external;
 use crate::command::{emo, refused};
 
 /// Two files of the smallest model.
-const SMALL: [&str; 6] = ["--models", "emo-1m", "--profiles", "portable,tract", "--opsets", "17"];
+const SMALL: [&str; 6] = ["--models", "emo-1m", "--targets", "portable,tract", "--opsets", "17"];
 const PORTABLE: &str = "emo-1m/emo-1m_portable_opset17_formula-0.onnx";
 const TRACT: &str = "emo-1m/emo-1m_tract_opset17_formula-0.onnx";
 
@@ -206,7 +206,7 @@ fn checkpoints_are_known_by_what_they_hold() {
         "build",
         "--out",
         "zoo",
-        "--profiles",
+        "--targets",
         "portable",
         "--opsets",
         "17",
@@ -325,6 +325,8 @@ fn every_field_is_of_one_kind() {
     let mut fields: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
     fields.retain(|field| field != "metadata");
     fields.extend(value["metadata"].as_object().unwrap().keys().map(|field| format!("metadata.{field}")));
+    // What networks of one's own alone have.
+    fields.push("definition".to_owned());
     fields.sort_unstable();
     let mut listed: Vec<String> = KINDS.iter().flat_map(|k| k.fields).map(ToString::to_string).collect();
     listed.sort_unstable();
@@ -375,8 +377,8 @@ fn wrong_requests_are_refused() {
         (&["add", "new", "beside.onnx"], &["beside.onnx", "weights inside the file", "weights.bin"]),
         (&["build", "--models", "emo-3m"], &["emo-3m", "emo-1m"]),
         (&["build", "-j", "999999999"], &["999999999", "65535"]),
-        (&["build", "--profiles", "phone"], &["phone", "portable"]),
-        (&["build", "--profiles", "tflite", "--opsets", "17"], &["tflite", "20"]),
+        (&["build", "--targets", "phone"], &["phone", "portable"]),
+        (&["build", "--targets", "tflite", "--opsets", "17"], &["tflite", "20"]),
         (&["build", "--weights-dir", "empty"], &["empty", "checkpoints"]),
         (&["check", "empty"], &["empty", "manifest.json"]),
         (&["list", "absent"], &["absent"]),

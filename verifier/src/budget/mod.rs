@@ -185,12 +185,12 @@ impl Judge<'_> {
             }
         };
         let Some(n) = found.count() else {
-            let symbols: Vec<String> = found.symbols().iter().map(|s| format!("--dim {s}=N")).collect();
-            let (figure, symbols) = (figure(&found), symbols.join(" "));
+            let symbols: Vec<String> = found.symbols().iter().map(ToString::to_string).collect();
+            let (figure, symbols) = (figure(&found), symbols.join(", "));
             return self.find(
                 UNDECIDED,
                 &place,
-                format!("{expected}, found {figure}; fix it with {symbols}"),
+                format!("{expected}, found {figure}; give the sizes of {symbols}"),
             );
         };
         let bound = limit.is_counted() && self.audit.is_lower_bound();

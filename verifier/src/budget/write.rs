@@ -24,7 +24,7 @@ pub fn write(audit: &Audit, file: &str, file_size: &Expr) -> String {
             Ok(found) => match found.count() {
                 Some(n) if limit == Limit::HighestRank => writeln!(text, "{key} = {n}"),
                 Some(n) => writeln!(text, "{key} = {}", with_headroom(n)),
-                None => writeln!(text, "# {key} = {found}  give the dimensions with --dim"),
+                None => writeln!(text, "# {key} = {found}  depends on open sizes"),
             },
             Err(reason) => writeln!(text, "# {key} = ?  {reason}"),
         };

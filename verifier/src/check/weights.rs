@@ -245,7 +245,10 @@ fn duplicates(s: &Subject, f: &mut Findings) {
         for (scope, tensor) in group {
             let Some(held) = bytes(s, tensor) else { continue };
             let others = first.entry(sample(&held)).or_default();
-            match others.iter().find(|other| bytes(s, other).is_some_and(|other| pieces(&other).eq(pieces(&held)))) {
+            match others
+                .iter()
+                .find(|other| bytes(s, other).is_some_and(|other| pieces(&other).eq(pieces(&held))))
+            {
                 Some(twin) => {
                     found.push((scope.value("initializer", tensor.name()), twin.name(), held.len()));
                 }

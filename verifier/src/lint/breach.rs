@@ -145,9 +145,9 @@ impl Breach {
     pub fn finding(&self, profile: &str) -> Finding {
         let Self { rule, found, source, .. } = self;
         let advice = match (&self.instead, self.is_open()) {
-            (_, true) => "; give open sizes with --dim or --input".to_owned(),
+            (_, true) => "; give the open sizes".to_owned(),
             (Some(instead), false) => format!("; emit {instead}"),
-            (None, false) => format!("; emo profiles {profile} has what it takes"),
+            (None, false) => format!("; the target {profile} lists what it takes"),
         };
         let verb = if self.is_open() { "it cannot be told from" } else { "found" };
         Finding {

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::ops::{Add, Sub};
 
-use emo_exporter::encode::skeleton;
+use emo_exporter::encode::outline;
 use emo_exporter::models::Model;
 use emo_exporter::profile::{OPSETS, Profile};
 use emo_exporter::target::{Batch, Target};
@@ -140,7 +140,7 @@ impl Plan {
             batch: Batch::Fixed(images.max(1)),
             ..Target::new(Profile::reference())
         };
-        let file = skeleton(&model.build(&target)?, target.opset)?;
+        let file = outline(&model.build(&target)?, target.opset, &[])?.model;
         let inference = infer(&file, &Bindings::new());
         let mut naming = Naming { inference: &inference, layers: Vec::new(), order: Order::default() };
         let Ok(places) = walk(&inference, &mut naming);

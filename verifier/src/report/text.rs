@@ -67,7 +67,7 @@ impl Style {
             let _ = writeln!(text, "{code}{place}: {}", finding.message);
         }
         if let Some(more) = merged.len().checked_sub(MOST_FINDINGS).filter(|&more| more > 0) {
-            let _ = writeln!(text, "… and {more} more findings, all of them with --format json");
+            let _ = writeln!(text, "… and {more} more findings, all of them in JSON");
         }
         text
     }

@@ -51,7 +51,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::Wrong(error) => error.fmt(f),
             Failure::Lacking { runtime, operator, node } => {
-                write!(f, "{runtime} has no {operator}, which node {node} is; try another --runtime")
+                write!(f, "{runtime} has no {operator}, which node {node} is; try another runtime")
             }
             Failure::Refused { runtime, why } => write!(f, "{runtime}: {why}"),
         }

@@ -63,7 +63,7 @@ pub const ENGINES: &[Engine] = &[
         what: "pure Rust, always there",
         open: |options| match options.threads {
             Some(threads) if threads > 1 => Err(Failure::wrong(format!(
-                "tract runs on one thread, found {threads}; leave --threads out, or take another --runtime"
+                "tract runs on one thread, found {threads}; ask for one thread, or try another runtime"
             ))),
             _ => Ok(Box::new(Tract)),
         },
@@ -79,7 +79,7 @@ pub const ENGINES: &[Engine] = &[
         what: "our own evaluation in f64 that rounds as the file says: slow, and a second opinion on any engine",
         open: |options| match options.threads {
             Some(threads) if threads > 1 => Err(Failure::wrong(format!(
-                "f64 runs on one thread, found {threads}; leave --threads out, or take another --runtime"
+                "f64 runs on one thread, found {threads}; ask for one thread, or try another runtime"
             ))),
             _ => Ok(Box::new(Own)),
         },

@@ -18,8 +18,8 @@ use super::{Concrete, Cut, Failure, Form, Options, Runtime, Session, expect_inpu
 const NAME: &str = "ONNX Runtime";
 
 /// What to do where there is no library.
-const HOW: &str = "install one with `pip install onnxruntime`, or name its file with --ort-library or in \
-                   ORT_DYLIB_PATH";
+const HOW: &str = "install one with `pip install onnxruntime`, or name its file, in ORT_DYLIB_PATH for \
+                   example";
 
 /// The library in use: a process can have one.
 static LOADED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
@@ -150,7 +150,7 @@ fn failure(message: &str, graph: &GraphProto) -> Failure {
 /// The library: where it was said to be, where the environment says, or in a Python package.
 fn library(options: &Options) -> Result<PathBuf, Failure> {
     if let Some(path) = &options.ort_library {
-        return existing(path, "--ort-library");
+        return existing(path, "what was given");
     }
     if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
         return existing(Path::new(&path), "ORT_DYLIB_PATH");

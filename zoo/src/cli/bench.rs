@@ -26,6 +26,7 @@ use super::table::table;
 use super::{Outcome, Verdict};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// ONNX files, or patterns of files; ratios are to the first
     #[arg(required = true, value_name = "FILE")]
@@ -46,6 +47,13 @@ pub struct Args {
     #[arg(long, hide = true)]
     alone: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  emo bench a.onnx b.onnx
+      how fast b runs beside a
+  emo bench a.onnx b.onnx --runtime ort --threads 2
+      in ONNX Runtime";
 
 /// Runs of each file before the first that counts: caches fill, buffers are laid out.
 const WARM_UP: u32 = 3;

@@ -15,6 +15,7 @@ use super::formats::{Format, of_files};
 use super::{Outcome, Verdict};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// ONNX files, or patterns of files: 'models/**/*.onnx'
     #[arg(required_unless_present = "list", value_name = "FILE")]
@@ -31,6 +32,15 @@ pub struct Args {
     #[arg(long, conflicts_with = "files")]
     list: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  emo check model.onnx
+      every structural finding
+  emo check --list
+      what is looked for, by code
+  emo check *.onnx --deny warnings --format sarif
+      for code scanning";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Deny {

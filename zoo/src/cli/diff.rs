@@ -16,6 +16,7 @@ use super::sizes::{SizeArgs, Unused};
 use super::{Outcome, Verdict};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The file as it was
     before: PathBuf,
@@ -35,6 +36,13 @@ pub struct Args {
     #[arg(long)]
     allow_unknown: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  emo diff before.onnx after.onnx
+      what changed
+  emo diff before.onnx after.onnx --format json
+      the same for a program";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum FailOn {

@@ -18,6 +18,7 @@ use super::progress::Progress;
 use super::{Outcome, Verdict, files};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// ONNX files, or patterns of them
     #[arg(required = true)]
@@ -25,6 +26,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  emo dump model.onnx  the graph, a line for each node";
 
 pub fn run(args: &Args) -> Outcome {
     let paths = files::expand(&args.files)?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use emo_exporter::Export;
-use emo_exporter::models::{CLASSES, MODELS, Model};
+use emo_exporter::models::{MODELS, Model};
 use emo_exporter::pass::half;
 use emo_exporter::profile::{Opset, Profile};
 use emo_exporter::target::{Batch, Target};
@@ -27,19 +27,20 @@ use super::{Outcome, Verdict, names};
 use crate::manifest::facts::sha256;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// emo-1m, emo-2m, emo-5m or emo-6m
-    #[arg(value_parser = names::model)]
+    /// A model by name, or a TOML file that describes a network of one's own
+    #[arg(value_name = "MODEL|FILE.toml", value_parser = names::model())]
     model: Model,
     /// A checkpoint (.pth, .pt, .safetensors), anybody's ONNX file of the model, or formula:SEED
     /// for untrained weights
     #[arg(long, value_name = "PATH|formula:SEED", default_value = "formula:0")]
     weights: Spec,
-    /// What the file is for: portable, reference, or a runtime such as ort-cpu, coreml, qnn, tract
-    #[arg(long, default_value = "portable", value_parser = names::profile)]
-    profile: &'static Profile,
-    /// Operator set: 17 or 20 [default: the profile's]
-    #[arg(long, value_parser = names::opset)]
+    /// What the file is written for; emo targets tells more of each
+    #[arg(long, alias = "profile", value_name = "NAME", default_value = "portable", value_parser = names::target())]
+    target: &'static Profile,
+    /// Operator set [default: the target's]
+    #[arg(long, value_name = "N", value_parser = names::opset())]
     opset: Option<&'static Opset>,
     /// Of weights and computation; input and output are float32 either way
     #[arg(long, value_enum, default_value_t)]
@@ -53,9 +54,9 @@ pub struct Args {
     /// Images a run: a number, or dynamic
     #[arg(long, value_parser = batch, default_value = "1", value_name = "N|dynamic")]
     batch: Batch,
-    /// Width of the classifier
-    #[arg(long, default_value_t = CLASSES, value_name = "N")]
-    classes: usize,
+    /// Width of the classifier [default: the model's]
+    #[arg(long, value_name = "N")]
+    classes: Option<usize>,
     /// The file to write [default: MODEL.onnx]
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -65,6 +66,15 @@ pub struct Args {
     #[arg(long)]
     no_verify: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  emo export emo-1m
+      emo-1m.onnx, untrained weights, for any runtime
+  emo export emo-1m --target coreml --weights net.pth
+      trained, as CoreML runs it best
+  emo export my.toml --size 256x320 --batch dynamic
+      a network of one's own";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 enum Dtype {
@@ -91,10 +101,10 @@ fn batch(text: &str) -> Result<Batch, String> {
 }
 
 impl Args {
-    fn target(&self) -> Target {
+    fn order(&self) -> Target {
         Target {
-            profile: self.profile,
-            opset: self.opset.unwrap_or_else(|| self.profile.default_opset()),
+            profile: self.target,
+            opset: self.opset.unwrap_or_else(|| self.target.default_opset()),
             size: self.size,
             batch: self.batch,
             dtype: match self.dtype {
@@ -108,7 +118,8 @@ impl Args {
 
 pub fn run(args: &Args) -> Outcome {
     let progress = Progress::new();
-    let (model, target) = (args.model.with_classes(args.classes), args.target());
+    let classes = args.classes.unwrap_or(args.model.classes);
+    let (model, target) = (args.model.with_classes(classes), args.order());
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.onnx", model.name)));
     if out.is_dir() {
         bail!("{}: expected a file to write, found a folder", out.display());

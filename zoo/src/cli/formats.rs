@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use emo_verifier::report::{self, Report};
 use serde_json::Value;
 
+use super::advice;
 use super::output::json;
 use super::streams::style;
 
@@ -33,7 +34,7 @@ impl Format {
             return json(&data());
         }
         // Before any format lays the names out, none of them does anything but be read.
-        let report = &report.plain();
+        let report = &advice::report(report.plain());
         Ok(match self {
             Format::Json => json(&data())?,
             Format::Text => report::text(report, style()),

@@ -18,13 +18,14 @@ use super::sizes::{SizeArgs, Unused};
 use super::{Outcome, Verdict, names};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// ONNX files, or patterns of files: 'models/**/*.onnx'
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Profiles to hold the files against; emo profiles has all
-    #[arg(long, required = true, value_name = "NAME", value_delimiter = ',', value_parser = names::profile)]
-    profile: Vec<&'static Profile>,
+    /// Targets to hold the files against; emo targets tells more of each
+    #[arg(long, alias = "profile", required = true, value_name = "NAME", value_delimiter = ',', value_parser = names::target())]
+    target: Vec<&'static Profile>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// Codes to leave out: lint-rank
@@ -33,6 +34,13 @@ pub struct Args {
     #[command(flatten)]
     sizes: SizeArgs,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  emo lint model.onnx --target coreml
+      what CoreML would refuse, and what to emit
+  emo lint model.onnx --target nnapi,qnn --dim batch=1
+      two targets, a size that is open";
 
 /// A file against its profiles.
 struct Linted {
@@ -75,7 +83,7 @@ fn judge(path: &Path, file: OnnxFile, sizes: &Sizes, args: &Args) -> anyhow::Res
     let bindings = sizes.bindings(&file.model).with_context(|| name.clone())?;
     let inference = infer_file(&file, &bindings);
     let mut lints: Vec<Lint> =
-        args.profile.iter().map(|profile| lint(&file.model, &inference, profile)).collect();
+        args.target.iter().map(|profile| lint(&file.model, &inference, profile)).collect();
     for lint in &mut lints {
         lint.breaches.retain(|breach| !args.allow.iter().any(|code| code == breach.code.name()));
     }

@@ -9,10 +9,16 @@ use super::table::table;
 use super::{Outcome, Verdict};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  emo list                the published models and their figures
+  emo list --format json  the same for a program";
 
 pub fn run(args: &Args) -> Outcome {
     let models: Vec<_> = MODELS.iter().filter_map(|model| published(&model.name)).collect();

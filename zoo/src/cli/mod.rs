@@ -2,6 +2,7 @@
 //!
 //! stdout is data, stderr is talk; a subcommand writes its data whole, at its end.
 
+mod advice;
 mod audit;
 mod bench;
 mod check;
@@ -15,13 +16,13 @@ mod list;
 mod names;
 mod output;
 mod process;
-mod profiles;
 mod progress;
 mod runtime;
 mod show;
 mod sizes;
 mod streams;
 mod table;
+mod targets;
 mod verify;
 mod zoo;
 
@@ -45,7 +46,7 @@ struct Cli {
 enum Command {
     /// Models with their published figures
     List(list::Args),
-    /// A model's core configuration and its counts block by block
+    /// What a model is made of, and its counts; several models side by side
     Show(show::Args),
     /// Write a model as ONNX and verify it
     Export(export::Args),
@@ -57,8 +58,9 @@ enum Command {
     Check(check::Args),
     /// Judge what a runtime would make of any file: what it lacks, into how many pieces it cuts it
     Lint(lint::Args),
-    /// The profiles: what each runtime takes, by which source, and how models are spelled for it
-    Profiles(profiles::Args),
+    /// What files are written for: what each runtime takes, by which source, how models are spelled for it
+    #[command(alias = "profiles")]
+    Targets(targets::Args),
     /// What changed from one file to another
     Diff(diff::Args),
     /// A graph as text, types and shapes inferred
@@ -138,7 +140,7 @@ fn run(command: &Command) -> Outcome {
         Command::Audit(args) => audit::run(args),
         Command::Check(args) => check::run(args),
         Command::Lint(args) => lint::run(args),
-        Command::Profiles(args) => profiles::run(args),
+        Command::Targets(args) => targets::run(args),
         Command::Diff(args) => diff::run(args),
         Command::Dump(args) => dump::run(args),
         Command::Bench(args) => bench::run(args),

@@ -1,39 +1,85 @@
-//! The names that arguments take; what is none of them is told all that there are.
+//! The names that arguments take, from the tables that have them; what is none of them is told all that there are.
 
-use emo_exporter::models::{MODELS, Model};
+use std::ffi::OsStr;
+use std::path::Path;
+
+use clap::builder::{PossibleValue, TypedValueParser};
+use emo_exporter::models::{MODELS, Model, own};
 use emo_exporter::profile::{OPSETS, Opset, PROFILES, Profile};
 use emo_verifier::compare::{TOLERANCES, Tolerance};
 use emo_verifier::runtime::{ENGINES, Engine};
 
-pub fn model(name: &str) -> Result<Model, String> {
-    named("a model", name, Model::named(name).cloned(), MODELS.iter().map(|model| &model.name))
+/// The rows of a table by name: help lists them.
+#[derive(Clone)]
+pub struct Named<T: 'static> {
+    what: &'static str,
+    find: fn(&str) -> Result<Option<T>, String>,
+    all: fn() -> Vec<String>,
 }
 
-pub fn profile(name: &str) -> Result<&'static Profile, String> {
-    named("a profile", name, Profile::named(name), PROFILES.iter().map(|profile| profile.name))
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Named<T> {
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        // Of its own, since a parser outlives what it parses.
+        let Self { what, find, all } = self.clone();
+        let parse = move |name: &str| {
+            let unknown = || format!("expected {} out of {}, found {name}", what, all().join(", "));
+            find(name)?.ok_or_else(unknown)
+        };
+        parse.parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new((self.all)().into_iter().map(PossibleValue::new)))
+    }
 }
 
-pub fn opset(text: &str) -> Result<&'static Opset, String> {
-    let found = text.parse().ok().and_then(Opset::version);
-    named("an opset", text, found, OPSETS.iter().map(|opset| opset.version))
+/// A published model, or the file of a network of one's own.
+pub fn model() -> Named<Model> {
+    Named { what: "a TOML file that describes a model, or a model", find: published_or_own, all: models }
 }
 
-pub fn engine(name: &str) -> Result<&'static Engine, String> {
-    named("a runtime", name, Engine::named(name), ENGINES.iter().map(|engine| engine.name))
+/// A published model.
+pub fn published() -> Named<Model> {
+    Named { what: "a model", find: |name| Ok(Model::named(name).cloned()), all: models }
 }
 
-pub fn tolerance(name: &str) -> Result<&'static Tolerance, String> {
-    named("a tolerance", name, Tolerance::named(name), TOLERANCES.iter().map(|tolerance| tolerance.name))
+pub fn target() -> Named<&'static Profile> {
+    let all = || PROFILES.iter().map(|profile| profile.name.to_owned()).collect();
+    Named { what: "a target", find: |name| Ok(Profile::named(name)), all }
 }
 
-fn named<T>(
-    what: &str,
-    name: &str,
-    found: Option<T>,
-    all: impl Iterator<Item = impl ToString>,
-) -> Result<T, String> {
-    found.ok_or_else(|| {
-        let all: Vec<String> = all.map(|name| name.to_string()).collect();
-        format!("expected {what} out of {}, found {name}", all.join(", "))
-    })
+pub fn opset() -> Named<&'static Opset> {
+    let all = || OPSETS.iter().map(|opset| opset.version.to_string()).collect();
+    Named { what: "an opset", find: |text| Ok(text.parse().ok().and_then(Opset::version)), all }
+}
+
+pub fn engine() -> Named<&'static Engine> {
+    let all = || ENGINES.iter().map(|engine| engine.name.to_owned()).collect();
+    Named { what: "a runtime", find: |name| Ok(Engine::named(name)), all }
+}
+
+pub fn tolerance() -> Named<&'static Tolerance> {
+    let all = || TOLERANCES.iter().map(|tolerance| tolerance.name.to_owned()).collect();
+    Named { what: "a tolerance", find: |name| Ok(Tolerance::named(name)), all }
+}
+
+fn models() -> Vec<String> {
+    MODELS.iter().map(|model| model.name.to_string()).collect()
+}
+
+fn published_or_own(name: &str) -> Result<Option<Model>, String> {
+    let path = Path::new(name);
+    let is_toml = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml"));
+    match Model::named(name) {
+        Some(model) => Ok(Some(model.clone())),
+        None if is_toml || path.exists() => own::open(path).map(Some).map_err(|error| error.to_string()),
+        None => Ok(None),
+    }
 }

@@ -80,7 +80,8 @@ impl Report<'_> {
         let mut text = String::new();
         let name = &model.name;
         let _ = writeln!(text, "{}  {subject}", self.word());
-        let _ = writeln!(text, "{name}, {} profile, opset {opset}, ir_version {ir_version}", profile.name);
+        let _ =
+            writeln!(text, "{name} for the target {}, opset {opset}, ir_version {ir_version}", profile.name);
         let _ = writeln!(text, "{}", self.interface());
         let _ = writeln!(text, "weights {}", self.identity.weights);
         let _ = writeln!(text);
@@ -118,7 +119,11 @@ impl Report<'_> {
             let _ =
                 writeln!(text, "the published figures hold: params truncated to 0.1M, FLOPs rounded to 1M");
         } else if published.is_none() {
-            let _ = writeln!(text, "no figures are published for this input size, batch or class count");
+            let what = match self.identity.model.is_own() {
+                true => "network",
+                false => "input size, batch or class count",
+            };
+            let _ = writeln!(text, "no figures are published for this {what}");
         }
         text += &self.rewrites();
         text

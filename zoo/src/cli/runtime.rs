@@ -13,7 +13,7 @@ pub struct RuntimeArgs {
     /// tract, ort for ONNX Runtime, or f64 for our own evaluation [default: tract, or ort where its library is named]
     #[arg(
         long,
-        value_parser = names::engine,
+        value_parser = names::engine(),
         default_value = "tract",
         default_value_if("ort_library", clap::builder::ArgPredicate::IsPresent, "ort"),
         hide_default_value = true

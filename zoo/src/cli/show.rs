@@ -1,100 +1,130 @@
-//! `emo show MODEL`: the core configuration and the counts block by block.
+//! `emo show MODEL…`: what a model is made of and its counts block by block; of several the totals side by side.
 
-use std::fmt::Write as _;
+mod core;
 
-use emo_exporter::layer::{Act, Norm};
-use emo_exporter::models::mmb::Attention;
-use emo_exporter::models::{Definition, Model};
+use anyhow::bail;
+use emo_exporter::models::{Model, own};
 use emo_exporter::profile::Profile;
 use emo_exporter::target::Target;
-use emo_exporter::weights::Spec;
-use emo_proto::file::OnnxFile;
-use emo_proto::tensor::External;
-use emo_verifier::audit::{Audit, audit};
+use emo_verifier::audit::{Audit, By, audit, groups};
 use emo_verifier::infer::Bindings;
-use serde_json::json;
+use emo_verifier::report::thousands;
+use emo_verifier::sym::Expr;
+use serde_json::{Value, json};
 
 use super::output::{Format, count_row, json as to_json};
 use super::table::table;
 use super::{Outcome, Verdict, names};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// emo-1m, emo-2m, emo-5m or emo-6m
-    #[arg(value_parser = names::model)]
-    model: Model,
+    /// Models by name, or TOML files that describe networks of one's own
+    #[arg(required = true, value_name = "MODEL|FILE.toml", value_parser = names::model())]
+    models: Vec<Model>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    /// Print the TOML file that describes the model, to change numbers in
+    #[arg(long, conflicts_with = "format")]
+    toml: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  emo show emo-1m                     the stages, and the counts block by block
+  emo show emo-1m --toml > my.toml    a file to give a name and other numbers
+  emo show my.toml emo-1m emo-2m      totals side by side";
+
+/// A model with what its file would count.
+struct Counted<'a> {
+    model: &'a Model,
+    audit: Audit,
+    /// Of the file.
+    bytes: usize,
 }
 
 pub fn run(args: &Args) -> Outcome {
-    let model = &args.model;
-    let profile = Profile::named("reference").expect("the profile that folds nothing is always there");
-    let export = emo_exporter::export(model, &Target::new(profile), &Spec::Formula(0))?;
-    let file = OnnxFile::from_bytes(export.bytes.into(), External::none())?;
-    let audit = audit(&file.model, &Bindings::new());
-    let text = match args.format {
-        Format::Text => text(model, &audit),
-        Format::Json => to_json(&fields(model, &audit))?,
+    if args.toml {
+        let [model] = args.models.as_slice() else {
+            bail!("--toml: expected one model, found {}", args.models.len())
+        };
+        return Ok((own::write(model)?, Verdict::Holds));
+    }
+    let counted: Vec<Counted> = args.models.iter().map(Counted::of).collect::<anyhow::Result<_>>()?;
+    let text = match (args.format, counted.as_slice()) {
+        (Format::Text, [one]) => one.text(),
+        (Format::Json, [one]) => to_json(&one.fields())?,
+        (Format::Text, several) => side_by_side(several),
+        (Format::Json, several) => {
+            let models: Vec<Value> = several.iter().map(Counted::totals).collect();
+            to_json(&json!({ "schema": "emo.show.models/1", "models": models }))?
+        }
     };
     Ok((text, Verdict::Holds))
 }
 
-const fn norm(norm: Norm) -> &'static str {
-    match norm {
-        Norm::Batch => "batch norm",
-        Norm::Layer => "layer norm",
+impl<'a> Counted<'a> {
+    /// From the file of the reference target, whose weights nothing needs.
+    fn of(model: &'a Model) -> anyhow::Result<Self> {
+        let profile = Profile::named("reference").expect("the target that folds nothing is always there");
+        let outline = emo_exporter::outline(model, &Target::new(profile))?;
+        Ok(Self { model, audit: audit(&outline.model, &Bindings::new()), bytes: outline.bytes })
     }
-}
 
-const fn act(act: Act) -> &'static str {
-    match act {
-        Act::Silu => "SiLU",
-        Act::Gelu => "GELU",
-        Act::Relu6 => "ReLU6",
-    }
-}
-
-fn text(model: &Model, audit: &Audit) -> String {
-    let Definition::Emo(network) = &model.definition else { unimplemented!("another family") };
-    let mut text = format!("{}, a stem of {} channels and four stages\n\n", model.title, network.stem);
-    let header = ["stage", "depth", "channels", "expansion", "kernel", "norm", "activation", "attention"];
-    let rows = network.stages.iter().enumerate().map(|(i, s)| {
-        let attention = s.attention.map_or_else(
-            || "-".to_owned(),
-            |Attention { head_dim, window }| {
-                let window = window.map_or("the whole map".to_owned(), |side| format!("window {side}"));
-                format!("{} heads of {head_dim}, {window}", s.dim / head_dim)
-            },
+    fn text(&self) -> String {
+        let Self { model, audit, .. } = self;
+        let mut text = core::text(model);
+        text += &format!(
+            "\n224 × 224, {} classes, counted from the file of the reference target:\n\n",
+            model.classes
         );
-        let first = 2.0 * s.expansion;
-        vec![
-            (i + 1).to_string(),
-            s.depth.to_string(),
-            s.dim.to_string(),
-            format!("{first} then {}", s.expansion),
-            s.kernel.to_string(),
-            norm(s.norm).to_owned(),
-            act(s.act).to_owned(),
-            attention,
+        // Where blocks are not named as EMO's are, modules stand for them.
+        let mut rows: Vec<_> = audit.blocks.iter().map(|(name, counts)| count_row(name, counts)).collect();
+        if rows.is_empty() {
+            let modules = groups(audit, By::Scope { depth: 2 });
+            rows.extend(modules.iter().map(|module| count_row(&module.name, &module.counts)));
+        }
+        rows.push(count_row("total", &audit.totals));
+        text + &table(&["block", "params", "MACs", "FLOPs (fvcore)"], rows)
+    }
+
+    fn fields(&self) -> Value {
+        let mut fields = core::fields(self.model);
+        fields["schema"] = json!("emo.show/1");
+        fields["model"] = json!(self.model.name);
+        fields["counts"] = json!(self.audit);
+        fields
+    }
+
+    /// What several models are held against each other by.
+    fn figures(&self) -> [(&'static str, Option<u64>); 5] {
+        let (totals, peak) = (&self.audit.totals, &self.audit.peak_memory);
+        [
+            ("params", totals.params.count()),
+            ("macs", totals.cost.macs.count()),
+            ("fvcore", totals.cost.fvcore.count()),
+            ("peak_bytes", peak.bytes.as_ref().and_then(Expr::count)),
+            ("file_bytes", Some(self.bytes as u64)),
         ]
-    });
-    text += &table(&header, rows);
-    let _ = writeln!(text, "\n224 × 224, 1000 classes, counted from the file of the reference profile:\n");
-    let mut rows: Vec<_> = audit.blocks.iter().map(|(name, counts)| count_row(name, counts)).collect();
-    rows.push(count_row("total", &audit.totals));
-    text + &table(&["block", "params", "MACs", "FLOPs (fvcore)"], rows)
+    }
+
+    fn totals(&self) -> Value {
+        let mut fields = json!({ "model": self.model.name, "classes": self.model.classes });
+        for (name, figure) in self.figures() {
+            fields[name] = json!(figure);
+        }
+        fields
+    }
 }
 
-fn fields(model: &Model, audit: &Audit) -> serde_json::Value {
-    let Definition::Emo(network) = &model.definition else { unimplemented!("another family") };
-    let stages: Vec<_> = network
-        .stages
-        .iter()
-        .map(|s| {
-            json!({ "depth": s.depth, "channels": s.dim, "expansion": s.expansion, "head_dim": s.attention.map(|a| a.head_dim),
-                    "kernel": s.kernel, "norm": norm(s.norm), "activation": act(s.act), "attention": s.attention.is_some() })
-        })
-        .collect();
-    json!({ "schema": "emo.show/1", "model": model.name, "stem": network.stem, "stages": stages, "counts": audit })
+fn side_by_side(several: &[Counted]) -> String {
+    let header = ["", "params", "MACs", "FLOPs (fvcore)", "peak memory", "file size"];
+    let rows = several.iter().map(|counted| {
+        let figures = counted.figures().map(|(_, figure)| figure.map_or("?".to_owned(), thousands));
+        std::iter::once(counted.model.name.to_string()).chain(figures).collect()
+    });
+    let table = table(&header, rows);
+    table
+        + "\nOne image of 224 × 224, float32, counted from the file of the reference target.\n\
+           Peak memory is that of the values between the nodes, in bytes, as is the size.\n"
 }

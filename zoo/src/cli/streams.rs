@@ -10,6 +10,7 @@ use anyhow::{Context as _, anyhow};
 use emo_proto::plain;
 use emo_verifier::report::{COLOURS, Style};
 
+use super::advice;
 use super::files::Several;
 
 /// Colours and a width where stdout is a terminal; NO_COLOR, CLICOLOR_FORCE and COLUMNS are heeded.
@@ -52,7 +53,8 @@ pub fn complain(error: &anyhow::Error) {
     };
     for error in errors {
         // A list's lines are indented, so that no name among them passes for an error.
-        let lines: Vec<_> = error.trim_end().split("\n  ").map(plain::brief).collect();
+        let advised = advice::error(error.trim_end());
+        let lines: Vec<_> = advised.split("\n  ").map(plain::brief).collect();
         // Where stderr takes nothing there is nobody to tell.
         let _ = writeln!(io::stderr(), "error: {}", lines.join("\n  "));
     }

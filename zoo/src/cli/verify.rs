@@ -24,12 +24,13 @@ use super::{Outcome, Verdict, names};
 mod against;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// ONNX files, or patterns of files: 'models/**/*.onnx'
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The model that the files should be [default: the published one that each is]
-    #[arg(long, value_parser = names::model, conflicts_with = "against")]
+    #[arg(long, value_parser = names::model(), conflicts_with = "against")]
     model: Option<Model>,
     /// The weights that the files should hold; without, the function alone is judged
     #[arg(long, value_name = "PATH|formula:SEED", conflicts_with = "against")]
@@ -39,8 +40,8 @@ pub struct Args {
     against: Option<PathBuf>,
     #[command(flatten)]
     runtime: RuntimeArgs,
-    /// f32, f16, bf16 or int8 [default: that of the file's own type]
-    #[arg(long, value_parser = names::tolerance)]
+    /// What an error may be [default: that of the file's own type]
+    #[arg(long, value_name = "NAME", value_parser = names::tolerance())]
     tolerance: Option<&'static Tolerance>,
     /// Inputs to run on, from a table of noise, constants, an impulse, a ramp, a batch
     #[arg(long, value_name = "N", default_value_t = PROBES, value_parser = probes)]
@@ -63,6 +64,15 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  emo verify stranger.onnx
+      is it EMO, does it compute EMO, if not, why
+  emo verify stranger.onnx --weights net.pth
+      and are these its weights
+  emo verify a.onnx --against b.onnx --save-node piece.onnx
+      any two models";
 
 /// All are kept in memory.
 fn probes(text: &str) -> Result<usize, String> {

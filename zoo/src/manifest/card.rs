@@ -82,7 +82,18 @@ fn introduction(title: &str, entries: &[&Entry]) -> String {
                  \"Rethinking Mobile Block for Efficient Attention-based Models\" (ICCV 2023, {paper}).\n"
             );
         }
-        None => text += "An ONNX file that is no published EMO.\n\n",
+        None => match entries.iter().find_map(|entry| entry.definition.as_ref()) {
+            Some(lines) => {
+                let definition = lines.join("\n");
+                let _ = writeln!(
+                    text,
+                    "{title} for image classification as ONNX, a file for each kind of runtime. It is a network of \
+                     EMO's blocks that nobody published, by this definition, `{title}.toml`:\n\n\
+                     ```toml\n{definition}\n```\n"
+                );
+            }
+            None => text += "An ONNX file that is no published EMO.\n\n",
+        },
     }
     if entries.iter().any(|entry| entry.weights.seed().is_some()) {
         text += "**The weights of the files that say `formula` are untrained**: they are computed from the names of \

@@ -72,7 +72,7 @@ pub fn check(
                     judge(entry, bytes, &mut findings);
                 }
                 None => {
-                    let advice = if shelf.is_none() { "; --rebuild or emo zoo build makes it" } else { "" };
+                    let advice = if shelf.is_none() { "; it can be written again" } else { "" };
                     findings.push(finding(
                         entry,
                         MISSING,
@@ -179,7 +179,7 @@ fn rebuild(entry: &Entry, shelf: &Shelf, findings: &mut Vec<Finding>) -> Option<
         }
     };
     let Some(evidence) = shelf.get(&key(&recipe)) else {
-        let message = "expected its checkpoint to write it again, found none; --weights-dir names its folder";
+        let message = "expected its checkpoint to write it again, found none; give its folder";
         findings.push(finding(entry, NO_CHECKPOINT, "weights", message.to_owned()));
         return None;
     };
@@ -230,7 +230,7 @@ fn judge_again(entry: &Entry, bytes: &Bytes, checkpoints: &Checkpoints) -> Vec<F
         }
     };
     let Ok(weights) = spec else {
-        let message = "expected its checkpoint to judge it again, found none; --weights-dir names its folder";
+        let message = "expected its checkpoint to judge it again, found none; give its folder";
         return vec![finding(entry, NO_CHECKPOINT, "weights", message.to_owned())];
     };
     let measured = decode(bytes.clone()).and_then(|file| measured(&file, weights));

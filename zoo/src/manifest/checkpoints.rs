@@ -33,14 +33,14 @@ impl Checkpoints {
         files.sort_unstable();
         let mut found = Self::default();
         for path in files {
-            let fitting = MODELS.iter().find(|model| fits(&path, &model.parameters()));
-            match fitting.and_then(|fitting| models.iter().find(|model| model.name == fitting.name)) {
+            let fitting = |model: &&Model| fits(&path, &model.parameters());
+            match models.iter().find(fitting) {
                 Some(model) => {
                     let weights = Weights::load(&Spec::File(path.clone()), &model.parameters())?;
                     found.by_model.entry(model.name.to_string()).or_default().push((path, weights));
                 }
-                None if fitting.is_none() => found.others += 1,
-                None => {}
+                None if MODELS.iter().any(|model| fitting(&model)) => {}
+                None => found.others += 1,
             }
         }
         Ok(found)

@@ -25,6 +25,9 @@ pub struct Entry {
     pub onnx_version: String,
     pub opset_version: i64,
     pub metadata: Metadata,
+    /// The lines of the file that describes a network of one's own; `None` for any other model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<Vec<String>>,
     /// `None` for a file that this project did not write.
     pub profile: Option<String>,
     /// Of the weights: `f32`, `f16`, …

@@ -48,7 +48,7 @@ pub type Shelf = BTreeMap<String, Evidence>;
 #[must_use]
 pub fn key(recipe: &Recipe) -> String {
     let origin = recipe.weights.origin().map_or(String::new(), |origin| origin.to_string());
-    format!("{} with {origin}", recipe.model.name)
+    format!("{:?} with {origin}", recipe.model)
 }
 
 /// The reference's run for each model and weights that `recipes` name, side by side; weights that `checkpoints`

@@ -1,6 +1,6 @@
 //! What a file's bytes tell: every field of an entry that needs no run and nobody's word.
 
-use emo_exporter::models::Model;
+use emo_exporter::models::{Model, own};
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, ModelProto, Result};
 use emo_verifier::audit::{self, Audit, tally};
@@ -95,14 +95,17 @@ pub fn written(file: &OnnxFile, weights: Provenance) -> Result<(Entry, Vec<Strin
     });
     let own = identity.profile.name;
     if let Some(broken) = entry.lint.get(own).filter(|lint| lint.violations > 0) {
-        against.push(format!("{} nodes break the rules of the profile {own}", broken.violations));
+        against.push(format!("{} nodes break the rules of the target {own}", broken.violations));
     }
     if weights.seed().is_some() {
         entry.metadata.tags.push("untrained".to_owned());
         entry.metadata.tags.sort_unstable();
     }
     entry.weights = weights;
-    (entry.paper, entry.source) = (Some(PAPER.to_owned()), Some(SOURCE.to_owned()));
+    entry.definition = own::definition(&identity.model).map(|text| text.lines().map(str::to_owned).collect());
+    if entry.definition.is_none() {
+        (entry.paper, entry.source) = (Some(PAPER.to_owned()), Some(SOURCE.to_owned()));
+    }
     entry.tool = format!("{} {}", file.model.producer_name(), file.model.producer_version());
     entry.command = Some(recipe.command());
     Ok((entry, against))
@@ -174,6 +177,7 @@ fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit, inference: &In
             tags: tags.into_iter().map(str::to_owned).collect(),
             io_ports: Ports { inputs: ports(&free.inputs), outputs: ports(&free.outputs) },
         },
+        definition: None,
         profile: None,
         dtype: dtype(audit),
         input: image(&free.inputs, inference),

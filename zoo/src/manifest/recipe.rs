@@ -1,12 +1,13 @@
 //! How a file is written again: its model, profile, opset and weights.
 
-use emo_exporter::models::{CLASSES, Model};
+use emo_exporter::models::{MODELS, Model, own};
 use emo_exporter::profile::{Opset, Profile};
 use emo_exporter::target::Target;
 use emo_exporter::weights::Weights;
 use emo_proto::{Error, Result};
 use emo_verifier::identity::Identity;
 
+use super::Manifest;
 use super::entry::{Entry, Provenance};
 use super::facts::TOOL;
 
@@ -29,11 +30,13 @@ impl Recipe {
     /// # Errors
     /// No build writes such a file.
     pub fn of(identity: &Identity, weights: Provenance) -> Result<Self> {
-        if (identity.size, identity.batch, identity.model.classes) != ((224, 224), Some(1), CLASSES) {
+        // A network of one's own has the classes that its definition says.
+        let classes = Model::named(&identity.model.name).unwrap_or(&identity.model).classes;
+        if (identity.size, identity.batch, identity.model.classes) != ((224, 224), Some(1), classes) {
             let (height, width) = identity.size;
             let batch = identity.batch.map_or("N".to_owned(), |n| n.to_string());
             return Err(Error::new(format!(
-                "expected [1, 3, 224, 224] → [1, {CLASSES}], as a build writes, found [{batch}, 3, {height}, {width}] → [{batch}, {}]",
+                "expected [1, 3, 224, 224] → [1, {classes}], as a build writes, found [{batch}, 3, {height}, {width}] → [{batch}, {}]",
                 identity.model.classes
             )));
         }
@@ -46,14 +49,12 @@ impl Recipe {
     /// # Errors
     /// It names a model, a profile or an opset that this version does not have.
     pub fn read(entry: &Entry) -> Result<Self> {
-        let model = Model::named(&entry.model).ok_or_else(|| {
-            Error::new(format!("expected a model of emo's, found {:?}", entry.model)).at("model")
-        })?;
+        let model = model(entry)?;
         let profile = entry.profile.as_deref().unwrap_or_default();
         let profile = Profile::named(profile).ok_or_else(|| {
             Error::new(format!("expected a profile of emo's, found {profile:?}")).at("profile")
         })?;
-        Ok(Self::new(model.clone(), profile, opset(entry.opset_version)?, entry.weights.clone()))
+        Ok(Self::new(model, profile, opset(entry.opset_version)?, entry.weights.clone()))
     }
 
     /// Where the file goes, in the store's folder. What is untrained says so in its name.
@@ -73,8 +74,10 @@ impl Recipe {
             Some(seed) => format!("formula:{seed}"),
             None => "CHECKPOINT".to_owned(),
         };
+        // The definition of a network of one's own is in the entry: as a file it is called after the network.
+        let suffix = if self.model.is_own() { ".toml" } else { "" };
         format!(
-            "emo export {} --profile {} --opset {} --weights {weights}",
+            "emo export {}{suffix} --profile {} --opset {} --weights {weights}",
             self.model.name, profile.name, opset.version
         )
     }
@@ -93,6 +96,31 @@ impl Recipe {
         let parameters = self.model.parameters();
         self.weights.seed().map(|seed| Weights::formula(seed, &parameters))
     }
+}
+
+/// The model of an entry: a published one, or that of its definition.
+///
+/// # Errors
+/// This version has no such model, or the definition is none, or another model's.
+pub fn model(entry: &Entry) -> Result<Model> {
+    let unknown = |found: &str| Error::new(format!("expected a model of emo's, found {found:?}")).at("model");
+    let Some(lines) = &entry.definition else {
+        return Model::named(&entry.model).cloned().ok_or_else(|| unknown(&entry.model));
+    };
+    let model = own::read(&lines.join("\n"), "definition")?;
+    if model.name == entry.model && model.is_own() { Ok(model) } else { Err(unknown(&model.name)) }
+}
+
+/// The published models, and the networks of one's own that entries define.
+#[must_use]
+pub fn models(manifest: &Manifest) -> Vec<Model> {
+    let mut models = MODELS.clone();
+    for model in manifest.entries().filter_map(|entry| model(entry).ok()).filter(Model::is_own) {
+        if !models.contains(&model) {
+            models.push(model);
+        }
+    }
+    models
 }
 
 fn opset(version: i64) -> Result<&'static Opset> {

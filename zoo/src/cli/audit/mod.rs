@@ -20,10 +20,11 @@ use emo_verifier::sym::Expr;
 use super::files::{Unreadable, apart, each_read, expand, write};
 use super::formats::{Format, of_files};
 use super::sizes::{SizeArgs, Unused};
-use super::{Outcome, Verdict};
+use super::{Outcome, Verdict, names};
 use view::View;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// ONNX files, or patterns of files: 'models/**/*.onnx'
     #[arg(required = true, value_name = "FILE")]
@@ -48,7 +49,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     write_budget: Option<PathBuf>,
     /// Compare with the published table, folded norms accounted for; exit code 1 where it does not hold
-    #[arg(long, value_name = "MODEL", value_parser = super::names::model)]
+    #[arg(long, value_name = "MODEL", value_parser = names::model())]
     claim: Option<Model>,
     /// Accept lower bounds where something cannot be counted, instead of exit code 3
     #[arg(long)]
@@ -57,6 +58,17 @@ pub struct Args {
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  emo audit model.onnx --by scope --depth 1
+      counts by module
+  emo audit model.onnx --claim emo-1m
+      against the published figures
+  emo audit model.onnx --write-budget budget.toml
+      limits for what comes later
+  emo audit *.onnx --budget budget.toml --format junit
+      hold files to them";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum Grouping {

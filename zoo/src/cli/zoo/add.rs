@@ -14,14 +14,15 @@ use crate::manifest::Store;
 use crate::manifest::add::{Added, Statement, add};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The folder of the releases
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// An ONNX file, weights inside
     file: PathBuf,
-    /// The published model that it is said to be: emo-1m, emo-2m, emo-5m or emo-6m [default: what it is]
-    #[arg(long, value_name = "MODEL", value_parser = names::model)]
+    /// The published model that it is said to be [default: what it is]
+    #[arg(long, value_name = "MODEL", value_parser = names::published())]
     claim: Option<Model>,
     /// The weights that it is said to hold; without, its function alone is judged
     #[arg(long, value_name = "PATH|formula:SEED")]
@@ -35,6 +36,11 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  emo zoo add releases stranger.onnx --claim emo-1m --license MIT
+      a file that others wrote";
 
 pub fn run(args: &Args) -> Outcome {
     let store = Store::new(&args.folder);

@@ -18,15 +18,17 @@ use crate::manifest::checkpoints::Checkpoints;
 use crate::manifest::entry::Provenance;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Models to build [default: every EMO, or those that --weights-dir has checkpoints of]
-    #[arg(long, value_delimiter = ',', value_name = "A,B", value_parser = names::model)]
+    /// Models by name, or TOML files of networks of one's own [default: every EMO, or those that --weights-dir has
+    /// checkpoints of]
+    #[arg(long, value_delimiter = ',', value_name = "A,FILE.toml", value_parser = names::model())]
     models: Vec<Model>,
-    /// Profiles to build them for [default: all]
-    #[arg(long, value_delimiter = ',', value_name = "P,Q", value_parser = names::profile)]
-    profiles: Vec<&'static Profile>,
-    /// Operator sets to build them in [default: all that each profile takes]
-    #[arg(long, value_delimiter = ',', value_name = "17,20", value_parser = names::opset)]
+    /// Targets to build them for [default: all]
+    #[arg(long, alias = "profiles", value_delimiter = ',', value_name = "P,Q", value_parser = names::target())]
+    targets: Vec<&'static Profile>,
+    /// Operator sets to build them in [default: all that each target takes]
+    #[arg(long, value_delimiter = ',', value_name = "N,M", value_parser = names::opset())]
     opsets: Vec<&'static Opset>,
     /// A folder with checkpoints, matched to models by what they hold; without it the weights are
     /// formula:0, untrained
@@ -42,6 +44,15 @@ pub struct Args {
     format: Format,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  emo zoo build --out releases
+      every model for every target, untrained
+  emo zoo build --models emo-1m,my.toml --targets coreml,qnn
+      some of them
+  emo zoo build --weights-dir resources --out releases
+      with the authors' checkpoints";
+
 pub fn run(args: &Args) -> Outcome {
     super::on_threads(args.jobs, || build(args))
 }
@@ -52,11 +63,11 @@ fn build(args: &Args) -> Outcome {
     let _lock = store.lock()?;
     progress.step("reading weights");
     let (checkpoints, models) = models(args)?;
-    let profiles: Vec<&Profile> =
-        if args.profiles.is_empty() { PROFILES.iter().collect() } else { args.profiles.clone() };
+    let targets: Vec<&Profile> =
+        if args.targets.is_empty() { PROFILES.iter().collect() } else { args.targets.clone() };
     let opsets = (!args.opsets.is_empty()).then_some(args.opsets.as_slice());
     progress.step("looking at what is there");
-    let plan = Plan::new(&store, recipes(&models, &profiles, opsets)?)?;
+    let plan = Plan::new(&store, recipes(&models, &targets, opsets)?)?;
     drop(progress);
     let bars = Bars::new(plan.work());
     let built = plan.run(&checkpoints, &bars);
@@ -73,6 +84,11 @@ fn models(args: &Args) -> anyhow::Result<(Checkpoints, Vec<(Model, Provenance)>)
         true => MODELS.iter().filter(is_wanted).cloned().collect(),
         false => args.models.clone(),
     };
+    for (i, model) in asked.iter().enumerate() {
+        if asked[..i].iter().any(|other| other.name.eq_ignore_ascii_case(&model.name)) {
+            return Err(anyhow!("--models: expected each model once, found two called {}", model.name));
+        }
+    }
     let Some(folder) = &args.weights_dir else {
         let formula = Provenance::Named { source: "formula:0".to_owned() };
         return Ok((

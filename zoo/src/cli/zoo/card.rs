@@ -10,6 +10,7 @@ use crate::manifest::Store;
 use crate::manifest::card::card;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The folder of the releases; a card is written as DIR/MODEL/README.md
     #[arg(value_name = "DIR")]
@@ -21,6 +22,10 @@ pub struct Args {
     #[arg(long)]
     all: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  emo zoo card releases --all  a README.md beside the files of each model";
 
 pub fn run(args: &Args) -> Outcome {
     let store = Store::new(&args.folder);

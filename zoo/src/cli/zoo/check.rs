@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use emo_exporter::models::MODELS;
 use emo_verifier::finding::Severity;
 use emo_verifier::report::{Report, Subject};
 use serde_json::json;
@@ -13,8 +12,10 @@ use super::super::{Outcome, Verdict};
 use crate::manifest::Store;
 use crate::manifest::check::{check, work};
 use crate::manifest::checkpoints::Checkpoints;
+use crate::manifest::recipe::models;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The folder of the releases
     #[arg(value_name = "DIR")]
@@ -32,6 +33,11 @@ pub struct Args {
     format: Format,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  emo zoo check releases            files against what is recorded of them
+  emo zoo check releases --rebuild  and against bytes written anew";
+
 pub fn run(args: &Args) -> Outcome {
     super::on_threads(args.jobs, || judge(args))
 }
@@ -40,7 +46,7 @@ fn judge(args: &Args) -> Outcome {
     let store = Store::new(&args.folder);
     let manifest = store.manifest()?;
     let checkpoints = match &args.weights_dir {
-        Some(folder) => Checkpoints::find(folder, &MODELS)?,
+        Some(folder) => Checkpoints::find(folder, &models(&manifest))?,
         None => Checkpoints::default(),
     };
     let bars = Bars::new(work(&manifest, args.rebuild));

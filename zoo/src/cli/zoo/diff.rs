@@ -11,6 +11,7 @@ use super::manifest;
 use crate::manifest::difference::{Changes, changes, known};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// A folder of releases, or a manifest
     old: PathBuf,
@@ -23,6 +24,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  emo zoo diff old new --fail-on file,counts  what changed from one release to the next";
 
 pub fn run(args: &Args) -> Outcome {
     args.fail_on.iter().try_for_each(|name| known(name))?;

@@ -11,6 +11,7 @@ use super::super::{Outcome, Verdict};
 use super::{claim, error, manifest, weights};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The folder of the releases, or a manifest
     #[arg(value_name = "DIR")]
@@ -18,6 +19,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  emo zoo list releases  what is released";
 
 pub fn run(args: &Args) -> Outcome {
     let manifest = manifest(&args.folder)?;

@@ -13,6 +13,7 @@ use crate::manifest::Entry;
 use crate::manifest::entry::{Account, Extent, Port, Provenance};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The folder of the releases, or a manifest
     #[arg(value_name = "DIR")]
@@ -22,6 +23,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  emo zoo show releases emo-1m  all that is recorded of a model";
 
 pub fn run(args: &Args) -> Outcome {
     let manifest = manifest(&args.folder)?;
@@ -43,7 +48,7 @@ fn text(entry: &Entry) -> String {
     line("sha256", metadata.model_sha.clone());
     line("bytes", thousands(metadata.model_bytes));
     let (profile, opset) = (entry.profile.as_deref().unwrap_or("-"), entry.opset_version);
-    line("form", format!("profile {profile}, opset {opset}, {}", entry.dtype));
+    line("form", format!("target {profile}, opset {opset}, {}", entry.dtype));
     line(
         "interface",
         format!("{} → {}", ports(&metadata.io_ports.inputs), ports(&metadata.io_ports.outputs)),

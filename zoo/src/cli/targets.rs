@@ -1,4 +1,4 @@
-//! `emo profiles [NAME]`: the table that models are written by and files are linted by.
+//! `emo targets [NAME]`: the table that models are written by and files are linted by.
 
 use std::fmt::Write as _;
 
@@ -10,13 +10,19 @@ use super::table::table;
 use super::{Outcome, Verdict, names};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// One profile, with all of its constraints
-    #[arg(value_name = "NAME", value_parser = names::profile)]
+    /// One target, with all of its constraints
+    #[arg(value_name = "NAME", value_parser = names::target())]
     name: Option<&'static Profile>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  emo targets         what each runtime takes
+  emo targets coreml  one of them, with its sources";
 
 pub fn run(args: &Args) -> Outcome {
     let text = match (args.format, args.name) {
@@ -42,7 +48,7 @@ fn overview() -> String {
             profile.summary.to_owned(),
         ]
     };
-    let header = ["profile", "opset", "rank", "free batch", "float16", "image", "operators", ""];
+    let header = ["target", "opset", "rank", "free batch", "float16", "image", "operators", ""];
     let rows: Vec<_> = PROFILES.iter().map(row).collect();
     // The last column is prose, and the table has numbers to the right.
     let widest = PROFILES.iter().map(|p| p.summary.chars().count()).max().unwrap_or(0);
