@@ -2,7 +2,7 @@
 
     python exports.py EMO
 
-Every profile, variant, opset, fixed and free batch, at every golden's size and at 224, 256 × 320 and 200 × 131;
+Every target, model, opset, fixed and free batch, at every golden's size and at 224, 256 × 320 and 200 × 131;
 where PyTorch left no golden, the truth is our reference profile's file. What a profile does not allow must be
 refused. Then float16 files and files that take images.
 """
@@ -22,6 +22,13 @@ from formula import network_input
 
 GOLDENS = pathlib.Path(__file__).parent.parent / "data" / "goldens"
 MODELS = ("emo-1m", "emo-2m", "emo-5m", "emo-6m")
+# What a golden's model is called here, where that is another name than PyTorch's.
+NAMES = {
+    "deit_tiny_patch16_224": "deit-tiny",
+    "emo-nano": str(GOLDENS.parent / "emo-nano.toml"),
+}
+# Side of the windows where a golden or a request says nothing else.
+WINDOW = 7
 SIZES = ((224, 224), (256, 320), (200, 131))
 OPSETS = ("17", "20")
 BATCHES = ("1", "dynamic")
@@ -65,15 +72,15 @@ def check(path: str) -> None:
 
 
 def goldens() -> dict:
-    """By model and size: inputs and PyTorch's logits, a pair a batch size."""
+    """By model, size and window: inputs and PyTorch's logits, a pair a batch size."""
     found = {}
     for path in sorted(GOLDENS.glob("*.json")):
         golden = json.loads(path.read_text())
         batch, _, *size = golden["input"]
         truth = np.array(golden["logits"]).reshape(batch, -1)
-        found.setdefault((golden["model"].replace("_", "-"), tuple(size)), []).append(
-            (network_input(golden["input"]), truth)
-        )
+        model = NAMES.get(golden["model"], golden["model"].replace("_", "-"))
+        key = model, tuple(size), golden.get("window", WINDOW)
+        found.setdefault(key, []).append((network_input(golden["input"]), truth))
     return found
 
 
@@ -81,13 +88,14 @@ def grid(export: Exporter, profiles: list) -> None:
     known = goldens()
     files = runs = 0
     worst = 0.0
-    for model, size in sorted({*known, *itertools.product(MODELS, SIZES)}):
-        pairs = known.get((model, size))
+    for model, size, window in sorted({*known, *itertools.product(MODELS, SIZES, [WINDOW])}):
+        pairs = known.get((model, size, window))
+        windows = [] if window == WINDOW else ["--window", str(window)]
         if not pairs:
             images = network_input([1, 3, *size])
             pairs = [(images, export(model, "reference", size).run(None, {"input": images})[0])]
         for profile, opset, batch in itertools.product(profiles, OPSETS, BATCHES):
-            session = export(model, profile, size, "--opset", opset, "--batch", batch)
+            session = export(model, profile, size, *windows, "--opset", opset, "--batch", batch)
             if session is None:
                 continue
             files += 1
@@ -109,7 +117,7 @@ def half(export: Exporter, profiles: list) -> None:
     size = (224, 224)
     inputs = [network_input([1, 3, *size], seed) for seed in range(4)]
     files, lowest = 0, np.inf
-    for model in MODELS:
+    for model in (*MODELS, "emo2-1m", "mobilenetv2-100", "deit-tiny"):
         reference = export(model, "reference", size)
         truths = [reference.run(None, {"input": images})[0].astype(np.float64) for images in inputs]
         for profile in profiles:
@@ -132,7 +140,7 @@ def images(export: Exporter, profiles: list) -> None:
     bytes_[:, 0], bytes_[:, -1], bytes_[:, :, 0], bytes_[:, :, -1] = 0, 255, 255, 0
     normal = ((bytes_ / 255.0 - MEAN) / DEVIATION).transpose(0, 3, 1, 2).astype(np.float32)
     files, worst = 0, 0.0
-    for model in MODELS:
+    for model in (*MODELS, "emo2-1m", "mobilenetv2-100"):
         truth = export(model, "reference", size).run(None, {"input": normal})[0]
         for profile in profiles:
             session = export(model, profile, size, "--image-input")

@@ -97,6 +97,16 @@ impl Model {
         model
     }
 
+    /// The stem's channels and the stages, of families that are made of them.
+    #[must_use]
+    pub fn stages(&self) -> Option<(usize, &[emo::Stage])> {
+        match &self.definition {
+            Definition::Emo(network) => Some((network.stem, &network.stages)),
+            Definition::Emo2(network) => Some((network.stem, &network.stages)),
+            Definition::MobileNetV2(_) | Definition::Deit(_) => None,
+        }
+    }
+
     /// The smallest side of an input, in pixels: every halving of the map has something to halve.
     #[must_use]
     pub fn smallest_side(&self) -> usize {

@@ -145,7 +145,7 @@ pub const CAUSES: [Cause; 31] = [
         what: "the value projection and its activation come behind the attention; EMOv2's come before it",
         tries: &[Mistake::ValueAfterAttention],
     },
-    Cause { name: "relu", what: "ReLU without a bound; MobileNetV2's is ReLU6", tries: &[Mistake::Relu] },
+    Cause { name: "relu", what: "ReLU without a bound; the published one is ReLU6", tries: &[Mistake::Relu] },
     Cause {
         name: "no-position-embedding",
         what: "tokens lack the embedding of their positions",

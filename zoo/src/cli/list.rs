@@ -1,10 +1,12 @@
 //! `emo list`: models with their published figures.
 
-use emo_exporter::models::MODELS;
+use emo_exporter::models::{MODELS, Model};
 use emo_verifier::models::figures::published;
 use emo_verifier::report::thousands;
 
-use super::output::{Format, json};
+use serde_json::{Value, json};
+
+use super::output::{Format, json as to_json};
 use super::table::table;
 use super::{Outcome, Verdict};
 
@@ -21,23 +23,37 @@ Examples:
   emo list --format json  the same for a program";
 
 pub fn run(args: &Args) -> Outcome {
-    let models: Vec<_> = MODELS.iter().filter_map(|model| published(&model.name)).collect();
     let text = match args.format {
-        Format::Json => json(&serde_json::json!({ "schema": "emo.list/1", "models": models }))?,
+        Format::Json => {
+            let models: Vec<Value> = MODELS.iter().map(fields).collect();
+            to_json(&json!({ "schema": "emo.list/1", "models": models }))?
+        }
         Format::Text => {
             let header = ["model", "params", "exactly", "FLOPs", "exactly (fvcore)", "top-1"];
-            let row = |p: &&emo_verifier::models::figures::Published| {
-                vec![
-                    p.model.to_owned(),
-                    p.params.to_owned(),
-                    thousands(p.exact_params),
-                    p.flops.to_owned(),
-                    thousands(p.exact_fvcore),
-                    format!("{:.1}", p.top1),
-                ]
-            };
-            table(&header, models.iter().map(row))
+            table(&header, MODELS.iter().map(row))
         }
     };
     Ok((text, Verdict::Holds))
+}
+
+/// What is published of a model; where it is not EMO's authors' own, its name and title alone.
+fn fields(model: &Model) -> Value {
+    let mut fields = published(&model.name).map_or_else(|| json!({ "model": model.name }), |p| json!(p));
+    fields["title"] = json!(model.title);
+    fields
+}
+
+fn row(model: &Model) -> Vec<String> {
+    let mut row = vec![model.name.to_string()];
+    match published(&model.name) {
+        Some(p) => row.extend([
+            p.params.to_owned(),
+            thousands(p.exact_params),
+            p.flops.to_owned(),
+            thousands(p.exact_fvcore),
+            format!("{:.1}", p.top1),
+        ]),
+        None => row.extend([const { "-" }; 5].map(str::to_owned)),
+    }
+    row
 }

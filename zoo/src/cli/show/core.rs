@@ -3,7 +3,7 @@
 use emo_exporter::layer::{Act, Norm};
 use emo_exporter::models::emo::Stage;
 use emo_exporter::models::mmb::Attention;
-use emo_exporter::models::{Definition, Model};
+use emo_exporter::models::Model;
 use emo_verifier::report::counted;
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use super::super::table::table;
 /// A title, and for families that are made of stages a row each.
 pub fn text(model: &Model) -> String {
     let title = &model.title;
-    let Some((stem, stages)) = stages(model) else { return format!("{title}\n") };
+    let Some((stem, stages)) = model.stages() else { return format!("{title}\n") };
     let rows = stages.iter().enumerate().map(|(i, s)| {
         vec![
             (i + 1).to_string(),
@@ -35,21 +35,12 @@ pub fn text(model: &Model) -> String {
 
 /// The same as fields.
 pub fn fields(model: &Model) -> Value {
-    let Some((stem, stages)) = stages(model) else { return json!({}) };
+    let Some((stem, stages)) = model.stages() else { return json!({}) };
     let stage = |s: &Stage| {
         json!({ "depth": s.depth, "channels": s.dim, "expansion": s.expansion, "head_dim": s.attention.map(|a| a.head_dim),
                 "kernel": s.kernel, "norm": norm(s.norm), "activation": act(s.act), "attention": s.attention.is_some() })
     };
     json!({ "stem": stem, "stages": stages.iter().map(stage).collect::<Vec<_>>() })
-}
-
-/// The stem's channels and the stages, for families that are made of them.
-fn stages(model: &Model) -> Option<(usize, &[Stage])> {
-    match &model.definition {
-        Definition::Emo(network) => Some((network.stem, &network.stages)),
-        Definition::Emo2(network) => Some((network.stem, &network.stages)),
-        Definition::MobileNetV2(_) | Definition::Deit(_) => None,
-    }
 }
 
 /// That of the blocks after the first.
