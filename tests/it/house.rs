@@ -159,7 +159,10 @@ fn the_reference_stands_alone() {
 
 /// A family is its definition, its reference and its figures; everything else reads those.
 const FAMILIES: [(&str, &[&str]); 3] = [
-    ("emo2", &["exporter/src/models/emo2.rs", "verifier/src/reference/emo2.rs", "verifier/src/models/figures.rs"]),
+    (
+        "emo2",
+        &["exporter/src/models/emo2.rs", "verifier/src/reference/emo2.rs", "verifier/src/models/figures.rs"],
+    ),
     ("mobilenetv2", &["exporter/src/models/mobilenetv2.rs", "verifier/src/reference/mobilenetv2.rs"]),
     ("deit", &["exporter/src/models/deit.rs", "verifier/src/reference/deit.rs"]),
 ];

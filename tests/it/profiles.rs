@@ -60,13 +60,17 @@ pub(crate) fn place(request: &Order) -> String {
 #[test]
 fn every_profile_is_the_published_model() {
     let check = |variant: &'static Model, size: (usize, usize)| {
+        let requests = requests(variant, size);
+        if requests.is_empty() {
+            return;
+        }
         let weights = Weights::formula(0, &variant.parameters());
         let shape = [IMAGES, 3, size.0, size.1];
         let probe = Array4::from_shape_vec(shape, formula::input(&shape, 0)).unwrap();
         let truth = Reference::new(variant, &weights).unwrap().logits(&probe.mapv(f64::from), None);
         let mut run = HashSet::new();
         let mut published: HashMap<Option<usize>, [u64; 3]> = HashMap::new();
-        for request in requests(variant, size) {
+        for request in requests {
             let place = place(&request);
             let export = request.export(&Spec::Formula(0)).expect(&place);
             let file = open(&export.bytes);

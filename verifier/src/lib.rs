@@ -21,43 +21,31 @@
 //! # Ok::<(), emo_proto::Error>(())
 //! ```
 
-pub mod audit;
-pub mod budget;
-pub mod check;
 pub mod compare;
 pub mod constants;
-pub mod cost;
 #[cfg(feature = "data")]
 pub mod data;
-pub mod diff;
 pub mod earned;
 pub mod eval;
-pub mod fact;
-pub mod finding;
-mod hash;
 pub mod identity;
 pub mod image;
-pub mod infer;
-pub mod lint;
 pub mod lower;
-pub mod memory;
 pub mod models;
-pub mod ops;
 pub mod path;
-pub mod plot;
 pub mod probe;
 #[cfg(feature = "engines")]
 pub mod range;
-pub mod real;
-mod recent;
 pub mod reference;
-pub mod report;
 pub mod runtime;
-pub mod schema;
-pub mod sym;
 #[cfg(feature = "engines")]
 pub mod truth;
 #[cfg(feature = "engines")]
 pub mod verify;
 #[cfg(feature = "engines")]
 pub mod written;
+
+// What reads files without running them is a crate of its own, without engines and without models.
+pub use emo_inspect::{
+    audit, budget, check, cost, diff, fact, finding, infer, lint, memory, ops, plot, real, report, schema,
+    sym,
+};

@@ -28,7 +28,7 @@ const REQUESTS: [&[&str]; 18] = [
     &["audit", "subject.onnx"],
     &["check", "subject.onnx"],
     &["lint", "subject.onnx", "--target", "coreml"],
-    &["profiles"],
+    &["targets"],
     &["diff", "other.onnx", "subject.onnx"],
     &["dump", "subject.onnx"],
     &["bench", "subject.onnx", "--rounds", "3"],

@@ -196,9 +196,8 @@ pub(crate) fn constant_node(
 ) -> Option<Value> {
     let row = find(node.domain(), node.op_type())?;
     let arguments = Arguments::new();
-    let blind = Cell::new(false);
     let call = Call {
-        attributes: Ctx { node, opset, inputs: &[], arguments: &arguments, external, blind },
+        attributes: Ctx::of_attributes(node, opset, &arguments, external),
         operands,
         step: RefCell::new(Step::of(Rounding::Written, "")),
         terms: Cell::new(0),
@@ -321,14 +320,8 @@ impl Run<'_> {
         };
         let operands = node.input.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let arguments = Arguments::new();
-        let attributes = Ctx {
-            node,
-            opset: self.opset(node.domain()),
-            inputs: &[],
-            arguments: &arguments,
-            external: &self.external,
-            blind: Cell::new(false),
-        };
+        let opset = self.opset(node.domain());
+        let attributes = Ctx::of_attributes(node, opset, &arguments, &self.external);
         let name = node.output.first().map_or("", String::as_str);
         let bodies = |body: &str, inputs: &[Value]| self.body(node, body, inputs, scope, depth);
         let call = Call {

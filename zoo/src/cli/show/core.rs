@@ -1,9 +1,9 @@
 //! What a model is made of, family by family: the columns of its table.
 
 use emo_exporter::layer::{Act, Norm};
+use emo_exporter::models::Model;
 use emo_exporter::models::emo::Stage;
 use emo_exporter::models::mmb::Attention;
-use emo_exporter::models::Model;
 use emo_verifier::report::counted;
 use serde_json::{Value, json};
 

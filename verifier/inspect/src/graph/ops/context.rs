@@ -35,6 +35,17 @@ pub struct Ctx<'a> {
 }
 
 impl<'a> Ctx<'a> {
+    /// Of a node whose attributes alone are read.
+    #[must_use]
+    pub fn of_attributes(
+        node: &'a NodeProto,
+        opset: i64,
+        arguments: &'a Arguments<'a>,
+        external: &'a External,
+    ) -> Self {
+        Self { node, opset, inputs: &[], arguments, external, blind: Cell::new(false) }
+    }
+
     /// The operand, which must be there.
     pub fn input(&self, index: usize) -> Result<&'a Fact, Why> {
         self.optional(index).ok_or_else(|| format!("operand {index} is missing"))

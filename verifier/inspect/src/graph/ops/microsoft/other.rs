@@ -27,7 +27,7 @@ const fn uncounted(
     Row { name, rule, work, weights }
 }
 
-pub(in crate::ops) const ROWS: &[Row] = &[
+pub(in crate::graph::ops) const ROWS: &[Row] = &[
     uncounted("DynamicSparseAttention", sparse_heads, |_, _| Err(SPARSE.into()), &[14, 15, 16]),
     uncounted("SparsePagedAttention", same, |_, _| Err(SPARSE.into()), &[16, 17, 18]),
     uncounted("SparseAttentionIndexer", unknown, |_, _| Err(SPARSE.into()), &[2, 3, 9]),

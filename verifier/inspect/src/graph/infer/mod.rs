@@ -19,7 +19,7 @@ mod uses;
 mod values;
 mod walk;
 
-pub(crate) use order::order;
+pub use order::order;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -198,7 +198,7 @@ pub fn infer_file<'a>(file: &'a OnnxFile, bindings: &Bindings) -> Inference<'a> 
 }
 
 /// The fact that a graph input declares.
-pub(crate) fn declared(input: &ValueInfoProto, bindings: &Bindings) -> Fact {
+pub fn declared(input: &ValueInfoProto, bindings: &Bindings) -> Fact {
     let Some(r#type) = &input.r#type else {
         return Fact::unknown(DataType::Undefined, "the input declares no type");
     };

@@ -9,7 +9,7 @@ use crate::ops::elementwise::{like, same};
 use crate::ops::{Ctx, Row, Why};
 use crate::sym::Expr;
 
-pub(in crate::ops) const ROWS: &[Row] = &[
+pub(in crate::graph::ops) const ROWS: &[Row] = &[
     Row {
         name: "Attention",
         rule: |ctx| merged(ctx, 4),

@@ -37,7 +37,7 @@ use std::sync::LazyLock;
 
 pub use context::{Arguments, Ctx};
 pub(crate) use microsoft::experts::numbers_in;
-pub(crate) use window::Window;
+pub use window::Window;
 
 use crate::cost::Work;
 use crate::fact::Fact;

@@ -15,7 +15,7 @@ use crate::sym::Expr;
 
 use super::fused::activated;
 
-pub(in crate::ops) const ROWS: &[Row] = &[
+pub(in crate::graph::ops) const ROWS: &[Row] = &[
     Row { name: "NhwcConv", rule: nhwc_conv, work: conv_work, weights: &[1, 2] },
     Row {
         name: "NhwcFusedConv",
@@ -31,7 +31,7 @@ pub(in crate::ops) const ROWS: &[Row] = &[
     },
 ];
 
-pub(in crate::ops) const NCHWC: &[Row] = &[
+pub(in crate::graph::ops) const NCHWC: &[Row] = &[
     Row { name: "Conv", rule: blocked_conv, work: blocked_conv_work, weights: &[1, 2] },
     Row { name: "MaxPool", rule: blocked_pool, work: |ctx, _| pool::work(ctx, Pool::Window), weights: &[] },
     Row {

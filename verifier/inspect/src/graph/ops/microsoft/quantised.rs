@@ -15,7 +15,7 @@ use crate::ops::recurrent::{self, cell};
 use crate::ops::{Ctx, Row, Why, written};
 use crate::sym::Expr;
 
-pub(in crate::ops) const ROWS: &[Row] = &[
+pub(in crate::graph::ops) const ROWS: &[Row] = &[
     Row::free("QuantizeLinear", quantize),
     Row::free("DequantizeLinear", dequantize),
     Row { name: "QLinearConv", rule: conv, work: conv_work, weights: &[3, 8] },

@@ -5,7 +5,7 @@ use crate::sym::Expr;
 
 /// The attributes that place a window, a value each spatial axis.
 #[derive(Debug)]
-pub(crate) struct Window<'a> {
+pub struct Window<'a> {
     pub strides: Vec<i64>,
     pub dilations: Vec<i64>,
     pub begins: Vec<i64>,

@@ -14,7 +14,7 @@ use crate::ops::window::{Window, spatial};
 use crate::ops::{Ctx, Row, Why, written};
 use crate::sym::Expr;
 
-pub(in crate::ops) const ROWS: &[Row] = &[
+pub(in crate::graph::ops) const ROWS: &[Row] = &[
     Row {
         name: "FusedConv",
         rule: conv,

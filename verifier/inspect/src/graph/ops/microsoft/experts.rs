@@ -14,7 +14,7 @@ use crate::ops::normalise::layer_norm_work;
 use crate::ops::{Ctx, Row, Why, written};
 use crate::sym::Expr;
 
-pub(in crate::ops) const ROWS: &[Row] = &[
+pub(in crate::graph::ops) const ROWS: &[Row] = &[
     Row { name: "GatherBlockQuantized", rule: gather_quantised, work: |_, _| Ok(Work::Free), weights: &[0] },
     Row { weights: &[0], ..Row::free("GatherPacked", gather_packed) },
     Row { name: "MatMulNBitsMlp", rule: mlp, work: mlp_work, weights: &[2, 3, 5, 6, 8] },

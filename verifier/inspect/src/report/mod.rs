@@ -6,6 +6,7 @@
 
 mod csv;
 mod figure;
+pub mod finding;
 mod github;
 mod junit;
 mod markdown;

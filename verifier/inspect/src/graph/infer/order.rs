@@ -10,7 +10,7 @@ use crate::hash::{HashMap, HashSet};
 /// file. Nodes of a cycle, and what hangs on them, come last.
 ///
 /// `None` where the file has them in such an order already, as it must.
-pub(crate) fn order(nodes: &[NodeProto]) -> Option<Vec<&NodeProto>> {
+pub fn order(nodes: &[NodeProto]) -> Option<Vec<&NodeProto>> {
     if is_sorted(nodes) {
         return None;
     }
