@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use emo_proto::plain::plain;
+
 use super::Limit;
 use crate::audit::{Audit, By, groups};
 use crate::sym::Expr;
@@ -14,8 +16,7 @@ pub const HEADROOM: u64 = 5;
 #[must_use]
 pub fn write(audit: &Audit, file: &str, file_size: &Expr) -> String {
     let mut text = String::new();
-    let name: String = file.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let _ = writeln!(text, "# Limits from {name}, with {HEADROOM} % of head-room.");
+    let _ = writeln!(text, "# Limits from {}, with {HEADROOM} % of head-room.", plain(file));
     for limit in Limit::ALL {
         let key = limit.key();
         let bound = limit.is_counted() && audit.is_lower_bound();
@@ -24,9 +25,11 @@ pub fn write(audit: &Audit, file: &str, file_size: &Expr) -> String {
             Ok(found) => match found.count() {
                 Some(n) if limit == Limit::HighestRank => writeln!(text, "{key} = {n}"),
                 Some(n) => writeln!(text, "{key} = {}", with_headroom(n)),
-                None => writeln!(text, "# {key} = {found}  depends on open sizes"),
+                None => {
+                    writeln!(text, "# {key} = {}  depends on open sizes", plain(&found.to_string()))
+                }
             },
-            Err(reason) => writeln!(text, "# {key} = ?  {reason}"),
+            Err(reason) => writeln!(text, "# {key} = ?  {}", plain(&reason.to_string())),
         };
     }
     let _ = writeln!(text, "ir_version = {}", audit.ir_version);
