@@ -27,7 +27,7 @@ pub struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  emo zoo diff old new --fail-on file,counts  what changed from one release to the next";
+  emo zoo diff old new --fail-on file,counts  what changed from then to now";
 
 pub fn run(args: &Args) -> Outcome {
     args.fail_on.iter().try_for_each(|name| known(name))?;
