@@ -62,12 +62,20 @@ pub enum Origin {
     },
 }
 
-/// Git blob ids of the published checkpoints (github.com/zhangzjn/EMO, commit 27d9b40).
-const OFFICIAL: [(&str, &str); 4] = [
+/// Git blob ids of the published checkpoints (github.com/zhangzjn/EMO, commit 27d9b40; of EMOv2
+/// github.com/zhangzjn/data, commit 12360da).
+const OFFICIAL: [(&str, &str); 11] = [
     ("76c4282de548fa76eca6011720b29d8f80ffa784", "resources/EMO_1M/net.pth"),
     ("9ec7138d292ca9b2d07923aec05762f547db8cf2", "resources/EMO_2M/net.pth"),
-    ("b4b4fdceb7a1837b70bf09cce13b057f5d933ab8", "resources/EMO_5M/net.pth"),
-    ("3ea7450fa9c290c3c46f372c1f5cebe1198d1ce1", "resources/EMO_6M/net.pth"),
+    ("3ea7450fa9c290c3c46f372c1f5cebe1198d1ce1", "resources/EMO_5M/net.pth"),
+    ("10a248725247cf18b51e449dbd1a220354457c99", "resources/EMO_6M/net.pth"),
+    ("4cbb1c0541597da1442bb5bd7f155fa9d00cd486", "EMOv2_1M_224.pth"),
+    ("d3d292c37d874de97ed8828c61114b5365325d25", "EMOv2_1M_224_KD.pth"),
+    ("009fd7338ac833177c5ae2014061d56203c423ea", "EMOv2_2M_224.pth"),
+    ("bcc37347a7082df62a5c5f025a3f322fc273b46d", "EMOv2_2M_224_KD.pth"),
+    ("174a94f26e6bd2456f396cca427702c3a70b412b", "EMOv2_5M_224.pth"),
+    ("9332927c3751291dc574a151a10074bce706bb1f", "EMOv2_5M_224_KD.pth"),
+    ("e1235b440edd1517bacd30fc6ff0c476098b2847", "EMOv2_5M_512_KD.pth"),
 ];
 
 impl Origin {

@@ -153,7 +153,7 @@ pub const CAUSES: [Cause; 31] = [
     },
     Cause {
         name: "mean-pooled",
-        what: "the classifier reads a mean over tokens; DeiT's reads the class token",
+        what: "the classifier reads a mean over tokens; the published one reads the class token",
         tries: &[Mistake::MeanPooled { class_token: false }, Mistake::MeanPooled { class_token: true }],
     },
     Cause {
