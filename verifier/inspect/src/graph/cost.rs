@@ -4,7 +4,7 @@
 //! and how. [`CONVENTIONS`] has them all:
 //!
 //! ```
-//! use emo_verifier::cost::{CONVENTIONS, Work};
+//! use emo_inspect::cost::{CONVENTIONS, Work};
 //!
 //! let norm = Work::BatchNorm { elements: 100.into() };
 //! let counts = CONVENTIONS.map(|convention| {
