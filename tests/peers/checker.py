@@ -5,7 +5,7 @@
 1. Accepts: the `light` models of the `onnx` package and every operator case of its backend tests that
    onnx.checker accepts have exit code 0 and no error.
 2. Refuses: each mutation below of a real model is refused by onnx.checker, and by `emo check`.
-3. verifier/src/schemas.txt is what the package says, and so is the table of lowest IR versions.
+3. verifier/inspect/src/graph/schemas.txt is what the package says, and so is the table of lowest IR versions.
 
 Exit code 1, and a list, where one of these does not hold. Needs the pinned `onnx`.
 """
@@ -791,15 +791,15 @@ def refuses(emo, cases, folder):
 
 def freshness():
     """Facts of the package that are written down in the sources."""
-    script = ROOT / "verifier" / "src" / "schemas.py"
+    script = ROOT / "verifier" / "inspect" / "src" / "graph" / "schemas.py"
     run = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
     print(run.stdout.strip() or run.stderr.strip())
-    problems = [] if run.returncode == 0 else ["verifier/src/schemas.txt is stale"]
+    problems = [] if run.returncode == 0 else ["verifier/inspect/src/graph/schemas.txt is stale"]
     lowest = {}
     for _, ir, *versions in helper.VERSION_TABLE:
         for domain, version in zip(("ai.onnx", "ai.onnx.ml"), versions, strict=False):
             lowest.setdefault((domain, version), ir)
-    source = (ROOT / "verifier" / "src" / "check" / "model.rs").read_text(encoding="utf-8")
+    source = (ROOT / "verifier" / "inspect" / "src" / "check" / "model.rs").read_text(encoding="utf-8")
     source = re.search(r"const LOWEST_IR.*?\n\];", source, re.DOTALL)[0]
     for domain in ("ai.onnx", "ai.onnx.ml"):
         part = re.search(rf'"{re.escape(domain)}",\s*&\[(.*?)\]', source, re.DOTALL)[1]

@@ -1,4 +1,4 @@
-"""Runs every line of verifier/src/ops/cases.txt in ONNX Runtime and compares what comes out.
+"""Runs every line of verifier/inspect/src/graph/ops/cases.txt in ONNX Runtime and compares what comes out.
 
 The lines are what the unit tests of the op table expect; this shows that they are true. An operator that ONNX
 Runtime does not implement is listed in `ELSEWHERE` with who runs it. Then every operator that ONNX Runtime registers
@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
-CASES = Path(__file__).parents[2] / "verifier" / "src" / "ops" / "cases.txt"
+CASES = Path(__file__).parents[2] / "verifier" / "inspect" / "src" / "graph" / "ops" / "cases.txt"
 TYPES = {
     "f": np.float32,
     "d": np.float64,

@@ -91,7 +91,7 @@ pub fn unexplained(inference: &Inference, recognition: &Recognition, path: &Data
             };
             findings.push(Finding {
                 code: UNEXPLAINED,
-                severity: Severity::Warning,
+                severity: Severity::Open,
                 place: last.place.clone(),
                 message: format!(
                     "expected what the published network does {after}, found {} {} there, one more than it explains; \
@@ -112,7 +112,7 @@ pub fn unjudged(model: &ModelProto, judged: &str) -> Vec<Finding> {
     let outputs = model.graph.iter().flat_map(|graph| &graph.output).map(ValueInfoProto::name);
     let finding = |name: &str| Finding {
         code: UNJUDGED,
-        severity: Severity::Warning,
+        severity: Severity::Open,
         place: format!("output {name:?}"),
         message: format!(
             "expected the logits alone, found an output beside {judged}, of which nothing is known"

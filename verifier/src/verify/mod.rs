@@ -31,6 +31,7 @@ use serde::Serialize;
 use crate::check;
 use crate::compare::{FLOAT32, INT8, Tolerance, coarser};
 use crate::data::Set;
+pub use crate::finding::Outcome;
 use crate::finding::{Finding, Severity};
 use crate::infer::{Bindings, Inference, infer_file};
 use crate::lower::lower;
@@ -83,27 +84,6 @@ impl Default for Request {
 
 /// Inputs to run a file on, where nobody says how many.
 pub const PROBES: usize = 8;
-
-/// How a verification ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    Pass,
-    Fail,
-    /// An engine lacks what the file needs, or a part of the file cannot be followed.
-    Undecided,
-}
-
-impl Outcome {
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pass => "pass",
-            Self::Fail => "fail",
-            Self::Undecided => "undecided",
-        }
-    }
-}
 
 /// What was found out of the file's weights.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -207,13 +187,21 @@ impl Verdict {
         self.probes.iter().filter(|probe| !probe.recorded).map(set).collect()
     }
 
+    /// Stays open with a reason, which is a finding too.
     fn undecided(mut self, reason: String) -> Self {
+        let (code, severity, place, message) = (UNDECIDED, Severity::Open, String::new(), reason.clone());
+        self.findings.insert(0, Finding { code, severity, place, message, file: None });
         (self.verdict, self.reason) = (Outcome::Undecided, Some(reason));
         self
     }
 
     /// Passes no more where something keeps it open, each a finding.
     fn unless_open(mut self, open: Vec<Finding>) -> Self {
+        if self.verdict != Outcome::Fail {
+            // What is wrong with the file's form or its weights has not kept it from computing what it should.
+            let errors = self.findings.iter_mut().filter(|finding| finding.severity == Severity::Error);
+            errors.for_each(|finding| finding.severity = Severity::Warning);
+        }
         let Some(first) = open.first() else { return self };
         if self.verdict == Outcome::Pass {
             self.verdict = Outcome::Undecided;
@@ -255,9 +243,12 @@ pub fn verify(
     request: &Request,
     runtime: &dyn Runtime,
 ) -> Result<Verdict> {
-    let findings = check::structure(file, folder);
+    let mut findings = check::structure(file, folder);
+    // An error of the file's form keeps no engine from running it: of what it computes it says nothing.
+    let formal = findings.iter_mut().filter(|f| f.severity == Severity::Error && !stops(f.code));
+    formal.for_each(|finding| finding.severity = Severity::Warning);
     let mut verdict = Verdict::new(runtime.name(), findings);
-    if let Some(finding) = verdict.findings.iter().find(|f| f.severity == Severity::Error && stops(f.code)) {
+    if let Some(finding) = verdict.findings.iter().find(|f| f.severity == Severity::Error) {
         let (block, reason) = (finding.place.clone(), finding.message.clone());
         return Ok(verdict.fail(cause::UNRUNNABLE, None, format!("{block}: {reason}")));
     }
@@ -400,6 +391,9 @@ fn tie(other: &str, recognition: &Recognition) -> Finding {
         file: None,
     }
 }
+
+/// The code of a question that stays open.
+pub const UNDECIDED: &str = "undecided";
 
 /// The code of a file that could be several models.
 pub const TIE: &str = "several-models";

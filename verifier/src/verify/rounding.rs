@@ -105,7 +105,7 @@ pub fn too_coarse(earned: &Earned) -> Option<Finding> {
     let Tolerance { name, bound, .. } = earned.whole;
     (bound > MOST_EARNED).then(|| Finding {
         code: TOO_COARSE,
-        severity: Severity::Warning,
+        severity: Severity::Open,
         place: String::new(),
         message: format!(
             "expected rounding that leaves the outputs what they are, found {name} that may move them by {bound:.1e} of \

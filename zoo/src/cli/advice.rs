@@ -1,6 +1,7 @@
 //! What the command line adds to the messages of libraries, which know no flags.
 
 use emo_verifier::report::Report;
+use serde_json::Value;
 
 /// What an error asks for in words, and how it is asked for here.
 const OF_ERRORS: [(&str, &str); 9] = [
@@ -35,6 +36,26 @@ pub fn report(mut report: Report) -> Report {
         finding.message = with(OF_ALL.iter(), &finding.message);
     }
     report
+}
+
+/// A document whose findings do.
+pub fn document(mut value: Value) -> Value {
+    match &mut value {
+        Value::Array(items) => items.iter_mut().for_each(|item| *item = document(item.take())),
+        Value::Object(fields) => {
+            let is_finding = fields.contains_key("code") && fields.contains_key("severity");
+            for (name, field) in fields {
+                *field = match field.take() {
+                    Value::String(message) if is_finding && name == "message" => {
+                        with(OF_ALL.iter(), &message).into()
+                    }
+                    field => document(field),
+                };
+            }
+        }
+        _ => {}
+    }
+    value
 }
 
 fn with<'a>(rows: impl Iterator<Item = &'a (&'static str, &'static str)>, message: &str) -> String {

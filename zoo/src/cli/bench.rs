@@ -23,7 +23,7 @@ use super::progress::Progress;
 use super::runtime::RuntimeArgs;
 use super::sizes::{SizeArgs, Unused};
 use super::table::table;
-use super::{Outcome, Verdict};
+use super::{Outcome, Said};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -75,7 +75,7 @@ struct Entrant {
     unused: Unused,
 }
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     let files = expand(&args.files)?;
     let sizes = args.sizes.sizes()?;
     let runtime = args.runtime.open(Some(args.threads.into()))?;
@@ -85,7 +85,7 @@ pub fn run(args: &Args) -> Outcome {
         entrant.run()?;
         return Ok((
             format!("{}\n", peak().map_or_else(String::new, |bytes| bytes.to_string())),
-            Verdict::Holds,
+            Outcome::Pass,
         ));
     }
     let progress = Progress::new();
@@ -117,7 +117,7 @@ pub fn run(args: &Args) -> Outcome {
         Format::Json => to_json(&document(&measured, args, runtime.name()))?,
         Format::Text => text(&measured, args, runtime.name()),
     };
-    Ok((text, Verdict::Holds))
+    Ok((text, Outcome::Pass))
 }
 
 impl Entrant {

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use clap::ValueEnum;
 use emo_proto::file::{OnnxFile, open};
-use emo_verifier::check::{UNDECIDED, check, checks};
+use emo_verifier::check::{check, checks};
 use emo_verifier::finding::{Finding, Severity};
 use emo_verifier::report::{Report, Subject, counted};
 use serde_json::{Value, json};
 
-use super::files::{UNREADABLE, Unreadable, each, expand};
+use super::files::{Unreadable, each, expand};
 use super::formats::{Format, of_files};
-use super::{Outcome, Verdict};
+use super::{Outcome, Said};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -52,19 +52,18 @@ enum Deny {
 struct Checked {
     name: String,
     findings: Vec<Finding>,
-    verdict: Verdict,
 }
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     if args.list {
-        return Ok((list(), Verdict::Holds));
+        return Ok((list(), Outcome::Pass));
     }
     args.allow.iter().try_for_each(|code| known(code))?;
     let files = expand(&args.files)?;
     let checked = each(&files, |file| Ok(judge(file, args)))?;
     let report = Report { command: "check", subjects: checked.iter().map(Checked::subject).collect() };
     let text = args.format.write(&report, || of_files(checked.iter().map(Checked::document).collect()))?;
-    Ok((text, Verdict::worst(checked.iter().map(|file| file.verdict))))
+    Ok((text, Outcome::worst(checked.iter().map(Checked::outcome))))
 }
 
 fn judge(path: &Path, args: &Args) -> Checked {
@@ -82,19 +81,12 @@ fn judge(path: &Path, args: &Args) -> Checked {
     };
     findings.retain(|finding| !args.allow.iter().any(|code| code == finding.code));
     findings.iter_mut().for_each(|finding| finding.file = Some(name.clone()));
-    let denied = |severity| match severity {
-        Severity::Error => true,
-        Severity::Warning => args.deny.contains(&Deny::Warnings),
-        Severity::Note => false,
-    };
-    let has = |code: &str| findings.iter().any(|finding| finding.code == code);
-    let verdict = match findings.iter().any(|finding| denied(finding.severity)) {
-        true if has(UNREADABLE) => Verdict::Invalid,
-        true => Verdict::Fails,
-        false if has(UNDECIDED) => Verdict::Undecidable,
-        false => Verdict::Holds,
-    };
-    Checked { name, findings, verdict }
+    if args.deny.contains(&Deny::Warnings) {
+        // What is denied is an error, in every format.
+        let warnings = findings.iter_mut().filter(|finding| finding.severity == Severity::Warning);
+        warnings.for_each(|finding| finding.severity = Severity::Error);
+    }
+    Checked { name, findings }
 }
 
 /// A code that no check has would be left out for nothing.
@@ -128,7 +120,7 @@ impl Checked {
     }
 
     fn headline(&self) -> String {
-        let counted = [Severity::Error, Severity::Warning, Severity::Note].map(|severity| {
+        let counted = [Severity::Error, Severity::Open, Severity::Warning, Severity::Note].map(|severity| {
             let n = self.count(severity);
             (n > 0).then(|| counted(n, severity.name()))
         });
@@ -140,20 +132,16 @@ impl Checked {
         json!({
             "schema": "emo.check/1",
             "file": self.name,
-            "verdict": self.word(),
+            "verdict": self.outcome().name(),
             "errors": self.count(Severity::Error),
+            "open": self.count(Severity::Open),
             "warnings": self.count(Severity::Warning),
             "notes": self.count(Severity::Note),
             "findings": self.findings,
         })
     }
 
-    fn word(&self) -> &'static str {
-        match self.verdict {
-            Verdict::Holds => "pass",
-            Verdict::Fails => "fail",
-            Verdict::Invalid => "unreadable",
-            Verdict::Undecidable => "undecided",
-        }
+    fn outcome(&self) -> Outcome {
+        Outcome::of(&self.findings)
     }
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::formats::Format;
 use super::sizes::{SizeArgs, Unused};
-use super::{Outcome, Verdict};
+use super::{Outcome, Said};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -73,7 +73,7 @@ impl FailOn {
     }
 }
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     let sizes = args.sizes.sizes()?;
     let (before, unused_before) = audit(&args.before, &sizes)?;
     let (after, unused_after) = audit(&args.after, &sizes)?;
@@ -94,27 +94,17 @@ pub fn run(args: &Args) -> Outcome {
             file: Some(to.clone()),
         });
     }
-    let fails = !findings.is_empty();
     for (file, audit) in [(&from, &before), (&to, &after)] {
-        let severity = if args.allow_unknown { Severity::Warning } else { Severity::Error };
+        let severity = if args.allow_unknown { Severity::Warning } else { Severity::Open };
         findings.extend(audit.findings(file).into_iter().map(|finding| Finding { severity, ..finding }));
     }
-    let unknown = before.is_lower_bound() || after.is_lower_bound();
-    let verdict = match (fails, unknown && !args.allow_unknown) {
-        (true, _) => Verdict::Fails,
-        (false, true) => Verdict::Undecidable,
-        (false, false) => Verdict::Holds,
-    };
+    let outcome = Outcome::of(&findings);
     let document = || {
         json!({
             "schema": "emo.diff/1",
             "before": from,
             "after": to,
-            "verdict": match verdict {
-                Verdict::Holds => "pass",
-                Verdict::Fails | Verdict::Invalid => "fail",
-                Verdict::Undecidable => "undecided",
-            },
+            "verdict": outcome.name(),
             "changes": changes,
             "findings": findings,
         })
@@ -127,7 +117,7 @@ pub fn run(args: &Args) -> Outcome {
         findings: findings.clone(),
     };
     let report = Report { command: "diff", subjects: vec![subject] };
-    Ok((args.format.write(&report, document)?, verdict))
+    Ok((args.format.write(&report, document)?, outcome))
 }
 
 fn audit(path: &Path, sizes: &Sizes) -> anyhow::Result<(Audit, Unused)> {

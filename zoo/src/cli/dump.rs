@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::output::{Format, json as to_json};
 use super::progress::Progress;
-use super::{Outcome, Verdict, files};
+use super::{Outcome, Said, files};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -31,7 +31,7 @@ const EXAMPLES: &str = "\
 Examples:
   emo dump model.onnx  the graph, a line for each node";
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     let paths = files::expand(&args.files)?;
     let read = |path: &Path| anyhow::Ok((path.display().to_string(), file::open(path)?));
     let data = match args.format {
@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> Outcome {
             to_json(&json!({ "schema": "emo.dump/1", "files": files::each(&paths, fields)? }))?
         }
     };
-    Ok((data, Verdict::Holds))
+    Ok((data, Outcome::Pass))
 }
 
 fn text(file: &OnnxFile) -> String {

@@ -23,7 +23,7 @@ use serde_json::json;
 use super::files::{apart, write};
 use super::output::{Format, Report, json as to_json, untrained};
 use super::progress::Progress;
-use super::{Outcome, Verdict, names};
+use super::{Outcome, Said, names};
 use crate::manifest::facts::sha256;
 
 #[derive(Debug, clap::Args)]
@@ -116,7 +116,7 @@ impl Args {
     }
 }
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     let progress = Progress::new();
     let classes = args.classes.unwrap_or(args.model.classes);
     let (model, target) = (args.model.with_classes(classes), args.order());
@@ -156,14 +156,14 @@ pub fn run(args: &Args) -> Outcome {
         findings: &findings,
     };
     let verdict = report.verdict();
-    if verdict == Verdict::Holds {
+    if verdict == Outcome::Pass {
         progress.step("writing");
         write(&out, &file.bytes)?;
     }
     drop(progress);
 
     let sha256 = sha256(&file.bytes);
-    let written = (verdict == Verdict::Holds).then(|| out.display().to_string());
+    let written = (verdict == Outcome::Pass).then(|| out.display().to_string());
     let data = match args.format {
         Format::Json => {
             let mut fields = report.fields();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use emo_proto::file::{OnnxFile, open, settled, write_atomic};
-use emo_verifier::finding::{Finding, Severity};
+use emo_verifier::finding::{Finding, Severity, UNREADABLE};
 use emo_verifier::report::Subject;
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -88,9 +88,6 @@ pub fn each_read<T: Send>(
         Err(error) => Err(error.into()),
     })
 }
-
-/// The code of a file that is no ONNX model, and its verdict.
-pub const UNREADABLE: &str = "unreadable";
 
 /// A file that is no ONNX model.
 #[derive(Debug)]

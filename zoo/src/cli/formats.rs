@@ -31,12 +31,12 @@ impl Format {
     /// The report in this format; `data` is its JSON.
     pub fn write(self, report: &Report, data: impl FnOnce() -> Value) -> anyhow::Result<String> {
         if self == Format::Json {
-            return json(&data());
+            return json(&advice::document(data()));
         }
         // Before any format lays the names out, none of them does anything but be read.
         let report = &advice::report(report.plain());
         Ok(match self {
-            Format::Json => json(&data())?,
+            Format::Json => json(&advice::document(data()))?,
             Format::Text => report::text(report, style()),
             Format::Markdown => report::markdown(report),
             Format::Csv => report::csv(report),

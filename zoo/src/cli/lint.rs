@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::files::{Unreadable, each_read, expand};
 use super::formats::{Format, of_files};
 use super::sizes::{SizeArgs, Unused};
-use super::{Outcome, Verdict, names};
+use super::{Outcome, Said, names};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -49,7 +49,7 @@ struct Linted {
     unused: Unused,
 }
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     args.allow.iter().try_for_each(|code| known(code))?;
     let sizes = args.sizes.sizes()?;
     let files = expand(&args.files)?;
@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> Outcome {
     };
     let report = Report { command: "lint", subjects: all().map(subject).collect() };
     let text = args.format.write(&report, || of_files(all().map(document).collect()))?;
-    Ok((text, Verdict::worst(all().map(|view| view.map_or(Verdict::Invalid, View::verdict)))))
+    Ok((text, Outcome::worst(all().map(|view| view.map_or(Outcome::Unreadable, View::verdict)))))
 }
 
 /// A file against each of its profiles, or why against none.
@@ -115,20 +115,16 @@ struct View<'a> {
 const MOST_ROWS: usize = 50;
 
 impl View<'_> {
-    fn verdict(self) -> Verdict {
+    fn verdict(self) -> Outcome {
         match (self.lint.violations(), self.lint.open()) {
-            (0, 0) => Verdict::Holds,
-            (0, _) => Verdict::Undecidable,
-            _ => Verdict::Fails,
+            (0, 0) => Outcome::Pass,
+            (0, _) => Outcome::Undecided,
+            _ => Outcome::Fail,
         }
     }
 
     fn word(self) -> &'static str {
-        match self.verdict() {
-            Verdict::Holds => "pass",
-            Verdict::Fails | Verdict::Invalid => "fail",
-            Verdict::Undecidable => "undecided",
-        }
+        self.verdict().name()
     }
 
     fn headline(self) -> String {
@@ -140,8 +136,8 @@ impl View<'_> {
         };
         let taken = format!("{} of {} taken", thousands(lint.taken as i128), counted(lint.nodes, "node"));
         let verdict = match (self.verdict(), lint.violating_nodes()) {
-            (Verdict::Holds, _) => "no violations".to_owned(),
-            (Verdict::Undecidable, _) => format!("{} undecided", counted(lint.open(), "rule")),
+            (Outcome::Pass, _) => "no violations".to_owned(),
+            (Outcome::Undecided, _) => format!("{} undecided", counted(lint.open(), "rule")),
             (_, 0) => counted(lint.violations(), "violation"),
             (_, nodes) => {
                 format!("{} in {}", counted(lint.violations(), "violation"), counted(nodes, "node"))

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::output::{Format, json as to_json};
 use super::table::table;
-use super::{Outcome, Verdict};
+use super::{Outcome, Said};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -22,7 +22,7 @@ Examples:
   emo list                the published models and their figures
   emo list --format json  the same for a program";
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     let text = match args.format {
         Format::Json => {
             let models: Vec<Value> = MODELS.iter().map(fields).collect();
@@ -33,7 +33,7 @@ pub fn run(args: &Args) -> Outcome {
             table(&header, MODELS.iter().map(row))
         }
     };
-    Ok((text, Verdict::Holds))
+    Ok((text, Outcome::Pass))
 }
 
 /// What is published of a model; where it is not EMO's authors' own, its name and title alone.

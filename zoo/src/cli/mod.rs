@@ -30,6 +30,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use emo_proto::plain::plain;
+use emo_verifier::finding::Outcome;
 use emo_verifier::runtime::Failure;
 
 use process::Mistake;
@@ -71,33 +72,8 @@ enum Command {
     Zoo(zoo::Args),
 }
 
-/// How a request ended; the number is the exit code. What cannot be served at all is an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Holds = 0,
-    /// A claim, a budget or a tolerance does not hold.
-    Fails = 1,
-    /// One of several inputs cannot be read; the others have been served.
-    Invalid = 2,
-    /// An operator or a shape cannot be resolved, or an engine does not take the file.
-    Undecidable = 3,
-}
-
-impl Verdict {
-    /// Of several: what is broken fails whatever the open ones would say.
-    fn worst(all: impl IntoIterator<Item = Self>) -> Self {
-        let rank = |verdict: &Self| match verdict {
-            Self::Holds => 0,
-            Self::Undecidable => 1,
-            Self::Fails => 2,
-            Self::Invalid => 3,
-        };
-        all.into_iter().max_by_key(rank).unwrap_or(Self::Holds)
-    }
-}
-
-/// What a subcommand says on stdout, and its verdict.
-type Outcome = anyhow::Result<(String, Verdict)>;
+/// What a subcommand says on stdout, and how it ended. What cannot be served at all is an error.
+type Said = anyhow::Result<(String, Outcome)>;
 
 /// Parses the arguments of the process, runs the subcommand, prints.
 #[must_use]
@@ -109,7 +85,7 @@ pub fn main() -> ExitCode {
             streams::complain(&error);
             // An engine's limits say nothing of the file, and our mistakes even less.
             let undecided = error.downcast_ref().is_some_and(Failure::is_undecided) || error.is::<Mistake>();
-            ExitCode::from(if undecided { Verdict::Undecidable } else { Verdict::Invalid } as u8)
+            ExitCode::from(if undecided { Outcome::Undecided } else { Outcome::Unreadable }.exit_code())
         }
     }
 }
@@ -123,15 +99,15 @@ fn serve() -> anyhow::Result<u8> {
             let words = std::env::args_os().map(|word| plain(&word.to_string_lossy()).into_owned());
             let usage = Cli::try_parse_from(words).err().unwrap_or(usage);
             streams::explain(&usage)?;
-            return Ok(u8::try_from(usage.exit_code()).unwrap_or(Verdict::Invalid as u8));
+            return Ok(u8::try_from(usage.exit_code()).unwrap_or(Outcome::Unreadable.exit_code()));
         }
     };
-    let (data, verdict) = process::guarded(|| run(&command))?;
+    let (data, outcome) = process::guarded(|| run(&command))?;
     streams::print(&data)?;
-    Ok(verdict as u8)
+    Ok(outcome.exit_code())
 }
 
-fn run(command: &Command) -> Outcome {
+fn run(command: &Command) -> Said {
     match command {
         Command::List(args) => list::run(args),
         Command::Show(args) => show::run(args),

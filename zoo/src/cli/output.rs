@@ -15,7 +15,7 @@ use emo_verifier::written::{Claim, Finding, Numerics, Reconciled};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Verdict;
+use super::Outcome;
 use super::table::table;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -43,23 +43,21 @@ pub struct Report<'a> {
 }
 
 impl Report<'_> {
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> Outcome {
         let numerics = self.numerics.is_none_or(|n| n.holds);
         let fit = self.ranges.is_none_or(|ranges| ranges.iter().all(Range::fits));
         let counted = self.audit.uncounted.is_empty();
         match numerics && fit && self.findings.iter().all(|f| f.code == "uncounted") {
-            true if counted => Verdict::Holds,
-            true => Verdict::Undecidable,
-            false => Verdict::Fails,
+            true if counted => Outcome::Pass,
+            true => Outcome::Undecided,
+            false => Outcome::Fail,
         }
     }
 
     pub fn word(&self) -> &'static str {
         match self.verdict() {
-            Verdict::Holds if self.numerics.is_none() => "unverified",
-            Verdict::Holds => "pass",
-            Verdict::Fails | Verdict::Invalid => "fail",
-            Verdict::Undecidable => "undecided",
+            Outcome::Pass if self.numerics.is_none() => "unverified",
+            outcome => outcome.name(),
         }
     }
 

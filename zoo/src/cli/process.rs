@@ -57,8 +57,7 @@ pub struct Mistake;
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let repository = env!("CARGO_PKG_REPOSITORY");
-        write!(f, "this is a mistake in emo and says nothing of the input; {repository} takes reports")
+        f.write_str("this is a mistake in emo and says nothing of the input; tell its makers what was run")
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::output::{Format, count_row, json as to_json};
 use super::table::table;
-use super::{Outcome, Verdict, names};
+use super::{Outcome, Said, names};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -43,12 +43,12 @@ struct Counted<'a> {
     bytes: usize,
 }
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     if args.toml {
         let [model] = args.models.as_slice() else {
             bail!("--toml: expected one model, found {}", args.models.len())
         };
-        return Ok((own::write(model)?, Verdict::Holds));
+        return Ok((own::write(model)?, Outcome::Pass));
     }
     let counted: Vec<Counted> = args.models.iter().map(Counted::of).collect::<anyhow::Result<_>>()?;
     let text = match (args.format, counted.as_slice()) {
@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> Outcome {
             to_json(&json!({ "schema": "emo.show.models/1", "models": models }))?
         }
     };
-    Ok((text, Verdict::Holds))
+    Ok((text, Outcome::Pass))
 }
 
 impl<'a> Counted<'a> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::output::{Format, json};
 use super::table::table;
-use super::{Outcome, Verdict, names};
+use super::{Outcome, Said, names};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -24,14 +24,14 @@ Examples:
   emo targets         what each runtime takes
   emo targets coreml  one of them, with its sources";
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     let text = match (args.format, args.name) {
         (Format::Text, None) => overview(),
         (Format::Text, Some(profile)) => detail(profile),
         (Format::Json, None) => json(&PROFILES.iter().map(document).collect::<Vec<_>>())?,
         (Format::Json, Some(profile)) => json(&document(profile))?,
     };
-    Ok((text, Verdict::Holds))
+    Ok((text, Outcome::Pass))
 }
 
 fn overview() -> String {

@@ -12,14 +12,14 @@ use emo_verifier::data::{self, Ports};
 use emo_verifier::report::{Cell, Report, Subject, Table};
 use emo_verifier::runtime::Runtime;
 use emo_verifier::verify::probes::{Probe, Probed};
-use emo_verifier::verify::{Outcome as Judged, PROBES, Request, Verdict as Found, cause, verify};
+use emo_verifier::verify::{PROBES, Request, Verdict as Found, cause, verify};
 use serde_json::{Value, json};
 
 use super::files::{each_read, expand};
 use super::formats::{Format, of_files};
 use super::runtime::RuntimeArgs;
 use super::sizes::{SizeArgs, Unused};
-use super::{Outcome, Verdict, names};
+use super::{Outcome, Said, names};
 
 mod against;
 
@@ -84,11 +84,11 @@ fn probes(text: &str) -> Result<usize, String> {
 struct Row {
     subject: Subject,
     document: Value,
-    verdict: Verdict,
+    verdict: Outcome,
     unused: Option<Unused>,
 }
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     let files = expand(&args.files)?;
     for (option, given) in
         [("--save-data", args.save_data.is_some()), ("--save-node", args.save_node.is_some())]
@@ -113,7 +113,7 @@ pub fn run(args: &Args) -> Outcome {
     })?;
     Unused::check(rows.iter().flatten().filter_map(|row| row.unused.as_ref()))?;
     let verdict =
-        Verdict::worst(rows.iter().map(|row| row.as_ref().map_or(Verdict::Invalid, |row| row.verdict)));
+        Outcome::worst(rows.iter().map(|row| row.as_ref().map_or(Outcome::Unreadable, |row| row.verdict)));
     let (subjects, documents): (Vec<_>, Vec<_>) = rows
         .into_iter()
         .map(|row| match row {
@@ -127,14 +127,6 @@ pub fn run(args: &Args) -> Outcome {
 
 fn name(path: &Path) -> String {
     path.display().to_string()
-}
-
-fn exit(outcome: Judged) -> Verdict {
-    match outcome {
-        Judged::Pass => Verdict::Holds,
-        Judged::Fail => Verdict::Fails,
-        Judged::Undecided => Verdict::Undecidable,
-    }
 }
 
 fn row(
@@ -168,7 +160,7 @@ fn row(
     Ok(Row {
         subject: subject(name.clone(), &found),
         document,
-        verdict: exit(found.verdict),
+        verdict: found.verdict,
         unused: Some(Unused::of(sizes, &name, &file.model)),
     })
 }

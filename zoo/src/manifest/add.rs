@@ -100,7 +100,7 @@ fn judged<'a>(path: &Path, verdict: &'a Verdict, statement: &Statement) -> Resul
             None => Ok(found),
         },
         (Outcome::Fail, None) if verdict.cause == Some(NOT_EMO) && !says_otherwise(path) => Ok(None),
-        (Outcome::Fail, _) => Err(Added::Refused(words)),
+        (Outcome::Fail | Outcome::Unreadable, _) => Err(Added::Refused(words)),
         (Outcome::Undecided, _) => Err(Added::Undecided(words)),
     }
 }

@@ -106,7 +106,7 @@ pub fn work(manifest: &Manifest, rebuild: bool) -> usize {
 }
 
 fn finding(entry: &Entry, code: &'static str, place: &str, message: String) -> Finding {
-    let severity = if code == NO_CHECKPOINT { Severity::Warning } else { Severity::Error };
+    let severity = if code == NO_CHECKPOINT { Severity::Open } else { Severity::Error };
     Finding { code, severity, place: place.to_owned(), message, file: Some(entry.model_path.clone()) }
 }
 

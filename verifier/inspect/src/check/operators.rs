@@ -37,7 +37,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         code: UNDECIDED,
-        severity: Severity::Warning,
+        severity: Severity::Open,
         what: "an operator of another domain is a function of the file or known here; whether it is \
          legal cannot be told",
         run: |s, f| {

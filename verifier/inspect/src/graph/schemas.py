@@ -131,7 +131,7 @@ def main():
     if found == text:
         print(f"schemas.txt is what onnx {onnx.__version__} says, {text.count(chr(10))} lines")
         return 0
-    print(f"schemas.txt is not what onnx {onnx.__version__} says; run verifier/src/schemas.py")
+    print(f"schemas.txt is not what onnx {onnx.__version__} says; run verifier/inspect/src/graph/schemas.py")
     return 1
 
 

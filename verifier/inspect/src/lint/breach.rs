@@ -152,7 +152,7 @@ impl Breach {
         let verb = if self.is_open() { "it cannot be told from" } else { "found" };
         Finding {
             code: self.code.name(),
-            severity: Severity::Error,
+            severity: if self.is_open() { Severity::Open } else { Severity::Error },
             place: self.place(),
             message: format!("{profile} takes {rule} ({source}), {verb} {found}{advice}"),
             file: None,

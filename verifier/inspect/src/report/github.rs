@@ -12,12 +12,13 @@ pub fn github(report: &Report) -> String {
         for finding in &subject.findings {
             let level = match finding.severity {
                 Severity::Error => "error",
-                Severity::Warning => "warning",
+                Severity::Warning | Severity::Open => "warning",
                 Severity::Note => "notice",
             };
             let title = property(&format!("emo {}: {}", report.command, finding.code));
             let place = if finding.place.is_empty() { String::new() } else { format!("{}: ", finding.place) };
-            let message = data(&format!("{place}{}", finding.message));
+            let open = if finding.severity == Severity::Open { "cannot be decided: " } else { "" };
+            let message = data(&format!("{open}{place}{}", finding.message));
             text += &format!("::{level} file={file},title={title}::{message}\n");
         }
         if subject.findings.is_empty() {

@@ -3,24 +3,22 @@
 use std::fmt::Write as _;
 
 use super::{Report, Subject};
-use crate::finding::{Finding, Severity};
-use crate::{audit, budget, check, lint};
+use crate::finding::{Finding, Outcome};
 
-/// A suite a file. A case of its own for every error, so that each is counted and shown; one
-/// that passes where there is none; what is no error is the suite's output.
+/// A suite a file. A case of its own for all that fails or stays open, so that each is counted and
+/// shown; one that passes where there is none; the other findings are the suite's output.
 #[must_use]
 pub fn junit(report: &Report) -> String {
     let (mut tests, mut failures, mut errors) = (0, 0, 0);
     let mut suites = String::new();
     for subject in &report.subjects {
-        let count =
-            |undecided: bool| error_findings(subject).filter(|f| is_undecided(f) == undecided).count();
-        let (failed, undecided) = (count(false), count(true));
-        let cases = (failed + undecided).max(1);
-        (tests, failures, errors) = (tests + cases, failures + failed, errors + undecided);
+        let count = |element: &str| cases(subject).filter(|(_, of)| *of == element).count();
+        let (failed, undecided) = (count(FAILURE), count(ERROR));
+        let all = (failed + undecided).max(1);
+        (tests, failures, errors) = (tests + all, failures + failed, errors + undecided);
         let _ = writeln!(
             suites,
-            r#"  <testsuite name="{}" tests="{cases}" failures="{failed}" errors="{undecided}" skipped="0">"#,
+            r#"  <testsuite name="{}" tests="{all}" failures="{failed}" errors="{undecided}" skipped="0">"#,
             escape(&subject.name)
         );
         suites += &suite(report.command, subject);
@@ -34,20 +32,24 @@ pub fn junit(report: &Report) -> String {
     )
 }
 
-fn error_findings(subject: &Subject) -> impl Iterator<Item = &Finding> {
-    subject.findings.iter().filter(|finding| finding.severity == Severity::Error)
-}
+/// What does not hold.
+const FAILURE: &str = "failure";
+/// What could not be decided, or read.
+const ERROR: &str = "error";
 
-/// What could not be decided is an error in JUnit's words, what does not hold a failure.
-fn is_undecided(finding: &Finding) -> bool {
-    [audit::UNCOUNTED, budget::UNDECIDED, check::UNDECIDED, lint::UNDECIDED].contains(&finding.code)
+/// The findings that are cases of their own, and JUnit's word for what they come to.
+fn cases(subject: &Subject) -> impl Iterator<Item = (&Finding, &'static str)> {
+    subject.findings.iter().filter_map(|finding| match finding.outcome() {
+        Outcome::Pass => None,
+        Outcome::Fail => Some((finding, FAILURE)),
+        Outcome::Undecided | Outcome::Unreadable => Some((finding, ERROR)),
+    })
 }
 
 fn suite(command: &str, subject: &Subject) -> String {
     let mut text = String::new();
     let class = escape(&subject.name);
-    for finding in error_findings(subject) {
-        let element = if is_undecided(finding) { "error" } else { "failure" };
+    for (finding, element) in cases(subject) {
         let name = [finding.code, finding.place.as_str()].join(" ");
         let message = escape(&finding.message);
         let _ = writeln!(text, r#"    <testcase classname="{class}" name="{}">"#, escape(name.trim_end()));
@@ -62,7 +64,7 @@ fn suite(command: &str, subject: &Subject) -> String {
         let _ = writeln!(text, r#"    <testcase classname="{class}" name="{}"/>"#, escape(command));
     }
     let mut output = format!("{}\n", subject.headline);
-    for finding in subject.findings.iter().filter(|finding| finding.severity != Severity::Error) {
+    for finding in subject.findings.iter().filter(|finding| finding.outcome() == Outcome::Pass) {
         let _ = writeln!(
             output,
             "{}[{}] {}: {}",

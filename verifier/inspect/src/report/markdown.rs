@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Report, Subject, Table};
-use crate::finding::Severity;
+use crate::finding::{Outcome, Severity};
 
 /// Rows of a table beyond this many are left out: a comment is bounded, and read by people.
 const MOST_ROWS: usize = 200;
@@ -11,19 +11,26 @@ const MOST_ROWS: usize = 200;
 /// A section a file, its tables folded away.
 #[must_use]
 pub fn markdown(report: &Report) -> String {
-    let failing = report.subjects.iter().filter(|subject| subject.fails()).count();
-    let verdict = match (failing, report.subjects.len()) {
-        (0, 1) => "holds".to_owned(),
-        (_, 1) => "does not hold".to_owned(),
-        (0, n) => format!("{n} files hold"),
-        (failing, n) => format!("{failing} of {n} files do not hold"),
+    let of = |outcome| report.subjects.iter().filter(|subject| subject.outcome() == outcome).count();
+    let failing = of(Outcome::Fail) + of(Outcome::Unreadable);
+    let verdict = match (failing, of(Outcome::Undecided), report.subjects.len()) {
+        (0, 0, 1) => "holds".to_owned(),
+        (0, _, 1) => "cannot be decided".to_owned(),
+        (_, _, 1) => "does not hold".to_owned(),
+        (0, 0, n) => format!("{n} files hold"),
+        (0, open, n) => format!("{open} of {n} files cannot be decided"),
+        (failing, _, n) => format!("{failing} of {n} files do not hold"),
     };
     let sections: Vec<String> = report.subjects.iter().map(section).collect();
     format!("### emo {}: {verdict}\n\n{}", report.command, sections.join("\n"))
 }
 
 fn section(subject: &Subject) -> String {
-    let mark = if subject.fails() { "❌" } else { "✅" };
+    let mark = match subject.outcome() {
+        Outcome::Pass => "✅",
+        Outcome::Undecided => "❔",
+        Outcome::Fail | Outcome::Unreadable => "❌",
+    };
     let mut text = format!("#### {mark} {}\n\n", code(&subject.name));
     if !subject.headline.is_empty() {
         let _ = writeln!(text, "{}\n", escape(&subject.headline));
@@ -32,6 +39,7 @@ fn section(subject: &Subject) -> String {
     for &(finding, others) in merged.iter().take(MOST_ROWS) {
         let mark = match finding.severity {
             Severity::Error => "❌",
+            Severity::Open => "❔",
             Severity::Warning => "⚠️",
             Severity::Note => "ℹ️",
         };

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 
 use emo_proto::plain::{brief, plain};
 
-use crate::finding::{Finding, Severity};
+use crate::finding::{Finding, Outcome, Severity};
 use crate::sym::Expr;
 
 pub use csv::csv;
@@ -150,9 +150,10 @@ impl Subject {
         self.findings.iter().filter(|finding| finding.severity == severity).count()
     }
 
+    /// What its findings come to.
     #[must_use]
-    pub fn fails(&self) -> bool {
-        self.count(Severity::Error) > 0
+    pub fn outcome(&self) -> Outcome {
+        Outcome::of(&self.findings)
     }
 }
 

@@ -23,7 +23,6 @@ pub fn sarif(report: &Report) -> String {
         "name": "emo",
         "version": env!("CARGO_PKG_VERSION"),
         "semanticVersion": env!("CARGO_PKG_VERSION"),
-        "informationUri": env!("CARGO_PKG_REPOSITORY"),
         "rules": rules,
     });
     let run = json!({
@@ -37,10 +36,12 @@ pub fn sarif(report: &Report) -> String {
 }
 
 fn result(file: &str, finding: &Finding, rule: usize) -> Value {
-    let level = match finding.severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-        Severity::Note => "note",
+    // What is open has no level (SARIF 2.1.0, section 3.27.9).
+    let (kind, level) = match finding.severity {
+        Severity::Error => ("fail", "error"),
+        Severity::Open => ("open", "none"),
+        Severity::Warning => ("fail", "warning"),
+        Severity::Note => ("fail", "note"),
     };
     let mut location = json!({ "physicalLocation": { "artifactLocation": { "uri": uri(file) } } });
     if !finding.place.is_empty() {
@@ -49,6 +50,7 @@ fn result(file: &str, finding: &Finding, rule: usize) -> Value {
     json!({
         "ruleId": finding.code,
         "ruleIndex": rule,
+        "kind": kind,
         "level": level,
         "message": { "text": finding.message },
         "locations": [location],

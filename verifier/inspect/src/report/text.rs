@@ -119,7 +119,7 @@ impl Style {
             Role::Title => "1",
             Role::Faint => "2",
             Role::Severity(Severity::Error) => "1;31",
-            Role::Severity(Severity::Warning) => "1;33",
+            Role::Severity(Severity::Warning | Severity::Open) => "1;33",
             Role::Severity(Severity::Note) => "1;36",
         };
         format!("\x1b[{code}m{text}\x1b[0m")

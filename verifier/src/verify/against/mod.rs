@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::form::stored_tolerance;
 use super::opinion;
-use super::{Outcome, cause};
+use super::{Outcome, UNDECIDED, cause};
 use crate::compare::{Difference, FLOAT32, Tolerance, coarser};
 use crate::earned::MOST_EARNED;
 use crate::finding::{Finding, Severity};
@@ -167,6 +167,12 @@ pub fn against(request: &Request) -> Result<Against> {
         Err(failure) => {
             (verdict.verdict, verdict.reason) = (Outcome::Undecided, Some(failure.to_string()));
         }
+    }
+    // The outcome is what the findings come to, in every format.
+    if verdict.verdict == Outcome::Undecided && Outcome::of(&verdict.findings) == Outcome::Pass {
+        let message = verdict.reason.clone().unwrap_or_default();
+        let (code, severity, place) = (UNDECIDED, Severity::Open, String::new());
+        verdict.findings.insert(0, Finding { code, severity, place, message, file: None });
     }
     Ok(verdict)
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use emo_exporter::models::Model;
 use emo_proto::file::OnnxFile;
-use emo_verifier::audit::{Audit, By, Sizes, UNCOUNTED, groups, tally};
+use emo_verifier::audit::{Audit, By, Sizes, groups, tally};
 use emo_verifier::budget::{self, Budget};
 use emo_verifier::finding::{Finding, Severity};
 use emo_verifier::infer::infer_file;
@@ -20,7 +20,7 @@ use emo_verifier::sym::Expr;
 use super::files::{Unreadable, apart, each_read, expand, write};
 use super::formats::{Format, of_files};
 use super::sizes::{SizeArgs, Unused};
-use super::{Outcome, Verdict, names};
+use super::{Outcome, Said, names};
 use view::View;
 
 #[derive(Debug, clap::Args)]
@@ -94,7 +94,7 @@ struct Audited {
     unused: Unused,
 }
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     let sizes = args.sizes.sizes()?;
     let budget = args.budget.as_deref().map(Budget::open).transpose()?;
     let files = expand(&args.files)?;
@@ -130,11 +130,8 @@ pub fn run(args: &Args) -> Outcome {
     let subjects = audited.iter().map(subject).collect();
     let report = Report { command: "audit", subjects };
     let text = args.format.write(&report, || of_files(audited.iter().map(document).collect()))?;
-    let verdict = match audited.iter().all(Result::is_ok) {
-        true => worst(readable().map(Audited::verdict)),
-        false => Verdict::Invalid,
-    };
-    Ok((text, verdict))
+    let outcomes = audited.iter().map(|file| file.as_ref().map_or(Outcome::Unreadable, Audited::outcome));
+    Ok((text, Outcome::worst(outcomes)))
 }
 
 /// Counts a file and holds it against what was asked.
@@ -158,8 +155,8 @@ fn judge(
         findings.extend(budget::breaches(budget, &audit, &name, &size));
     }
     if args.allow_unknown {
-        let undecided = findings.iter_mut().filter(|finding| is_undecided(finding));
-        undecided.for_each(|finding| finding.severity = Severity::Warning);
+        let open = findings.iter_mut().filter(|finding| finding.severity == Severity::Open);
+        open.for_each(|finding| finding.severity = Severity::Warning);
     } else if audit.is_lower_bound() {
         findings.push(advice(&audit, &name));
     }
@@ -195,7 +192,7 @@ fn refuted(claim: &Claim, audit: &Audit, file: &str) -> Option<Finding> {
     let reason = claim.reason.as_ref()?;
     let (code, severity) = match (claim.holds, audit.is_lower_bound()) {
         (true, _) => ("claim", Severity::Note),
-        (false, true) => (UNDECIDED_CLAIM, Severity::Error),
+        (false, true) => (UNDECIDED_CLAIM, Severity::Open),
         (false, false) => ("claim", Severity::Error),
     };
     let message = if claim.holds {
@@ -224,28 +221,13 @@ fn absent_data(path: &Path, audit: &Audit, file: &str) -> Vec<Finding> {
     audit.stored.external.iter().filter_map(finding).collect()
 }
 
-fn is_undecided(finding: &Finding) -> bool {
-    matches!(finding.code, UNCOUNTED | UNDECIDED_CLAIM | budget::UNDECIDED)
-}
-
 /// A claim on a file whose counts are lower bounds.
 const UNDECIDED_CLAIM: &str = "claim-undecided";
 
 impl Audited {
-    /// A limit that is broken whatever the rest adds fails; else what is undecided outranks.
-    fn verdict(&self) -> Verdict {
-        let errors = || self.findings.iter().filter(|finding| finding.severity == Severity::Error);
-        match (errors().any(|finding| !is_undecided(finding)), errors().any(is_undecided)) {
-            (true, _) => Verdict::Fails,
-            (false, true) => Verdict::Undecidable,
-            (false, false) => Verdict::Holds,
-        }
+    fn outcome(&self) -> Outcome {
+        Outcome::of(&self.findings)
     }
-}
-
-/// Of several files, one that is undecided outranks one that fails.
-fn worst(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
-    verdicts.max_by_key(|verdict| *verdict as u8).unwrap_or(Verdict::Holds)
 }
 
 impl Args {

@@ -8,7 +8,6 @@ use emo_verifier::report::{Cell, Subject, Table, bytes, counted, figure};
 use emo_verifier::sym::Expr;
 use serde_json::{Value, json};
 
-use super::super::Verdict;
 use super::Audited;
 
 /// What is shown of an audit.
@@ -105,11 +104,7 @@ impl View {
         let mut document = json!({
             "schema": "emo.audit/1",
             "file": file.name,
-            "verdict": match file.verdict() {
-                Verdict::Holds => "pass",
-                Verdict::Fails | Verdict::Invalid => "fail",
-                Verdict::Undecidable => "undecided",
-            },
+            "verdict": file.outcome().name(),
             "file_size": file.size,
             "ir_version": audit.ir_version,
             "opsets": audit.opsets,

@@ -9,12 +9,13 @@ use emo_proto::file::{OnnxFile, write_atomic};
 use emo_verifier::audit::{Sizes, open_names};
 use emo_verifier::compare::Difference;
 use emo_verifier::data::{self, Port, Ports};
+use emo_verifier::finding::Outcome;
 use emo_verifier::report::{Cell, Subject, Table};
 use emo_verifier::runtime::Runtime;
 use emo_verifier::verify::against::{Against, Extent, Origin, OutputVerdict, Request, Run, Saved, against};
 use serde_json::{Value, json};
 
-use super::{Args, Row, exit, name, small};
+use super::{Args, Row, name, small};
 use crate::cli::sizes::Unused;
 
 pub fn row(
@@ -53,13 +54,13 @@ pub fn row(
     if let (Value::Object(fields), Value::Object(document)) = (json!(found), &mut document) {
         document.extend(fields);
     }
-    let advice = if found.verdict == super::Judged::Undecided { advice(file, truth) } else { String::new() };
+    let advice = if found.verdict == Outcome::Undecided { advice(file, truth) } else { String::new() };
     let mut subject = subject(name.clone(), &found, &advice);
     subject.findings.iter_mut().for_each(|finding| finding.file = Some(name.clone()));
     Ok(Row {
         subject,
         document,
-        verdict: exit(found.verdict),
+        verdict: found.verdict,
         unused: Some(Unused::of(sizes, &name, &file.model).beside(sizes, &truth.model)),
     })
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::super::output::{Format, json as to_json};
 use super::super::progress::Progress;
-use super::super::{Outcome, Verdict, names};
+use super::super::{Outcome, Said, names};
 use crate::manifest::Store;
 use crate::manifest::add::{Added, Statement, add};
 
@@ -42,7 +42,7 @@ Examples:
   emo zoo add releases stranger.onnx --claim emo-1m --license MIT
       a file that others wrote";
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     let store = Store::new(&args.folder);
     let _lock = store.lock()?;
     let statement = Statement {
@@ -56,11 +56,11 @@ pub fn run(args: &Args) -> Outcome {
     let added = add(&store, &args.file, &statement)?;
     drop(progress);
     let (word, path, reason, verdict) = match added {
-        Added::Taken(entry) => ("added", entry.model_path, None, Verdict::Holds),
-        Added::Known(path) => ("unchanged", path, None, Verdict::Holds),
-        Added::Refused(reason) => ("refused", args.file.display().to_string(), Some(reason), Verdict::Fails),
+        Added::Taken(entry) => ("added", entry.model_path, None, Outcome::Pass),
+        Added::Known(path) => ("unchanged", path, None, Outcome::Pass),
+        Added::Refused(reason) => ("refused", args.file.display().to_string(), Some(reason), Outcome::Fail),
         Added::Undecided(reason) => {
-            ("undecided", args.file.display().to_string(), Some(reason), Verdict::Undecidable)
+            ("undecided", args.file.display().to_string(), Some(reason), Outcome::Undecided)
         }
     };
     let data = match args.format {

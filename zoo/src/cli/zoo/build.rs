@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::super::output::{Format, json as to_json};
 use super::super::progress::{Bars, Progress};
-use super::super::{Outcome, Verdict, names};
+use super::super::{Outcome, Said, names};
 use crate::manifest::Store;
 use crate::manifest::build::{Built, Plan, recipes};
 use crate::manifest::checkpoints::Checkpoints;
@@ -53,11 +53,11 @@ Examples:
   emo zoo build --weights-dir resources --out releases
       with the authors' checkpoints";
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     super::on_threads(args.jobs, || build(args))
 }
 
-fn build(args: &Args) -> Outcome {
+fn build(args: &Args) -> Said {
     let progress = Progress::new();
     let store = Store::new(&args.out);
     let _lock = store.lock()?;
@@ -111,9 +111,9 @@ fn models(args: &Args) -> anyhow::Result<(Checkpoints, Vec<(Model, Provenance)>)
     Ok((checkpoints, models))
 }
 
-fn report(args: &Args, built: &Built) -> Outcome {
+fn report(args: &Args, built: &Built) -> Said {
     let Built { written, kept, refused } = built;
-    let verdict = if refused.is_empty() { Verdict::Holds } else { Verdict::Fails };
+    let verdict = if refused.is_empty() { Outcome::Pass } else { Outcome::Fail };
     let data = match args.format {
         Format::Json => {
             let refused: Vec<_> = refused

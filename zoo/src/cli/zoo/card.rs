@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use emo_proto::plain::plain;
 
-use super::super::{Outcome, Verdict};
+use super::super::{Outcome, Said};
 use crate::manifest::Store;
 use crate::manifest::card::card;
 
@@ -27,7 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   emo zoo card releases --all  a README.md beside the files of each model";
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     let store = Store::new(&args.folder);
     // Before the lock, which would make a folder that is not there.
     let manifest = store.manifest()?;
@@ -45,5 +45,5 @@ pub fn run(args: &Args) -> Outcome {
         let path = store.write_card(model, &card(model, &entries))?;
         text += &format!("{}\n", plain(&path.display().to_string()));
     }
-    Ok((text, Verdict::Holds))
+    Ok((text, Outcome::Pass))
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::super::formats::Format;
 use super::super::progress::Bars;
-use super::super::{Outcome, Verdict};
+use super::super::{Outcome, Said};
 use crate::manifest::Store;
 use crate::manifest::check::{check, work};
 use crate::manifest::checkpoints::Checkpoints;
@@ -38,11 +38,11 @@ Examples:
   emo zoo check releases            files against what is recorded of them
   emo zoo check releases --rebuild  and against bytes written anew";
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     super::on_threads(args.jobs, || judge(args))
 }
 
-fn judge(args: &Args) -> Outcome {
+fn judge(args: &Args) -> Said {
     let store = Store::new(&args.folder);
     let manifest = store.manifest()?;
     let checkpoints = match &args.weights_dir {
@@ -61,12 +61,9 @@ fn judge(args: &Args) -> Outcome {
         files.dedup();
         files.len()
     };
-    let (failed, open) = (failing(Severity::Error), failing(Severity::Warning));
-    let (verdict, word) = match (failed, open) {
-        (0, 0) => (Verdict::Holds, "pass"),
-        (0, _) => (Verdict::Undecidable, "undecided"),
-        _ => (Verdict::Fails, "fail"),
-    };
+    let (failed, open) = (failing(Severity::Error), failing(Severity::Open));
+    let outcome = Outcome::of(&findings);
+    let word = outcome.name();
     let again = if args.rebuild { ", written again" } else { "" };
     let headline = match (failed, open) {
         (0, 0) => format!("{word}: {entries} entries hold{again}"),
@@ -93,5 +90,5 @@ fn judge(args: &Args) -> Outcome {
         json!({ "schema": "emo.zoo.check/1", "verdict": word, "entries": entries, "rebuilt": args.rebuild,
                 "findings": findings })
     };
-    Ok((args.format.write(&report, document)?, verdict))
+    Ok((args.format.write(&report, document)?, outcome))
 }

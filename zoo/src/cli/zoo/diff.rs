@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::super::output::{Format, json as to_json};
-use super::super::{Outcome, Verdict};
+use super::super::{Outcome, Said};
 use super::manifest;
 use crate::manifest::difference::{Changes, changes, known};
 
@@ -30,7 +30,7 @@ Examples:
   emo zoo diff old new --fail-on file,counts
                           what changed from one release to the next";
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     args.fail_on.iter().try_for_each(|name| known(name))?;
     let changes = changes(&manifest(&args.old)?, &manifest(&args.new)?);
     let data = match args.format {
@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> Outcome {
         Format::Text => text(&changes),
     };
     let fails = args.fail_on.iter().any(|kind| changes.has(kind));
-    Ok((data, if fails { Verdict::Fails } else { Verdict::Holds }))
+    Ok((data, if fails { Outcome::Fail } else { Outcome::Pass }))
 }
 
 fn text(changes: &Changes) -> String {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::super::output::{Format, json as to_json};
 use super::super::table::table;
-use super::super::{Outcome, Verdict};
+use super::super::{Outcome, Said};
 use super::{claim, error, manifest, weights};
 
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ const EXAMPLES: &str = "\
 Examples:
   emo zoo list releases  what is released";
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     let manifest = manifest(&args.folder)?;
     let data = match args.format {
         Format::Json => {
@@ -61,5 +61,5 @@ pub fn run(args: &Args) -> Outcome {
     };
     // A long manifest takes a while to fall apart, and the process ends soon.
     std::mem::forget(manifest);
-    Ok((data, Verdict::Holds))
+    Ok((data, Outcome::Pass))
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use clap::Subcommand;
 
-use super::Outcome;
+use super::Said;
 use super::progress::Bars;
 use crate::manifest::evidence::Watch;
 use crate::manifest::{Manifest, Store};
@@ -41,7 +41,7 @@ enum Command {
     Card(card::Args),
 }
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     match &args.command {
         Command::Build(args) => build::run(args),
         Command::Check(args) => check::run(args),
@@ -61,7 +61,7 @@ impl Watch for Bars {
 
 /// Works on threads: as many as asked for, or one a processor; where so many cannot be had, on those that there
 /// are. More than a few a processor would only wait.
-fn on_threads(asked: Option<u16>, work: impl FnOnce() -> Outcome + Send) -> Outcome {
+fn on_threads(asked: Option<u16>, work: impl FnOnce() -> Said + Send) -> Said {
     const A_PROCESSOR: usize = 4;
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = asked.map_or(processors, |n| usize::from(n).min(A_PROCESSOR * processors));

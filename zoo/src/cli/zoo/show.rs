@@ -7,7 +7,7 @@ use emo_verifier::report::{counted, thousands};
 use serde_json::json;
 
 use super::super::output::{Format, json as to_json};
-use super::super::{Outcome, Verdict};
+use super::super::{Outcome, Said};
 use super::manifest;
 use crate::manifest::Entry;
 use crate::manifest::entry::{Account, Extent, Port, Provenance};
@@ -28,14 +28,14 @@ const EXAMPLES: &str = "\
 Examples:
   emo zoo show releases emo-1m  all that is recorded of a model";
 
-pub fn run(args: &Args) -> Outcome {
+pub fn run(args: &Args) -> Said {
     let manifest = manifest(&args.folder)?;
     let entries = manifest.of(&args.model)?;
     let data = match args.format {
         Format::Json => to_json(&json!({ "schema": "emo.zoo.show/1", "entries": entries }))?,
         Format::Text => entries.into_iter().map(text).collect::<Vec<_>>().join("\n"),
     };
-    Ok((data, Verdict::Holds))
+    Ok((data, Outcome::Pass))
 }
 
 fn text(entry: &Entry) -> String {

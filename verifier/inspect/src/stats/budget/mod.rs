@@ -164,7 +164,8 @@ pub const UNDECIDED: &str = "budget-undecided";
 impl Judge<'_> {
     fn find(&mut self, code: &'static str, place: &str, message: String) {
         let (place, file) = (place.to_owned(), Some(self.file.to_owned()));
-        self.findings.push(Finding { code, severity: Severity::Error, place, message, file });
+        let severity = if code == UNDECIDED { Severity::Open } else { Severity::Error };
+        self.findings.push(Finding { code, severity, place, message, file });
     }
 
     fn limit(
