@@ -88,7 +88,7 @@ fn racers(model: &Model, files: &[PathBuf]) -> Vec<Racer> {
     racers.extend(files.iter().map(|path| Racer::written(path, false)));
     if model.name == "emo-1m" {
         let strangers = RIGHT_STRANGERS.iter().filter(|name| !name.ends_with("fp16"));
-        let paths = strangers.filter_map(|name| fixture(&format!("third_party/{name}.onnx")));
+        let paths = strangers.map(|name| fixture(&format!("third_party/{name}.onnx")));
         racers.extend(paths.map(|path| Racer::written(&path, true)));
     }
     racers

@@ -469,8 +469,9 @@ fn checks_keep_their_schema() {
 
 /// What PyTorch and optimisers write is counted to the end, and its modules are found.
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn every_third_party_file_is_counted() {
-    let Some(files) = fixture("third_party") else { return };
+    let files = fixture("third_party");
     let folder = TempDir::new().unwrap();
     let pattern = files.join("*.onnx").display().to_string();
     let audits = json_of(&folder, 0, &["audit", &pattern, "--by", "block", "--dim", "batch=1"]);

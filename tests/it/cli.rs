@@ -102,8 +102,9 @@ fn the_readme_shows_what_is_printed() {
 }
 
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn a_published_checkpoint_becomes_a_proven_file() {
-    let Some(checkpoint) = fixture("third_party/emo_1m_train.pth") else { return };
+    let checkpoint = fixture("third_party/emo_1m_train.pth");
     let folder = TempDir::new().unwrap();
     let path = checkpoint.to_str().unwrap();
     let report = emo(folder.path(), &["export", "emo-1m", "--weights", path, "--format", "json"]).json();

@@ -159,8 +159,9 @@ fn folds_account_for_every_difference() {
 
 /// The reference profile's initializers are the published state dict, name for name.
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn reference_initializers_are_the_state_dict() {
-    let Some(path) = emo_tests::fixture("third_party/emo_1m_train.pth") else { return };
+    let path = emo_tests::fixture("third_party/emo_1m_train.pth");
     let variant = Model::named("emo-1m").unwrap();
     // The checkpoint loads only if it holds exactly these entries.
     let spec = Spec::File(path);

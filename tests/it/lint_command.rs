@@ -88,8 +88,13 @@ fn text_is_a_page() {
     let (_, text, _) = emo(&folder, &["lint", "ours.onnx", "--target", "coreml"]);
     assert!(text.starts_with("ours.onnx  coreml: no violations, 1 piece, "), "{text}");
     assert_eq!(text.lines().count(), 1, "{text}");
-    let Some(path) = fixture("third_party/emo_1m_einops_torchscript_op17.onnx") else { return };
-    let (code, text, _) = emo(&folder, &["lint", path.to_str().unwrap(), "--target", "coreml"]);
+}
+
+#[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
+fn text_of_a_third_partys_file_is_a_page() {
+    let path = fixture("third_party/emo_1m_einops_torchscript_op17.onnx");
+    let (code, text, _) = emo(&folder(), &["lint", path.to_str().unwrap(), "--target", "coreml"]);
     assert_eq!(code, 1);
     let headline = text.lines().next().unwrap();
     for word in ["coreml: ", " violations in ", " pieces (1 expected)", " taken"] {
@@ -130,8 +135,9 @@ fn every_format_has_the_findings() {
 
 /// A free batch is a violation at the input that has it; a size closes it.
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn a_free_batch_is_closed_by_a_size() {
-    let Some(path) = fixture("third_party/emo_1m_torchscript_op17_dynamic.onnx") else { return };
+    let path = fixture("third_party/emo_1m_torchscript_op17_dynamic.onnx");
     let folder = TempDir::new().unwrap();
     let lint = |more: &[&str]| {
         let lint =

@@ -6,10 +6,11 @@ use tempfile::TempDir;
 use crate::command::emo;
 
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn right_strangers_become_portable() {
     let folder = TempDir::new().unwrap();
     for name in RIGHT_STRANGERS {
-        let Some(path) = fixture(&format!("third_party/{name}.onnx")) else { return };
+        let path = fixture(&format!("third_party/{name}.onnx"));
         let export = ["export", "emo-1m", "--weights", path.to_str().unwrap(), "-o", "ours.onnx"];
         let (code, stdout, stderr) = emo(&folder, &export);
         assert_eq!(code, 0, "{name}: {stdout}{stderr}");
@@ -27,9 +28,10 @@ fn right_strangers_become_portable() {
 }
 
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn another_model_or_function_is_refused() {
     let folder = TempDir::new().unwrap();
-    let Some(epsilon) = fixture("third_party/wrong_bn_eps.onnx") else { return };
+    let epsilon = fixture("third_party/wrong_bn_eps.onnx");
     for (model, expected) in
         [("emo-1m", "stage1.1.norm"), ("emo-2m", "expected emo-2m with 1000 classes, found emo-1m")]
     {

@@ -29,7 +29,7 @@ const STRANGERS: [(&str, Option<Tolerance>); 8] = [
     ("wrong_tiles", None),
 ];
 
-fn stranger(name: &str) -> Option<PathBuf> {
+fn stranger(name: &str) -> PathBuf {
     fixture(&format!("third_party/{name}.onnx"))
 }
 
@@ -60,9 +60,10 @@ fn shaped(name: &str, x: &ArrayD<f32>) -> Vec<(String, Vec<usize>)> {
 /// Shape, Gather and the like are what TorchScript computes shapes with; the einops file also takes windows apart
 /// by indexing, which is no arithmetic.
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn no_shape_arithmetic_is_left() {
     for (name, _) in STRANGERS {
-        let Some(path) = stranger(name) else { return };
+        let path = stranger(name);
         let file = open(&path).unwrap();
         let concrete = Concrete::new(&file, &[("input".to_owned(), vec![1, 3, 224, 224])]).unwrap();
         let cut = concrete.cut(&[], &[], Form::Plain).unwrap();
@@ -77,12 +78,13 @@ fn no_shape_arithmetic_is_left() {
 }
 
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn strangers_equal_the_golden() {
     let golden = Golden::load("emo_1m_224x224_b1");
     let x = golden.input().into_dyn();
     for engine in engines() {
         for (name, tolerance) in STRANGERS {
-            let Some(path) = stranger(name) else { return };
+            let path = stranger(name);
             let place = format!("{name} in {}", engine.name());
             let mut session = engine.prepare(&open(&path).unwrap(), &shaped("input", &x), &[]).expect(&place);
             let logits = session.run(std::slice::from_ref(&x)).expect(&place).remove(0);
@@ -93,10 +95,11 @@ fn strangers_equal_the_golden() {
 }
 
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn a_free_batch_takes_any() {
     let golden = Golden::load("emo_1m_224x224_b3");
     let x = golden.input().into_dyn();
-    let Some(path) = stranger("emo_1m_torchscript_op17_dynamic") else { return };
+    let path = stranger("emo_1m_torchscript_op17_dynamic");
     let file = open(&path).unwrap();
     for engine in engines() {
         let mut session = engine.prepare(&file, &shaped("input", &x), &[]).unwrap();
@@ -104,7 +107,7 @@ fn a_free_batch_takes_any() {
         golden.check_logits(&f64s(&logits), logits.shape(), &FLOAT32).unwrap();
     }
     // One image is what the others were written for.
-    let Some(path) = stranger("emo_1m_torchscript_op13") else { return };
+    let path = stranger("emo_1m_torchscript_op13");
     let failure = Concrete::new(&open(&path).unwrap(), &shaped("input", &x)).unwrap_err();
     assert_eq!(failure.to_string(), "input: expected FLOAT [1, 3, 224, 224], found [3, 3, 224, 224]");
 }
@@ -131,12 +134,14 @@ fn padded_sizes_run() {
 /// Each stranger cut in two at a value in its middle: the second part, fed what the first gives, gives the whole's
 /// logits.
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn parts_make_the_whole() {
     let golden = Golden::load("emo_1m_224x224_b1");
     let x = golden.input().into_dyn();
     for engine in engines() {
         for (name, tolerance) in STRANGERS {
-            let (Some(path), Some(tolerance)) = (stranger(name), tolerance) else { continue };
+            let Some(tolerance) = tolerance else { continue };
+            let path = stranger(name);
             let place = format!("{name} in {}", engine.name());
             let file = open(&path).unwrap();
             let concrete = Concrete::new(&file, &shaped("input", &x)).unwrap();
@@ -175,8 +180,9 @@ fn an_operator_that_an_engine_lacks_is_named() {
 
 /// Whatever is wrong in a stranger's graph, to cut it ends in a graph or in a failure.
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn wrong_graphs_are_cut_or_refused() {
-    let Some(path) = stranger("emo_1m_einops_torchscript_op17") else { return };
+    let path = stranger("emo_1m_einops_torchscript_op17");
     let whole = open(&path).unwrap();
     let mut state = 1_u64;
     let mut draw = |below: usize| {

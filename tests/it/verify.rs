@@ -30,8 +30,8 @@ fn judge(
     verify::verify(&file, None, &request, &Tract).unwrap()
 }
 
-fn third_party(name: &str) -> Option<Vec<u8>> {
-    Some(std::fs::read(fixture(&format!("third_party/{name}.onnx"))?).unwrap())
+fn third_party(name: &str) -> Vec<u8> {
+    std::fs::read(fixture(&format!("third_party/{name}.onnx"))).unwrap()
 }
 
 fn export(model: &str, profile: &str, size: (usize, usize), batch: Batch, opset: usize) -> Vec<u8> {
@@ -55,10 +55,11 @@ const STRANGERS: [(&str, Form, &str); 6] = [
 ];
 
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn right_strangers_pass_with_and_without_weights() {
     for (name, form, dtype) in STRANGERS {
-        let Some(bytes) = third_party(name) else { return };
-        let checkpoint = fixture("third_party/emo_1m_train.pth").map(Spec::File);
+        let bytes = third_party(name);
+        let checkpoint = Some(Spec::File(fixture("third_party/emo_1m_train.pth")));
         for weights in [None, FORMULA, checkpoint] {
             let verdict = judge(bytes.clone(), weights.clone(), None, verify::PROBES);
             assert_eq!(verdict.verdict, Outcome::Pass, "{name} {weights:?}: {:?}", verdict.reason);
@@ -109,8 +110,9 @@ fn what_is_too_large_is_undecided() {
 }
 
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn a_float16_file_is_no_float32_file() {
-    let Some(bytes) = third_party("emo_1m_fp16") else { return };
+    let bytes = third_party("emo_1m_fp16");
     for weights in [None, FORMULA] {
         let verdict = judge(bytes.clone(), weights, Some(&FLOAT32), 1);
         assert_eq!((verdict.verdict, verdict.cause), (Outcome::Fail, Some(cause::PRECISION)));
@@ -138,11 +140,12 @@ fn float16_error_fails_in_a_float32_file() {
 }
 
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn wrong_strangers_fail_with_block_and_cause() {
     for (name, block, cause) in
         [("wrong_tiles", "stage3.1", "tiles"), ("wrong_bn_eps", "stage1.1", cause::NORM_EPSILON)]
     {
-        let Some(bytes) = third_party(name) else { return };
+        let bytes = third_party(name);
         for weights in [None, FORMULA] {
             let verdict = judge(bytes.clone(), weights, None, 2);
             assert_eq!(
@@ -266,8 +269,9 @@ fn expect(place: &str, verdict: Verdict, block: &str, kind: Kind, cause: &str, w
 macro_rules! mutations_of_strangers {
     ($($test:ident: $file:literal, $offset:literal;)*) => {$(
         #[test]
+        #[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
         fn $test() {
-            let Some(bytes) = third_party($file) else { return };
+            let bytes = third_party($file);
             let made = mutations($file, $offset, bytes, false);
             assert!(made >= 12, "{made} mutations were made");
         }

@@ -196,8 +196,9 @@ fn safetensors_at_any_alignment() {
 
 /// A training run's file, written by PyTorch: the averaged network has seed 0, the other 1.
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn a_real_checkpoint_holds_the_formula_bit_for_bit() {
-    let Some(path) = fixture("third_party/emo_1m_train.pth") else { return };
+    let path = fixture("third_party/emo_1m_train.pth");
     let expected = Model::named("emo-1m").unwrap().parameters();
     let weights = load(&path, &expected).unwrap();
     assert_formula(&weights, &expected, Dtype::F32, 0);

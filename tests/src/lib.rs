@@ -14,27 +14,17 @@ use emo_exporter::weights::Spec;
 use emo_proto::Result;
 use std::path::{Path, PathBuf};
 
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
-fn skipped(relative: &str) {
-    eprintln!("skipped: the fixture {relative} is absent");
-}
-
-/// A file of `../shared`, or `None` where that folder is absent: such a test skips, and says
-/// so. Where `EMO_REQUIRE_FIXTURES=1` is set a missing file is a failure.
+/// A file of `../shared`. A test that needs one says `#[cfg_attr(not(shared), ignore = "…")]`, so that it shows as
+/// skipped where that folder is absent, and fails where `EMO_REQUIRE_FIXTURES=1` is set.
 ///
 /// # Panics
 ///
-/// If the file is missing and fixtures are required.
+/// If it is absent.
 #[must_use]
-pub fn fixture(relative: &str) -> Option<PathBuf> {
+pub fn fixture(relative: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared").join(relative);
-    if path.exists() {
-        return Some(path);
-    }
-    let required = std::env::var("EMO_REQUIRE_FIXTURES").is_ok_and(|v| v == "1");
-    assert!(!required, "expected the fixture {}, found none", path.display());
-    skipped(relative);
-    None
+    assert!(path.exists(), "expected the fixture {}, found none", path.display());
+    path
 }
 
 /// Other toolchains' files of EMO-1M that are right, in `../shared/third_party`.

@@ -194,8 +194,9 @@ fn two_builds_exclude_each_other() {
 }
 
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn checkpoints_are_known_by_what_they_hold() {
-    let Some(checkpoint) = fixture("third_party/emo_1m_train.pth") else { return };
+    let checkpoint = fixture("third_party/emo_1m_train.pth");
     let folder = TempDir::new().unwrap();
     let weights = folder.path().join("weights");
     fs::create_dir_all(weights.join("EMO_6M")).unwrap();
@@ -242,9 +243,10 @@ fn checkpoints_are_known_by_what_they_hold() {
 }
 
 #[test]
+#[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn strangers_are_taken_in_when_they_hold() {
-    let Some(right) = fixture("third_party/emo_1m_torchscript_op17_dynamic.onnx") else { return };
-    let wrong = fixture("third_party/wrong_tiles.onnx").unwrap();
+    let right = fixture("third_party/emo_1m_torchscript_op17_dynamic.onnx");
+    let wrong = fixture("third_party/wrong_tiles.onnx");
     let folder = built();
     let add = |path: &Path, claim: &str| {
         emo(&folder, &["zoo", "add", "zoo", path.to_str().unwrap(), "--claim", claim])
