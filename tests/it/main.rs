@@ -31,6 +31,7 @@ mod reexport;
 mod runtime;
 mod scale;
 mod small_inputs;
+mod snapshots;
 mod traps;
 mod tricks;
 mod verify;
