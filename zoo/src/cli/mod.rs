@@ -37,7 +37,7 @@ use process::Mistake;
 
 /// Writes EMO vision models as ONNX without Python, and judges ONNX files.
 #[derive(Debug, Parser)]
-#[command(name = "emo", version, arg_required_else_help = true)]
+#[command(name = "emo", bin_name = "emo", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
