@@ -46,7 +46,7 @@ impl Identity {
             })
         };
         let (name, profile) = (property(metadata::MODEL)?, property(metadata::PROFILE)?);
-        let known = Model::named(name).ok_or_else(|| unknown(metadata::MODEL, name))?;
+        let known = Model::told(name).ok_or_else(|| unknown(metadata::MODEL, name))?;
         let profile = Profile::named(profile).ok_or_else(|| unknown(metadata::PROFILE, profile))?;
         let rewrites = property(metadata::REWRITES).unwrap_or_default().lines().map(str::parse);
         let Interface { batch, size, classes, image } = interface(model)?;
@@ -69,10 +69,11 @@ impl Identity {
         })
     }
 
-    /// Whether published figures apply: 224 × 224, 1000 classes, one image.
+    /// Whether published figures apply: 224 × 224, 1000 classes, one image, and the windows that are published for it.
     #[must_use]
     pub fn is_published(&self) -> bool {
-        (self.size, self.model.classes, self.batch.unwrap_or(1)) == ((224, 224), 1000, 1)
+        let model = (self.model.classes, self.model.other_window());
+        (self.size, model, self.batch.unwrap_or(1)) == ((224, 224), (1000, None), 1)
     }
 }
 

@@ -56,6 +56,9 @@ pub struct Args {
     /// Width of the classifier
     #[arg(long, default_value_t = CLASSES, value_name = "N")]
     classes: usize,
+    /// Side of the attention windows, in tokens, where the model has windows [default: the published one]
+    #[arg(long, value_name = "N")]
+    window: Option<usize>,
     /// The file to write [default: MODEL.onnx]
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -106,9 +109,22 @@ impl Args {
     }
 }
 
+impl Args {
+    fn model(&self) -> anyhow::Result<Model> {
+        let model = self.model.with_classes(self.classes);
+        match self.window {
+            Some(_) if model.window().is_none() => {
+                bail!("{}: expected a model with windows for --window", model.name)
+            }
+            Some(side) => Ok(model.with_window(side)),
+            None => Ok(model),
+        }
+    }
+}
+
 pub fn run(args: &Args) -> Outcome {
     let progress = Progress::new();
-    let (model, target) = (args.model.with_classes(args.classes), args.target());
+    let (model, target) = (args.model()?, args.target());
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.onnx", model.name)));
     if out.is_dir() {
         bail!("{}: expected a file to write, found a folder", out.display());
