@@ -97,7 +97,7 @@ fn write(model: &Model, target: &Target, graph: Graph, weights: Weights) -> Resu
 fn properties(model: &Model, target: &Target, graph: &Graph, origin: &Origin) -> Vec<(&'static str, String)> {
     let rewrites: Vec<String> = graph.rewrites.iter().map(ToString::to_string).collect();
     let mut properties = vec![
-        (metadata::MODEL, model.name.to_string()),
+        (metadata::MODEL, model.to_string()),
         (metadata::PROFILE, target.profile.name.to_owned()),
         (metadata::VERSION, encode::VERSION.to_owned()),
         (metadata::WEIGHTS, origin.to_string()),

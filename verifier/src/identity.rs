@@ -69,17 +69,18 @@ impl Identity {
         })
     }
 
-    /// Whether published figures apply: 224 × 224, 1000 classes, one image.
+    /// Whether published figures apply: 224 × 224, 1000 classes, one image, and the windows that are published for it.
     #[must_use]
     pub fn is_published(&self) -> bool {
-        (self.size, self.model.classes, self.batch.unwrap_or(1)) == ((224, 224), 1000, 1)
+        let model = (self.model.classes, self.model.other_window());
+        (self.size, model, self.batch.unwrap_or(1)) == ((224, 224), (1000, None), 1)
     }
 }
 
 /// The published model called `name`, or the network of somebody's own that the file describes.
 fn known(name: &str, definition: Option<&str>) -> Result<Model> {
     let Some(definition) = definition else {
-        return Model::named(name).cloned().ok_or_else(|| unknown(metadata::MODEL, name));
+        return Model::told(name).ok_or_else(|| unknown(metadata::MODEL, name));
     };
     let model = own::read(definition, metadata::DEFINITION)?;
     match model.name == name {

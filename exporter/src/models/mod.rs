@@ -14,6 +14,7 @@ mod tests;
 mod toml_file;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::LazyLock;
 
 use emo_proto::tensor_proto::DataType;
@@ -43,6 +44,17 @@ pub struct Model {
     pub title: Cow<'static, str>,
     pub classes: usize,
     pub definition: Definition,
+}
+
+/// Between a model's name and the side of its windows.
+const WINDOW: &str = ", window ";
+
+/// Its name, with the side of its windows where these are not the published ones.
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.other_window().map_or(Ok(()), |window| write!(f, "{WINDOW}{window}"))
+    }
 }
 
 /// What a network is made of, by family.
@@ -79,6 +91,15 @@ impl Model {
         Self::named(&self.name).is_none()
     }
 
+    /// The model that [`Display`](fmt::Display) tells as `text`: `emo2-5m`, or `emo2-5m, window 8`.
+    #[must_use]
+    pub fn told(text: &str) -> Option<Self> {
+        match text.split_once(WINDOW) {
+            Some((name, window)) => Some(Self::named(name)?.with_window(window.parse().ok()?)),
+            None => Self::named(text).cloned(),
+        }
+    }
+
     /// The same network with another number of classes.
     #[must_use]
     pub fn with_classes(&self, classes: usize) -> Self {
@@ -105,6 +126,19 @@ impl Model {
             Definition::Emo2(network) => Some((network.stem, &network.stages)),
             Definition::MobileNetV2(_) | Definition::Deit(_) => None,
         }
+    }
+
+    /// Side of its attention windows, in tokens, where it has windows.
+    #[must_use]
+    pub fn window(&self) -> Option<usize> {
+        self.blocks().iter().find_map(|(_, block)| block.mmb.operator.attention?.window)
+    }
+
+    /// The side of its windows where it is not the published model's.
+    #[must_use]
+    pub fn other_window(&self) -> Option<usize> {
+        let published = Self::named(&self.name)?.window();
+        self.window().filter(|_| self.window() != published)
     }
 
     /// The smallest side of an input, in pixels: every halving of the map has something to halve.

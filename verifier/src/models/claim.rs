@@ -77,7 +77,7 @@ pub fn of(inference: &Inference, recognition: &Recognition) -> Claim {
     match reconciled {
         Ok(((total, account), input)) => judge(recognition, &input, figures, total, account),
         Err(reason) => Claim {
-            model: recognition.model.name.to_string(),
+            model: recognition.model.to_string(),
             params: None,
             macs: None,
             fvcore: None,
@@ -94,7 +94,7 @@ fn departed(inference: &Inference, departure: &Departure) -> String {
     let Departure { variant, matched, layers, reason } = departure;
     let place = format!("{matched} of {layers} layers are those of {variant}; then {reason}");
     match recognise(inference) {
-        Ok(other) => format!("the file is {}: {place}", other.model.name),
+        Ok(other) => format!("the file is {}: {place}", other.model),
         Err(_) => place,
     }
 }
@@ -107,16 +107,18 @@ fn judge(
     total: Count,
     account: Vec<Entry>,
 ) -> Claim {
-    // Parameters depend on the head's width, FLOPs on the input's size too; where either is another
+    // Parameters depend on the head's width, FLOPs on the input's and the windows' sizes too; where either is another
     // one, the account has closed at the model's own graph and the published figure says nothing.
     let classes = recognition.model.classes;
     let (head, size) = (classes == CLASSES, input.size == (224, 224));
+    let window = recognition.model.other_window();
+    let counts = head && size && window.is_none();
     let [params, macs, fvcore] = [total.params, total.macs, total.fvcore].map(u64::try_from);
     // An exact integer prints as published; a test holds the table to that.
     let holds = figures.is_none_or(|figures| {
         let params_hold = !head || params == Ok(figures.exact_params);
-        let macs_hold = !(head && size) || macs == Ok(figures.exact_macs);
-        let fvcore_holds = !(head && size) || fvcore == Ok(figures.exact_fvcore);
+        let macs_hold = !counts || macs == Ok(figures.exact_macs);
+        let fvcore_holds = !counts || fvcore == Ok(figures.exact_fvcore);
         params_hold && macs_hold && fvcore_holds
     });
     let (h, w) = input.size;
@@ -127,13 +129,21 @@ fn judge(
             let exact = Count { params, macs, fvcore };
             Some(format!("expected {exact}, found {total} with the account"))
         }
-        Some(_) if !(head && size) => Some(format!(
-            "figures are published for 224 × 224 pixels and {CLASSES} classes; this is {h} × {w} and {classes}"
-        )),
+        Some(_) if !counts => {
+            let own = Model::named(&recognition.model.name).and_then(Model::window);
+            let [of, this] = [own, window].map(|side| match (side, window) {
+                (Some(side), Some(_)) => format!(", windows of {side}"),
+                _ => String::new(),
+            });
+            Some(format!(
+                "figures are published for 224 × 224 pixels and {CLASSES} classes{of}; this is {h} × {w} and \
+                 {classes}{this}"
+            ))
+        }
         _ => None,
     };
     Claim {
-        model: recognition.model.name.to_string(),
+        model: recognition.model.to_string(),
         params: Some(total.params),
         macs: Some(total.macs),
         fvcore: Some(total.fvcore),

@@ -11,3 +11,4 @@ pub mod plan;
 mod reading;
 pub mod recognise;
 pub mod recover;
+mod windows;

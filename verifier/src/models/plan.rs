@@ -108,6 +108,8 @@ pub struct Segment {
     pub count: Count,
     /// Elements that are pooled.
     pub pooled: i64,
+    /// Multiply-adds of products of two computed matrices.
+    pub products: i64,
     /// Multiply-adds of products that are there twice where the map is one window: tiles and strides are the same.
     pub doubled: i64,
     pub sites: Vec<usize>,
@@ -156,9 +158,10 @@ impl Plan {
         };
         for (index, node) in inference.nodes.iter().enumerate() {
             let segment = plan.segments.entry(places[index].clone()).or_default();
-            segment.count = segment.count + graph.count(node);
+            let (count, step) = (graph.count(node), graph.step(index));
+            segment.count = segment.count + count;
             segment.pooled += pooled(&node.work);
-            let step = graph.step(index);
+            segment.products += if step == Some(Step::Product) { count.macs } else { 0 };
             segment.doubled += graph.doubled(index, images.max(1));
             segment.steps.extend(step);
             segment.nodes.push((node.node.name().to_owned(), step));

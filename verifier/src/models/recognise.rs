@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use super::layers::{Name, Order, Part, Place, Shape, linear, walk};
 use super::plan::{Layer, Plan};
+use super::windows;
 use crate::audit;
 use crate::image::Image;
 use crate::infer::Inference;
@@ -138,26 +139,13 @@ pub fn recognise_as(inference: &Inference, model: &Model) -> Result<Recognition,
     }
     let classes = matching.classes.unwrap_or(model.classes);
     let found: Vec<Found> = matching.found.into_iter().flatten().collect();
-    let model = model.with_classes(classes);
-    let (model, plan) = at_size(inference, model, &plan);
+    let plan = windows::at_size(inference, &found, &places, &model.with_classes(classes), &plan);
+    let model = plan.model.clone();
     Ok(Recognition { model, plan, found, places, ties: Vec::new() })
 }
 
 fn departure(model: &Model, matched: usize, layers: usize, reason: String) -> Departure {
     Departure { variant: model.name.to_string(), matched, layers, reason }
-}
-
-/// What is expected of the file at its own size, and with its windows.
-fn at_size(inference: &Inference, model: Model, plan: &Arc<Plan>) -> (Model, Arc<Plan>) {
-    let side = model.published_side();
-    let (size, images) = Input::of(inference).map_or(((side, side), 1), |input| (input.size, input.images));
-    if (size, images, model.classes) == ((side, side), 1, plan.model.classes) {
-        return (model, plan.clone());
-    }
-    match Plan::new(&model, size, images) {
-        Ok(own) => (model, Arc::new(own)),
-        Err(_) => (model, plan.clone()),
-    }
 }
 
 /// The image input of a file.

@@ -192,17 +192,26 @@ impl<'a> Recovery<'a> {
     /// The constant operand of an operator that has as many elements; `absent` throughout where there is none.
     fn vector(&mut self, place: &Place, site: &Site, operator: &str, absent: f32) -> Result<()> {
         let operands = self.nodes(place).filter(|n| n.node.op_type() == operator).flat_map(|n| &n.node.input);
-        let fits = |name: &String| {
-            let tensor = self.constants.tensor(self.unexpanded(name)).ok()?;
+        let fits = |name: &str| {
+            let tensor = self.constants.tensor(name).ok()?;
             (tensor.len() == site.channels).then(|| tensor.f32s().ok()).flatten()
         };
-        let found =
-            operands.filter(|name| self.inference.values.get(name).is_some_and(|f| f.source.is_some()));
-        let found = found.into_iter().find_map(fits);
+        // How often something is repeated may depend on the input; what is repeated does not.
+        let is_constant = |name: &&str| self.inference.values.get(name).is_some_and(|f| f.source.is_some());
+        let found = operands.map(|name| self.unexpanded(name)).filter(is_constant).find_map(fits);
         if found.is_none() {
             self.folded.push(site.name.clone());
         }
         self.put(&site.entries[0], found.unwrap_or_else(|| vec![absent; site.channels]))
+    }
+
+    /// The number that constants are, or shapes: √C of a head's C channels.
+    fn number(&self, name: &str) -> Option<f64> {
+        let of_shapes = || match self.inference.values.get(name)?.reals.as_deref()? {
+            [one] => one.number(),
+            _ => None,
+        };
+        self.constants.number(name).or_else(of_shapes)
     }
 
     /// What an Expand repeats for every image of a batch.
@@ -323,7 +332,7 @@ impl<'a> Recovery<'a> {
             return false;
         }
         let factors = self.nodes(&layer.place).filter_map(|n| {
-            let number = |i: usize| self.constants.number(n.node.input.get(i)?);
+            let number = |i: usize| self.number(n.node.input.get(i)?);
             match n.node.op_type() {
                 "Mul" => number(0).or_else(|| number(1)),
                 "Div" => number(1).map(f64::recip),
@@ -346,7 +355,7 @@ impl<'a> Recovery<'a> {
             let Some(&node) = writers.get(name).filter(|_| !seen.contains(&name)) else { continue };
             seen.push(name);
             for (i, operand) in node.node.input.iter().enumerate() {
-                let number = self.constants.number(operand);
+                let number = self.number(operand);
                 match (node.node.op_type(), number, i) {
                     ("Mul", Some(factor), _) => scale *= factor,
                     ("Div", Some(divisor), 1) => scale /= divisor,
@@ -406,7 +415,7 @@ impl<'a> Recovery<'a> {
                 ("Mul", Some(values)) if scale.is_none() => scale = Some(values),
                 ("Add", Some(values)) if shift.is_none() => shift = Some(values),
                 ("Add", None) => {
-                    if let Some(epsilon) = node.node.input.iter().find_map(|n| self.constants.number(n)) {
+                    if let Some(epsilon) = node.node.input.iter().find_map(|n| self.number(n)) {
                         self.epsilon(site, epsilon);
                     }
                 }

@@ -269,7 +269,7 @@ pub fn verify(
     // A file that is no known model has perhaps gigabytes that nobody needs to read.
     verdict.findings.extend(check::weights(file, folder));
     verdict.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    verdict.model = Some(recognition.model.name.to_string());
+    verdict.model = Some(recognition.model.to_string());
     verdict.findings.extend(recognition.ties.iter().map(|other| tie(other, &recognition)));
     verdict.opset = file
         .model

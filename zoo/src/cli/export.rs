@@ -57,6 +57,9 @@ pub struct Args {
     /// Width of the classifier [default: the model's]
     #[arg(long, value_name = "N")]
     classes: Option<usize>,
+    /// Side of the attention windows, in tokens, where the model has windows [default: the published one]
+    #[arg(long, value_name = "N")]
+    window: Option<usize>,
     /// The file to write [default: MODEL.onnx]
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -116,10 +119,22 @@ impl Args {
     }
 }
 
+impl Args {
+    fn model(&self) -> anyhow::Result<Model> {
+        let model = self.model.with_classes(self.classes.unwrap_or(self.model.classes));
+        match self.window {
+            Some(_) if model.window().is_none() => {
+                bail!("{}: expected a model with windows for --window", model.name)
+            }
+            Some(side) => Ok(model.with_window(side)),
+            None => Ok(model),
+        }
+    }
+}
+
 pub fn run(args: &Args) -> Said {
     let progress = Progress::new();
-    let classes = args.classes.unwrap_or(args.model.classes);
-    let (model, target) = (args.model.with_classes(classes), args.order());
+    let (model, target) = (args.model()?, args.order());
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.onnx", model.name)));
     if out.is_dir() {
         bail!("{}: expected a file to write, found a folder", out.display());

@@ -76,10 +76,9 @@ impl Report<'_> {
     pub fn text(&self, subject: &str) -> String {
         let Identity { model, profile, opset, ir_version, .. } = self.identity;
         let mut text = String::new();
-        let name = &model.name;
         let _ = writeln!(text, "{}  {subject}", self.word());
         let _ =
-            writeln!(text, "{name} for the target {}, opset {opset}, ir_version {ir_version}", profile.name);
+            writeln!(text, "{model} for the target {}, opset {opset}, ir_version {ir_version}", profile.name);
         let _ = writeln!(text, "{}", self.interface());
         let _ = writeln!(text, "weights {}", self.identity.weights);
         let _ = writeln!(text);
@@ -217,7 +216,7 @@ impl Report<'_> {
         };
         json!({
             "verdict": self.word(),
-            "model": model.name,
+            "model": model.to_string(),
             "profile": profile.name,
             "opset": opset,
             "ir_version": ir_version,

@@ -260,6 +260,20 @@ impl Inference<'_> {
         (row.weights.contains(&read.operand) && !PLAIN.contains(&node.op_type())).then_some(row)
     }
 
+    /// Whether a convolution has a tensor of the file beside what it reads there: a layer is learnt as a whole, and
+    /// simplifiers leave one half of it in a node.
+    fn is_beside_stored(&self, read: &Read) -> bool {
+        let facts = &self.nodes[read.node];
+        let stored = |name: &String| {
+            let source =
+                self.values.get(name).and_then(|fact| fact.source).map(|source| &self.sources[source]);
+            matches!(source, Some(&Source::Constant(index)) if self.constants[index].made_by.is_none())
+        };
+        facts.node.op_type() == "Conv"
+            && facts.path.is_empty()
+            && facts.node.input.iter().enumerate().any(|(i, name)| i > 0 && i != read.operand && stored(name))
+    }
+
     /// Whether a constant is a parameter where it is read, and whether its bytes may hold several
     /// numbers; else what it is.
     fn judge<'u>(
@@ -283,7 +297,7 @@ impl Inference<'_> {
         }
         match self.constants[index].made_by {
             Some("ConstantOfShape") => return Err(MADE),
-            Some("Constant") if apart.weights => return Err(MADE),
+            Some("Constant") if apart.weights && !(layer && self.is_beside_stored(read)) => return Err(MADE),
             _ => {}
         }
         // A lone number that is kept in bounds, or apart from the exporter's, is learnt.
