@@ -32,6 +32,7 @@ mod runtime;
 mod scale;
 mod small_inputs;
 mod snapshots;
+mod tiny;
 mod traps;
 mod tricks;
 mod verify;

@@ -51,7 +51,7 @@ enum Command {
     Show(show::Args),
     /// Write a model as ONNX and verify it
     Export(export::Args),
-    /// Judge whether a file, whoever wrote it, is an EMO and computes it
+    /// Judge whether a file, whoever wrote it, is a known model and computes it
     Verify(verify::Args),
     /// Count any ONNX file: parameters, costs, memory; hold it to a budget
     Audit(audit::Args),

@@ -201,7 +201,7 @@ fn headline(found: &Found) -> String {
     let model = match (found.model.as_deref(), found.cause) {
         (Some(model), _) => model,
         (None, Some(cause::UNRUNNABLE)) => "it cannot be run",
-        (None, _) => "not an EMO",
+        (None, _) => "no known model",
     };
     let size = found.size.map_or(String::new(), |(h, w)| format!(" at {h} × {w}"));
     let accuracy = match (found.max_relative, found.tolerance, found.bound) {
