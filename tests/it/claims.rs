@@ -50,3 +50,19 @@ fn claims_hold_for_every_export() {
         }
     }
 }
+
+/// EMOv2-5M at 512 × 512 has windows of 8, which its counts alone show; the figure is the published one.
+#[test]
+fn windows_are_told_by_counts() {
+    let folder = TempDir::new().unwrap();
+    let options = ["--window", "8", "--size", "512", "--no-verify", "-o", "model.onnx"];
+    for profile in ["portable", "reference"] {
+        let export = [&["export", "emo2-5m", "--profile", profile], &options[..]].concat();
+        assert_eq!(emo(&folder, &export).0, 0);
+        let claim = json_of(&folder, 0, &["audit", "model.onnx", "--claim", "emo2-5m"])["claim"].clone();
+        assert_eq!(claim["model"], "emo2-5m, window 8");
+        assert_eq!((claim["holds"].as_bool(), claim["fvcore"].as_u64()), (Some(true), Some(5_627_331_840)));
+    }
+    let (code, _, error) = emo(&folder, &["export", "deit-tiny", "--window", "8", "--no-verify"]);
+    assert!(code == 2 && error.contains("expected a model with windows"), "{code} {error}");
+}

@@ -102,6 +102,11 @@ pub trait Name {
     fn add_bias(&mut self, layer: usize, made: usize, bias: String, elements: usize);
 
     fn order(&self) -> &Order;
+
+    /// Where what a layer gives stands.
+    fn behind(&self, layer: usize) -> Place {
+        Place::from([layer])
+    }
 }
 
 /// The place of every node by index, layer for layer named by `names`; bodies' nodes stand where what they read does.
@@ -124,7 +129,7 @@ pub fn walk<N: Name>(inference: &Inference, names: &mut N) -> Result<Vec<Place>,
         if let Some((shape, part)) = linear(inference, index).filter(|_| main && path.has(output)) {
             let biased = part.bias.is_some();
             let layer = names.name(shape, part, place)?;
-            place = Arc::from([layer]);
+            place = names.behind(layer);
             if !biased {
                 unbiased.insert(output, (layer, index));
             }

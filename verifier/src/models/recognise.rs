@@ -126,8 +126,13 @@ pub fn recognise(inference: &Inference) -> Result<Recognition, Departure> {
 /// Where the file leaves it.
 pub fn recognise_as(inference: &Inference, model: &Model) -> Result<Recognition, Departure> {
     let plan = plan(model).map_err(|error| departure(model, 0, 0, error.to_string()))?;
-    let mut matching =
-        Matching { inference, plan: &plan, found: vec![None; plan.layers.len()], classes: None };
+    let mut matching = Matching {
+        inference,
+        plan: &plan,
+        found: vec![None; plan.layers.len()],
+        classes: None,
+        late: Vec::new(),
+    };
     let depart =
         |matching: &Matching, reason: String| departure(model, matching.matched(), plan.layers.len(), reason);
     let places = match walk(inference, &mut matching) {
@@ -229,6 +234,8 @@ struct Matching<'a> {
     plan: &'a Plan,
     found: Vec<Option<Found>>,
     classes: Option<usize>,
+    /// Layers that stand behind an attention instead of beside it, and this.
+    late: Vec<(usize, usize)>,
 }
 
 impl Matching<'_> {
@@ -278,6 +285,26 @@ impl Matching<'_> {
             && Shape { outputs, ..shape } == whole.shape
             && outputs.is_multiple_of(shape.outputs.max(1))
             && shape.outputs <= self.lacks(layer)
+    }
+
+    /// A layer of that shape that should stand behind an attention's queries and keys and stands beside them, or should
+    /// stand beside them and stands behind: values that are projected before the attention, or after it.
+    fn displaced(&mut self, shape: Shape, place: &Place) -> Option<usize> {
+        let layers = &self.plan.layers;
+        let attends = |at: &Place| match at[..] {
+            [attention] if layers[attention].attention.is_some() => Some(attention),
+            _ => None,
+        };
+        let is_moved = |&layer: &usize| {
+            let own = &layers[layer].place;
+            let early = attends(own).is_some_and(|attention| layers[attention].place == *place);
+            let late =
+                attends(place).is_some_and(|attention| layers[attention].place == *own && layer != attention);
+            early || late
+        };
+        let layer = (0..layers.len()).filter(|&layer| self.is_whole(layer, shape)).find(is_moved)?;
+        self.late.extend(attends(place).map(|attention| (layer, attention)));
+        Some(layer)
     }
 
     /// The second of two layers of which the first stands at `place`, and whose product `shape` is. Of an identity and a
@@ -347,6 +374,10 @@ impl Name for Matching<'_> {
             self.take(second, shape, part);
             return Ok(second);
         }
+        if let Some(layer) = self.displaced(shape, &place) {
+            self.take(layer, shape, part);
+            return Ok(layer);
+        }
         let node = self.inference.nodes[part.node].place();
         let expected =
             open.first().copied().or_else(|| (0..self.found.len()).find(|&layer| self.lacks(layer) > 0));
@@ -373,5 +404,13 @@ impl Name for Matching<'_> {
 
     fn order(&self) -> &Order {
         &self.plan.order
+    }
+
+    fn behind(&self, layer: usize) -> Place {
+        // Behind attention that should have come with it, both are.
+        match self.late.iter().find(|(late, _)| *late == layer) {
+            Some(&(_, attention)) => Place::from([layer.min(attention), layer.max(attention)]),
+            None => Place::from([layer]),
+        }
     }
 }

@@ -25,6 +25,9 @@ pub const UNKNOWN: &str = "unknown";
 pub const NORM_EPSILON: &str = "norm-epsilon";
 pub const TANH_GELU: &str = "tanh-gelu";
 pub const EXCHANGED_QK: &str = "exchanged-qk";
+pub const NO_LAYER_SCALE: &str = "no-layer-scale";
+pub const NO_POSITION_EMBEDDING: &str = "no-position-embedding";
+pub const RELU: &str = "relu";
 pub const ATTENTION_SCALE: &str = "attention-scale";
 
 /// Every cause of a failure.
@@ -79,7 +82,7 @@ pub const CAUSES: [Cause; 31] = [
         tries: &[Mistake::NoShortcut, Mistake::NoAttentionShortcut, Mistake::NoFeedForwardShortcut],
     },
     Cause {
-        name: "no-layer-scale",
+        name: NO_LAYER_SCALE,
         what: "the factor of each channel behind the projection, ls.gamma, is missing",
         tries: &[Mistake::NoLayerScale],
     },
@@ -145,9 +148,9 @@ pub const CAUSES: [Cause; 31] = [
         what: "the value projection and its activation come behind the attention; EMOv2's come before it",
         tries: &[Mistake::ValueAfterAttention],
     },
-    Cause { name: "relu", what: "ReLU without a bound; the published one is ReLU6", tries: &[Mistake::Relu] },
+    Cause { name: RELU, what: "ReLU without a bound; the published one is ReLU6", tries: &[Mistake::Relu] },
     Cause {
-        name: "no-position-embedding",
+        name: NO_POSITION_EMBEDDING,
         what: "tokens lack the embedding of their positions",
         tries: &[Mistake::NoPosition],
     },

