@@ -33,7 +33,7 @@ pub struct NodeProto {
     pub rare: Option<Rare>,
 }
 
-/// The name of an operator. A graph has many nodes and few operators: [`Operator::shared`] keeps a name once.
+/// The name of an operator. A graph has many nodes and few operators: each name is kept once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operator(Arc<str>);
 
