@@ -212,13 +212,15 @@ fn facts(audit: &Audit, size: &Expr) -> Vec<(&'static str, String)> {
     } else {
         format!("; {} beside the file", bytes(&stored.external_bytes))
     };
-    facts.push(("stored", format!("{} in a file of {}: {types}{beside}", bytes(&stored.bytes), bytes(size))));
+    let types = if types.is_empty() { types } else { format!(": {types}") };
+    facts.push(("stored", format!("{} in a file of {}{types}{beside}", bytes(&stored.bytes), bytes(size))));
     let open = least(audit.unknown_shapes > 0);
     facts.push(("activations", format!("{open}{} elements written", figure(&audit.activations))));
     let peak = &audit.peak_memory;
     facts.push((
         "peak memory",
         match &peak.bytes {
+            Some(most) if peak.at.is_empty() => format!("{} of activations", bytes(most)),
             Some(most) => {
                 format!("{} of activations, at {} in {} order", bytes(most), peak.at, peak.order.name())
             }
@@ -247,5 +249,6 @@ fn facts(audit: &Audit, size: &Expr) -> Vec<(&'static str, String)> {
         facts.push(("open", format!("{} for numbers instead of formulas", dims.join(" "))));
     }
     facts.push(("outputs", ports(&audit.outputs)));
+    facts.retain(|(_, value)| !value.is_empty());
     facts
 }

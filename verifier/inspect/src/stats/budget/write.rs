@@ -38,7 +38,10 @@ pub fn write(audit: &Audit, file: &str, file_size: &Expr) -> String {
     }
     let mut operators: Vec<String> = audit.operators.iter().map(|(name, _)| quoted(name)).collect();
     operators.sort();
-    let _ = writeln!(text, "\n[operators]\nallow = [\n  {},\n]", operators.join(",\n  "));
+    // A file without nodes may get none.
+    let list: String = operators.iter().map(|operator| format!("\n  {operator},")).collect();
+    let end = if list.is_empty() { "" } else { "\n" };
+    let _ = writeln!(text, "\n[operators]\nallow = [{list}{end}]");
     if audit.is_lower_bound() {
         return text;
     }
