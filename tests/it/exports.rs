@@ -2,13 +2,13 @@
 
 use emo_exporter::Export;
 use emo_exporter::builder::Builder;
-use emo_exporter::encode::encode;
+use emo_exporter::encode::{encode, outline};
 use emo_exporter::layer::Form;
 use emo_exporter::layer::{Act, Norm};
 use emo_exporter::models::mmb::{Attention, Block, MetaMobileBlock};
 use emo_exporter::models::{MODELS, Model};
 use emo_exporter::profile::{OPSETS, PROFILES, Profile};
-use emo_exporter::target::Batch;
+use emo_exporter::target::{Batch, Target};
 use emo_exporter::weights::{Parameter, Spec, Weights, formula};
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
@@ -109,6 +109,26 @@ fn reference_files_count_as_published() {
             }
         }
     }
+}
+
+/// Every stage of every EMOv2, as the official module counts it; and what is published at 512 × 512 with windows of 8.
+#[test]
+fn stages_count_as_the_second_familys_tables_say() {
+    let count = |model: &Model, side: usize| {
+        let target = Target { size: (side, side), ..Target::new(Profile::reference()) };
+        let graph = model.build(&target).unwrap();
+        audit(&outline(&graph, target.opset, &[]).unwrap().model, &Bindings::new())
+    };
+    for (name, stages) in table("emo2_stages.json").as_object().unwrap() {
+        let audit = count(Model::named(name).unwrap(), 224);
+        for (stage, row) in stages.as_object().unwrap() {
+            let (_, counts) = audit.stages().iter().find(|(n, _)| n == stage).cloned().expect(stage);
+            let pair = [counts.params.count(), counts.cost.fvcore.count()];
+            assert_eq!(pair, [row[0].as_u64(), row[1].as_u64()], "{name} {stage}");
+        }
+    }
+    let large = count(&Model::named("emo2-5m").unwrap().with_window(8), 512);
+    assert_eq!(large.totals.cost.fvcore.count(), Some(5_627_331_840));
 }
 
 /// Totals, multiply-adds and stored floats of the published table; the printed figures too.
