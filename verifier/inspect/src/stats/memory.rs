@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::audit::{estimate, inputs};
 use crate::fact::Fact;
-use crate::infer::{Body, Inference, NodeFacts, Values};
+use crate::infer::{Body, Inference, Values};
 use crate::sym::Expr;
 
 /// Operators that give the same elements another shape.
@@ -83,9 +83,9 @@ pub fn is_view(node: &NodeProto) -> bool {
 #[must_use]
 pub fn peak(model: &ModelProto, inference: &Inference) -> Peak {
     let Some(graph) = &model.graph else { return Peak::unknown("there is no graph".to_owned()) };
-    let mut nodes: HashMap<usize, Vec<(usize, &NodeFacts)>> = HashMap::new();
+    let mut nodes: HashMap<usize, Vec<u32>> = HashMap::new();
     for (index, facts) in inference.nodes.iter().enumerate() {
-        nodes.entry(facts.scope).or_default().push((index, facts));
+        nodes.entry(facts.scope).or_default().push(index as u32);
     }
     let mut bodies: HashMap<usize, Vec<&Body>> = HashMap::new();
     for body in &inference.bodies {
@@ -99,8 +99,8 @@ pub fn peak(model: &ModelProto, inference: &Inference) -> Peak {
 /// The graph and its bodies. Names do not tell them apart: a file may give one to many nodes.
 struct Memory<'a> {
     inference: &'a Inference<'a>,
-    /// By scope, each with its index.
-    nodes: HashMap<usize, Vec<(usize, &'a NodeFacts<'a>)>>,
+    /// By scope, their indices.
+    nodes: HashMap<usize, Vec<u32>>,
     /// By the index of the node that holds them.
     bodies: HashMap<usize, Vec<&'a Body<'a>>>,
 }
@@ -126,7 +126,8 @@ impl Memory<'_> {
                 (best, at, order) = (bytes, step, Order::File);
             }
         }
-        let at = nodes.get(at).map_or_else(String::new, |(_, facts)| facts.place());
+        let at =
+            nodes.get(at).map_or_else(String::new, |&index| self.inference.nodes[index as usize].place());
         Peak { bytes: Some(best), order, at, reason: None }
     }
 
@@ -134,7 +135,7 @@ impl Memory<'_> {
     fn scratch(&self, holder: usize) -> Expr {
         let mut most = Expr::Number(0);
         for body in self.bodies.get(&holder).into_iter().flatten() {
-            let runs = |(_, facts): &(usize, &NodeFacts)| !facts.multiplicity.is(0);
+            let runs = |&index: &u32| !self.inference.nodes[index as usize].multiplicity.is(0);
             if !self.nodes.get(&body.scope).is_some_and(|nodes| nodes.iter().any(runs)) {
                 continue;
             }
@@ -223,7 +224,7 @@ const NONE: u32 = u32::MAX;
 
 impl Plan {
     fn of(
-        nodes: &[(usize, &NodeFacts)],
+        nodes: &[u32],
         inference: &Inference,
         values: &Values,
         [given, kept]: [&[&str]; 2],
@@ -238,7 +239,8 @@ impl Plan {
             plan.given.push(buffer);
             place.into_iter().for_each(|at| buffers[at] = buffer);
         }
-        for (i, (_, facts)) in nodes.iter().enumerate() {
+        let steps = || nodes.iter().map(|&index| &inference.nodes[index as usize]).enumerate();
+        for (i, facts) in steps() {
             let viewed = !facts.node.input.is_empty() && is_view(facts.node);
             let viewed = viewed.then(|| inference.read_at(facts, 0, values)).flatten().map(|at| buffers[at]);
             for (index, output) in facts.node.output.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
@@ -252,7 +254,7 @@ impl Plan {
         }
         plan.readers = vec![0; plan.sizes.len()];
         let (mut reads, mut writes, mut after) = (Vec::new(), Vec::new(), Vec::new());
-        for (i, (index, facts)) in nodes.iter().enumerate() {
+        for (i, facts) in steps() {
             [&mut reads, &mut writes, &mut after].into_iter().for_each(Vec::clear);
             let mut read = |place: Option<usize>| {
                 let Some(at) = place else { return };
@@ -273,7 +275,7 @@ impl Plan {
             plan.reads.push(&reads);
             plan.writes.push(&writes);
             plan.after.push(&after);
-            let scratch = scratch(*index);
+            let scratch = scratch(nodes[i] as usize);
             if !scratch.is(0) {
                 plan.scratch.insert(i, scratch);
             }
