@@ -73,7 +73,9 @@ impl OnnxFile {
 /// Those of [`map`] and [`OnnxFile::from_bytes`], with the path in front.
 pub fn open(path: &Path) -> Result<OnnxFile> {
     let external = External::folder(folder(path));
-    OnnxFile::from_bytes(map(path)?, external).map_err(|error| error.at(path.display()))
+    let file = OnnxFile::from_bytes(map(path)?, external).map_err(|error| error.at(path.display()))?;
+    map::release(&file.bytes); // the graph is decoded; weights are read when they are asked for
+    Ok(file)
 }
 
 /// The bytes of the file at `path`, memory-mapped: pages are read when they are touched, so that a large file costs

@@ -174,7 +174,7 @@ pub fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Gives the pages of a part of a map back; whoever reads them again gets them from the file. Other memory stays.
-fn release(bytes: &[u8]) {
+pub(crate) fn release(bytes: &[u8]) {
     let start = bytes.as_ptr().addr();
     let is_mapped = table()
         .mapped
