@@ -34,7 +34,7 @@ def measure(command: list[str]) -> tuple[float, float, float]:
     elapsed = (time.perf_counter() - start) * 1e3
     if status != 0:
         sys.exit(f"{command}: {errors.decode()[-500:]}")
-    return elapsed, (usage.ru_utime + usage.ru_stime) * 1e3, usage.ru_maxrss / 1e3
+    return elapsed, (usage.ru_utime + usage.ru_stime) * 1e3, usage.ru_maxrss * 1024 / 1e6
 
 
 def medians(tools: dict[str, list[str]], rounds: int) -> dict[str, list[float]]:
