@@ -86,21 +86,32 @@ fn variant(
     expansions: [f64; 4],
     head_dims: [usize; 4],
 ) -> Model {
-    const KERNELS: [usize; 4] = [3, 3, 5, 5];
+    let stages = stages(depths, dims, expansions, [3, 3, 5, 5], head_dims);
+    let network = Network { stem: 24, stages };
+    Model { name: name.into(), title: title.into(), classes: CLASSES, definition: Definition::Emo(network) }
+}
+
+/// EMO's and EMOv2's published stages: the last two attend, over normalised tokens and with GELU.
+pub(super) fn stages(
+    depths: [usize; 4],
+    dims: [usize; 4],
+    expansions: [f64; 4],
+    kernels: [usize; 4],
+    head_dims: [usize; 4],
+) -> Vec<Stage> {
     let stage = |i: usize| {
         let late = i >= 2;
         Stage {
             depth: depths[i],
             dim: dims[i],
             expansion: expansions[i],
-            kernel: KERNELS[i],
+            kernel: kernels[i],
             norm: if late { Norm::Layer } else { Norm::Batch },
             act: if late { Act::Gelu } else { Act::Silu },
             attention: late.then_some(Attention { head_dim: head_dims[i], window: Some(WINDOW) }),
         }
     };
-    let network = Network { stem: 24, stages: (0..4).map(stage).collect() };
-    Model { name: name.into(), title: title.into(), classes: CLASSES, definition: Definition::Emo(network) }
+    (0..4).map(stage).collect()
 }
 
 impl Network {

@@ -6,11 +6,11 @@
 use emo_proto::Result;
 
 use super::emo::{self, Stage};
-use super::mmb::{Attention, AttentionLayout, Block, Layout, Values};
+use super::mmb::{AttentionLayout, Block, Layout, Values};
 use super::{CLASSES, Definition, Model, Outputs};
 use crate::builder::Builder;
 use crate::graph::Value;
-use crate::layer::{self, Act, Conv, Form, Linear, NORM_EPSILON, Norm, Pattern};
+use crate::layer::{self, Act, Conv, Form, Linear, NORM_EPSILON, Pattern};
 
 /// A network of the family: the same columns as EMO's; the blocks attend in strided and in contiguous windows.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,19 +98,8 @@ fn variant(
     expansions: [f64; 4],
     head_dims: [usize; 4],
 ) -> Model {
-    let stage = |i: usize| {
-        let late = i >= 2;
-        Stage {
-            depth: depths[i],
-            dim: dims[i],
-            expansion: expansions[i],
-            kernel: KERNEL,
-            norm: if late { Norm::Layer } else { Norm::Batch },
-            act: if late { Act::Gelu } else { Act::Silu },
-            attention: late.then_some(Attention { head_dim: head_dims[i], window: Some(emo::WINDOW) }),
-        }
-    };
-    let network = Network { stem: dims[0] / 2, stages: (0..4).map(stage).collect() };
+    let stages = emo::stages(depths, dims, expansions, [KERNEL; 4], head_dims);
+    let network = Network { stem: dims[0] / 2, stages };
     Model { name: name.into(), title: title.into(), classes: CLASSES, definition: Definition::Emo2(network) }
 }
 

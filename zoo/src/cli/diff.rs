@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use emo_verifier::audit::{Audit, Sizes, audit_file};
 use emo_verifier::diff::{self, Change, Kind, tables};
 use emo_verifier::finding::{Finding, Severity};
@@ -23,7 +23,7 @@ pub struct Args {
     /// The file as it is
     after: PathBuf,
     /// Exit code 1 where one of these changed
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
+    #[arg(long, value_parser = FailOn::parser(), value_delimiter = ',', value_name = "KINDS")]
     fail_on: Vec<FailOn>,
     #[command(flatten)]
     sizes: SizeArgs,
@@ -44,32 +44,19 @@ Examples:
   emo diff before.onnx after.onnx --format json
       the same for a program";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum FailOn {
-    Any,
-    Interface,
-    Opset,
-    Operators,
-    Params,
-    Cost,
-    Memory,
-    Storage,
-    Scope,
-}
+/// A kind of change, or all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FailOn(Option<Kind>);
 
 impl FailOn {
+    fn parser() -> impl TypedValueParser<Value = Self> {
+        let kinds = Kind::ALL.map(Kind::name);
+        PossibleValuesParser::new(["any"].into_iter().chain(kinds))
+            .map(|name| Self(Kind::ALL.into_iter().find(|kind| kind.name() == name)))
+    }
+
     fn covers(self, kind: Kind) -> bool {
-        match self {
-            FailOn::Any => true,
-            FailOn::Interface => kind == Kind::Interface,
-            FailOn::Opset => kind == Kind::Opset,
-            FailOn::Operators => kind == Kind::Operators,
-            FailOn::Params => kind == Kind::Params,
-            FailOn::Cost => kind == Kind::Cost,
-            FailOn::Memory => kind == Kind::Memory,
-            FailOn::Storage => kind == Kind::Storage,
-            FailOn::Scope => kind == Kind::Scope,
-        }
+        self.0.is_none_or(|only| only == kind)
     }
 }
 
