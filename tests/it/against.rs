@@ -7,12 +7,12 @@ use emo_proto::tensor::{External, Tensor};
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{AttributeProto, GraphProto, Message as _, NodeProto, TensorProto, ValueInfoProto};
 use emo_tests::onnx::{self, Extent};
+use emo_verifier::against::{Against, Origin, Request, Run, against};
 use emo_verifier::compare::FLOAT32;
 use emo_verifier::data;
 use emo_verifier::infer::Bindings;
 use emo_verifier::runtime::{Concrete, Failure, Own, Runtime, Session, Tract};
 use emo_verifier::verify::Outcome;
-use emo_verifier::verify::against::{Against, Origin, Request, Run, against};
 use ndarray::ArrayD;
 use tempfile::TempDir;
 

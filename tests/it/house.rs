@@ -30,27 +30,84 @@ const LINE: [&str; 6] = ["emo-proto", "emo-exporter", "emo-inspect", "emo-verifi
 /// The folders of those that ship.
 const CRATES: [&str; 5] = ["proto", "exporter", "verifier/inspect", "verifier", "zoo"];
 
-/// The rooms of `verifier/inspect`, from below, with what each passes on.
-const ROOMS: [(&str, &[&str]); 5] = [
-    ("graph", &["graph", "cost", "fact", "hash", "infer", "ops", "real", "recent", "schema", "sym"]),
-    ("report", &["report", "finding"]),
-    ("stats", &["stats", "audit", "budget", "diff", "memory", "plot"]),
-    ("check", &["check"]),
-    ("lint", &["lint"]),
+/// The rooms of a crate, from below, with the modules that each passes on.
+type Rooms = &'static [(&'static str, &'static [&'static str])];
+
+/// The crates that have rooms.
+const ROOMS: [(&str, Rooms); 2] = [
+    (
+        "verifier/inspect/src",
+        &[
+            ("graph", &["graph", "cost", "fact", "hash", "infer", "ops", "real", "recent", "schema", "sym"]),
+            ("report", &["report", "finding"]),
+            ("stats", &["stats", "audit", "budget", "diff", "memory", "plot"]),
+            ("check", &["check"]),
+            ("lint", &["lint"]),
+        ],
+    ),
+    (
+        "verifier/src",
+        &[
+            (
+                // What the crate below passes on.
+                "inspect",
+                &[
+                    "audit", "budget", "check", "cost", "diff", "fact", "finding", "infer", "lint", "memory",
+                    "ops", "plot", "real", "report", "schema", "sym",
+                ],
+            ),
+            (
+                "run",
+                &[
+                    "run",
+                    "against",
+                    "compare",
+                    "constants",
+                    "data",
+                    "earned",
+                    "eval",
+                    "image",
+                    "lower",
+                    "opinion",
+                    "path",
+                    "probe",
+                    "range",
+                    "runtime",
+                    "tolerance",
+                ],
+            ),
+            ("models", &["models", "identity", "reference", "truth", "verify", "written"]),
+        ],
+    ),
 ];
 
 #[test]
 fn rooms_know_only_those_below_them() {
-    for (at, (room, _)) in ROOMS.iter().enumerate() {
-        let below: Vec<&str> = ROOMS[..=at].iter().flat_map(|(_, modules)| modules.iter().copied()).collect();
-        for (path, text) in sources(&root().join("verifier/inspect/src").join(room)) {
-            let code = text.split("#[cfg(test)]").next().unwrap();
-            for rest in code.split("crate::").skip(1) {
-                let module: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                let outside = module.is_empty() || below.contains(&module.as_str());
-                assert!(outside, "{}: crate::{module} is no room below {room}", path.display());
+    for (krate, rooms) in ROOMS {
+        for (at, (room, _)) in rooms.iter().enumerate().filter(|(_, (room, _))| *room != "inspect") {
+            let below: Vec<&str> =
+                rooms[..=at].iter().flat_map(|(_, modules)| modules.iter().copied()).collect();
+            let files = sources(&root().join(krate).join(room));
+            assert!(!files.is_empty(), "{krate}/{room} is empty");
+            for (path, text) in files {
+                let code = text.split("#[cfg(test)]").next().unwrap();
+                for rest in code.split("crate::").skip(1) {
+                    let module: String =
+                        rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                    let known = module.is_empty() || below.contains(&module.as_str());
+                    assert!(known, "{}: crate::{module} is no room below {room}", path.display());
+                }
             }
         }
+    }
+}
+
+/// What works on any file knows no model: not the exporter's rows either.
+#[test]
+fn what_runs_any_file_knows_no_model() {
+    for (path, text) in sources(&root().join("verifier/src/run")) {
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        assert!(!code.contains("emo_exporter::models"), "{} knows a model", path.display());
     }
 }
 
@@ -82,8 +139,8 @@ fn crates_know_only_those_before_them() {
 /// A crate that only one file may name.
 const FENCES: [(&str, &str); 5] = [
     ("pytorch_reader", "exporter/src/weights/pth.rs"),
-    ("tract_onnx", "verifier/src/runtime/tract.rs"),
-    ("ort::session", "verifier/src/runtime/ort.rs"),
+    ("tract_onnx", "verifier/src/run/runtime/tract.rs"),
+    ("ort::session", "verifier/src/run/runtime/ort.rs"),
     ("indicatif", "zoo/src/cli/progress.rs"),
     ("comfy_table", "zoo/src/cli/table.rs"),
 ];
@@ -176,7 +233,7 @@ fn files_and_streams_are_opened_in_one_place() {
 fn the_reference_stands_alone() {
     // A row says which norm and which activation a stage has, by these names.
     let allowed = ["models", "weights", "layer::{Act, Norm as NormKind}", "layer::NORM_EPSILON"];
-    for (path, text) in sources(&root().join("verifier/src/reference")) {
+    for (path, text) in sources(&root().join("verifier/src/models/reference")) {
         for import in text.lines().filter_map(|line| line.trim().strip_prefix("use emo_exporter::")) {
             let module = allowed.iter().any(|a| import.starts_with(a));
             assert!(module, "{}: emo_exporter::{import}", path.display());
@@ -188,14 +245,18 @@ fn the_reference_stands_alone() {
 const FAMILIES: [(&str, &[&str]); 3] = [
     (
         "emo2",
-        &["exporter/src/models/emo2.rs", "verifier/src/reference/emo2.rs", "verifier/src/models/figures.rs"],
+        &[
+            "exporter/src/models/emo2.rs",
+            "verifier/src/models/reference/emo2.rs",
+            "verifier/src/models/figures.rs",
+        ],
     ),
-    ("mobilenetv2", &["exporter/src/models/mobilenetv2.rs", "verifier/src/reference/mobilenetv2.rs"]),
-    ("deit", &["exporter/src/models/deit.rs", "verifier/src/reference/deit.rs"]),
+    ("mobilenetv2", &["exporter/src/models/mobilenetv2.rs", "verifier/src/models/reference/mobilenetv2.rs"]),
+    ("deit", &["exporter/src/models/deit.rs", "verifier/src/models/reference/deit.rs"]),
 ];
 
 /// Where families are listed: a line each.
-const LISTED: [&str; 2] = ["exporter/src/models/mod.rs", "verifier/src/reference/mod.rs"];
+const LISTED: [&str; 2] = ["exporter/src/models/mod.rs", "verifier/src/models/reference/mod.rs"];
 
 #[test]
 fn a_family_is_one_place_on_each_side() {

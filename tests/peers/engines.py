@@ -1,7 +1,7 @@
 """Runs the onnx package's node tests, and patterns that exporters, optimisers and quantisers write, in every engine.
 
 ONNX Runtime decides, with its optimiser off. Our own evaluation (f64) must agree wherever both run; tract must agree, or
-refuse (`verifier/src/runtime/faults.rs`). tract gets quantised graphs as the float graphs that they stand for, so it is
+refuse (`verifier/src/run/runtime/faults.rs`). tract gets quantised graphs as the float graphs that they stand for, so it is
 held to those: the same pattern with the integers' bounds alone. Exit code 1 on a difference, a line each. With
 EMO_ENGINES_ALL set, what is refused is told, too.
 

@@ -1,9 +1,9 @@
 //! Judges ONNX files: what they cost, whether they are what they claim to be.
 //!
-//! The judge reads bytes and trusts nothing that their writer says. [`audit`] counts any
-//! file whose operators are in the table ([`ops`]); [`models::figures`] holds the published figures;
-//! [`mod@reference`] computes EMO from the paper in f64, sharing no code with the exporter;
-//! [`runtime`] runs files; [`compare`] measures and names tolerances.
+//! The judge reads bytes and trusts nothing that their writer says. It has two rooms: [`mod@run`] runs and compares any
+//! file and knows no model; [`mod@models`] knows those that we know: [`models::figures`] holds the published figures,
+//! [`mod@reference`] computes them from their papers in f64, sharing no code with the exporter, and [`verify`] gives the
+//! verdict. What only reads a file ([`audit`], [`check`], [`lint`]) comes from the crate below.
 //!
 //! ```
 //! use emo_exporter::models::Model;
@@ -21,31 +21,19 @@
 //! # Ok::<(), emo_proto::Error>(())
 //! ```
 
-pub mod compare;
-pub mod constants;
-#[cfg(feature = "data")]
-pub mod data;
-pub mod earned;
-pub mod eval;
-pub mod identity;
-pub mod image;
-pub mod lower;
 pub mod models;
-pub mod path;
-pub mod probe;
-#[cfg(feature = "engines")]
-pub mod range;
-pub mod reference;
-pub mod runtime;
-#[cfg(feature = "engines")]
-pub mod truth;
-#[cfg(feature = "engines")]
-pub mod verify;
-#[cfg(feature = "engines")]
-pub mod written;
+pub mod run;
 
 // What reads files without running them is a crate of its own, without engines and without models.
 pub use emo_inspect::{
     audit, budget, check, cost, diff, fact, finding, infer, lint, memory, ops, plot, real, report, schema,
     sym,
 };
+pub use models::{identity, reference};
+#[cfg(feature = "engines")]
+pub use models::{truth, verify, written};
+#[cfg(feature = "data")]
+pub use run::data;
+#[cfg(feature = "engines")]
+pub use run::{against, opinion, range};
+pub use run::{compare, constants, earned, eval, image, lower, path, probe, runtime, tolerance};

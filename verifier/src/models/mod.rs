@@ -6,9 +6,17 @@
 
 pub mod claim;
 pub mod figures;
+pub mod identity;
 pub mod layers;
 pub mod plan;
 mod reading;
 pub mod recognise;
 pub mod recover;
+pub mod reference;
+#[cfg(feature = "engines")]
+pub mod truth;
+#[cfg(feature = "engines")]
+pub mod verify;
 mod windows;
+#[cfg(feature = "engines")]
+pub mod written;

@@ -56,6 +56,9 @@ impl Outcome {
 /// The code of a file that is no ONNX model.
 pub const UNREADABLE: &str = "unreadable";
 
+/// The code of a question that stays open.
+pub const UNDECIDED: &str = "undecided";
+
 /// What a finding does to the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -6,13 +6,13 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow};
 use emo_proto::Message as _;
 use emo_proto::file::{OnnxFile, write_atomic};
+use emo_verifier::against::{Against, Extent, Origin, OutputVerdict, Request, Run, Saved, against};
 use emo_verifier::audit::{Sizes, open_names};
 use emo_verifier::compare::Difference;
 use emo_verifier::data::{self, Port, Ports};
 use emo_verifier::finding::Outcome;
 use emo_verifier::report::{Cell, Subject, Table};
 use emo_verifier::runtime::Runtime;
-use emo_verifier::verify::against::{Against, Extent, Origin, OutputVerdict, Request, Run, Saved, against};
 use serde_json::{Value, json};
 
 use super::{Args, Row, name, small};

@@ -4,14 +4,12 @@
 //! recovered from them, and its graph runs in an engine beside [`crate::reference`] with these weights
 //! (*the function*), or with a checkpoint's (*function and weights*).
 
-pub mod against;
 mod blocks;
 pub mod cause;
 pub mod divergence;
 pub mod explain;
 mod form;
 mod judge;
-pub mod opinion;
 mod port;
 pub mod probes;
 mod rounding;
@@ -32,7 +30,7 @@ use crate::check;
 use crate::compare::{FLOAT32, INT8, Tolerance, coarser};
 use crate::data::Set;
 pub use crate::finding::Outcome;
-use crate::finding::{Finding, Severity};
+use crate::finding::{Finding, Severity, UNDECIDED};
 use crate::infer::{Bindings, Inference, infer_file};
 use crate::lower::lower;
 use crate::models::claim::{self, Claim};
@@ -40,6 +38,7 @@ use crate::models::recognise::{Departure, Recognition, recognise, recognise_as};
 use crate::models::recover::{Recovered, recover};
 use crate::probe::{MOST_IMAGES, runnable};
 use crate::runtime::{Own, Runtime};
+use crate::tolerance::own_tolerance;
 
 use crate::path::DataPath;
 use divergence::BlockVerdict;
@@ -291,7 +290,7 @@ pub fn verify(
         return Ok(verdict.undecided("expected an output [N, classes], found none".to_owned()));
     };
     let path = DataPath::new(&inference, &port.name, &output);
-    let own = form::own_tolerance(&inference, &path);
+    let own = own_tolerance(&inference, &path);
     (verdict.form, verdict.dtype) = (Some(form::form(&inference, &path)), Some(own.name));
     let mut open = explain::unexplained(&inference, &recognition, &path);
     open.extend(explain::unjudged(&file.model, &output));
@@ -391,9 +390,6 @@ fn tie(other: &str, recognition: &Recognition) -> Finding {
         file: None,
     }
 }
-
-/// The code of a question that stays open.
-pub const UNDECIDED: &str = "undecided";
 
 /// The code of a file that could be several models.
 pub const TIE: &str = "several-models";

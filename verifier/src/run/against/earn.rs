@@ -9,7 +9,7 @@ use crate::eval::{Evaluator, Rounding};
 use crate::infer::{Bindings, infer_file};
 use crate::path::DataPath;
 use crate::runtime::{Concrete, Failure};
-use crate::verify::form::own_tolerance;
+use crate::tolerance::own_tolerance;
 
 /// The tolerance of the coarsest type that anything between a file's inputs and outputs is rounded to.
 pub fn coarsest(

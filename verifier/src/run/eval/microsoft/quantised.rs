@@ -16,7 +16,7 @@ use crate::eval::reduce::over;
 use crate::eval::table::{Row, rounds};
 use crate::eval::value::{Value, axis, broadcast, zip};
 
-pub(in crate::eval) const ROWS: &[Row] = &[
+pub(in crate::run::eval) const ROWS: &[Row] = &[
     quantises("QuantizeLinear", &[], quantize),
     Row { weights: &[0], ..rounds("DequantizeLinear", dequantize) },
     quantises("QLinearConv", &[3], |c| {

@@ -11,7 +11,7 @@ use crate::eval::normalise::{by_root_mean_square, grouped, soften, standardised}
 use crate::eval::table::{Row, moves, rounds};
 use crate::eval::value::{Value, zip};
 
-pub(in crate::eval) const ROWS: &[Row] = &[
+pub(in crate::run::eval) const ROWS: &[Row] = &[
     rounds("FusedConv", |c| one(fused_conv(c, c.operand(0)?, c.maybe(3))?)),
     rounds("NhwcConv", |c| {
         one(channels_last(&conv(c, &channels_first(c.operand(0)?)?, c.operand(1)?, c.maybe(2))?)?)

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+pub use crate::against::OUTPUTS;
 use crate::compare::{Tolerance, compare};
 use crate::reference::Mistake;
 
@@ -20,7 +21,6 @@ pub const UNRUNNABLE: &str = "unrunnable";
 pub const PRECISION: &str = "precision";
 pub const ROUNDING: &str = "rounding";
 pub const WEIGHTS: &str = "weights";
-pub const OUTPUTS: &str = "outputs-differ";
 pub const UNKNOWN: &str = "unknown";
 pub const NORM_EPSILON: &str = "norm-epsilon";
 pub const TANH_GELU: &str = "tanh-gelu";

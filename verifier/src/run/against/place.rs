@@ -17,8 +17,8 @@ use serde::Serialize;
 use super::matching::{Order, Value};
 use crate::audit::{Sizes, scope};
 use crate::infer::{Inference, infer_file};
+use crate::opinion;
 use crate::runtime::{Concrete, Failure, Runtime, captured};
-use crate::verify::opinion;
 
 /// A node of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -14,15 +14,14 @@ use emo_proto::{Error, GraphProto, ModelProto, Result, ValueInfoProto};
 use ndarray::ArrayD;
 use serde::Serialize;
 
-use super::form::stored_tolerance;
-use super::opinion;
-use super::{Outcome, UNDECIDED, cause};
 use crate::compare::{Difference, FLOAT32, Tolerance, coarser};
 use crate::earned::MOST_EARNED;
-use crate::finding::{Finding, Severity};
+use crate::finding::{Finding, Outcome, Severity, UNDECIDED};
 use crate::infer::Bindings;
+use crate::opinion;
 use crate::probe::runnable;
 use crate::runtime::{Concrete, Failure, Own, Runtime};
+use crate::tolerance::stored_tolerance;
 
 pub use extents::{Extent, Origin};
 use extents::{Open, Sizes};
@@ -30,6 +29,9 @@ pub use piece::Saved;
 pub use place::{Node, Place};
 pub use runs::Run;
 use runs::{Answers, Sessions};
+
+/// The code of outputs that differ.
+pub const OUTPUTS: &str = "outputs-differ";
 
 /// An output of one file beside the other's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -380,13 +382,13 @@ impl<'a> Judge<'a> {
         });
         let (place, saved) = found.unzip();
         verdict.verdict = Outcome::Fail;
-        verdict.cause = Some(cause::OUTPUTS);
+        verdict.cause = Some(OUTPUTS);
         let at =
             place.as_ref().map_or(String::new(), |place| format!("; first wrong is {}", place.describe()));
         verdict.reason = Some(format!("{message}{at}"));
         let where_ = place.as_ref().map_or_else(|| wrong.output.clone(), |place| place.node.node.clone());
         verdict.findings.push(Finding {
-            code: cause::OUTPUTS,
+            code: OUTPUTS,
             severity: Severity::Error,
             place: where_,
             message: format!("{message}{at}"),

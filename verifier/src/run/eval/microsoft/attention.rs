@@ -10,7 +10,7 @@ use crate::eval::quantised::{centred, seen_on};
 use crate::eval::table::{Row, rounds};
 use crate::eval::value::{Value, zip};
 
-pub(in crate::eval) const ROWS: &[Row] = &[
+pub(in crate::run::eval) const ROWS: &[Row] = &[
     rounds("Attention", |c| merged(c, c.operand(0)?, c.operand(1)?, 3, 4, c.maybe(5))),
     Row { weights: &[1], ..rounds("QAttention", quantised) },
     rounds("MultiHeadAttention", multi_head),
