@@ -5,7 +5,7 @@
 //! [`file::write_atomic`] writes a file whole or not at all. Nothing here knows a model, a runtime
 //! or a terminal.
 //!
-//! Files from strangers are hostile: every length is checked before it is trusted, external data
+//! Third-party files are hostile: every length is checked before it is trusted, external data
 //! never leaves the model's folder, and what is wrong is an [`Error`] that names its place.
 //!
 //! # The shapes of a model's weights

@@ -19,7 +19,7 @@ use emo_exporter::target::Target;
 use emo_exporter::weights::{Spec, formula};
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
-use emo_tests::{RIGHT_STRANGERS, fixture};
+use emo_tests::{RIGHT_THIRD_PARTY, fixture};
 use emo_verifier::compare::{FLOAT32, compare};
 use emo_verifier::runtime::{Runtime, Session, Tract};
 use ndarray::ArrayD;
@@ -87,8 +87,8 @@ fn racers(model: &Model, files: &[PathBuf]) -> Vec<Racer> {
     let mut racers: Vec<Racer> = PROFILES.iter().map(|profile| Racer::exported(model, profile)).collect();
     racers.extend(files.iter().map(|path| Racer::written(path, false)));
     if model.name == "emo-1m" {
-        let strangers = RIGHT_STRANGERS.iter().filter(|name| !name.ends_with("fp16"));
-        let paths = strangers.map(|name| fixture(&format!("third_party/{name}.onnx")));
+        let files = RIGHT_THIRD_PARTY.iter().filter(|name| !name.ends_with("fp16"));
+        let paths = files.map(|name| fixture(&format!("third_party/{name}.onnx")));
         racers.extend(paths.map(|path| Racer::written(&path, true)));
     }
     racers

@@ -41,7 +41,7 @@ def main(emo: str, entries: str = "10000", model: str | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
         if model is None:
-            model = str(place / "stranger.onnx")
+            model = str(place / "third-party.onnx")
             measure([emo, "export", "emo-1m", "--no-verify", "-o", model])
         zoo = place / "zoo"
         size = fill(emo, model, zoo, int(entries))

@@ -1,4 +1,4 @@
-//! What reads a stranger's bytes: each a row, that the fuzzer runs on what it makes up and the tests on the corpora.
+//! What reads third-party bytes: each a row, that the fuzzer runs on what it makes up and the tests on the corpora.
 //!
 //! Whatever the bytes are, a row's function ends soon, in little memory, and without a panic.
 
@@ -105,8 +105,8 @@ fn linted(bytes: &[u8]) -> bool {
         let inference = infer(&file.model, &Bindings::new());
         for profile in &PROFILES {
             let lint = lint::lint(&file.model, &inference, profile);
-            // A piece is of taken nodes; those of a body that is taken with its node are in none.
-            assert!(lint.taken <= lint.nodes && lint.pieces.iter().sum::<usize>() <= lint.taken);
+            // A partition is of taken nodes; those of a body that is taken with its node are in none.
+            assert!(lint.taken <= lint.nodes && lint.partitions.iter().sum::<usize>() <= lint.taken);
         }
     })
 }
@@ -227,7 +227,7 @@ fn limits(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let Ok(budget) = text.parse::<Budget>() else { return false };
     let audit = emo_verifier::audit::audit(&emo_proto::ModelProto::default(), &Bindings::new());
-    let _ = budget::breaches(&budget, &audit, "x", &1_usize.into());
+    let _ = budget::violations(&budget, &audit, "x", &1_usize.into());
     true
 }
 

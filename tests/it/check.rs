@@ -390,10 +390,10 @@ fn clean_files_are_silent() {
     }
 }
 
-/// What onnx.checker says of each file of strangers, and what else there is to say.
+/// What onnx.checker says of each third-party file, and what else there is to say.
 #[test]
 #[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
-fn files_of_strangers_are_judged() {
+fn third_party_files_are_judged() {
     let errors: [(&str, &[&str]); 6] = [
         ("emo_1m_dynamo_op18.onnx", &[]),
         ("emo_1m_dynamo_op20_onnxslim.onnx", &[]),

@@ -1,6 +1,6 @@
 //! Claims: a file's counts and the account of what folding removed, against the published table.
 
-use emo_tests::{RIGHT_STRANGERS, fixture};
+use emo_tests::{RIGHT_THIRD_PARTY, fixture};
 use tempfile::TempDir;
 
 use crate::command::{emo, json_of};
@@ -12,7 +12,7 @@ use crate::command::{emo, json_of};
 fn claims_close_by_account() {
     let folder = TempDir::new().unwrap();
     let published = |model: &str| emo_verifier::models::figures::published(model).unwrap();
-    for name in RIGHT_STRANGERS {
+    for name in RIGHT_THIRD_PARTY {
         let path = fixture(&format!("third_party/{name}.onnx"));
         let path = path.to_str().unwrap();
         let claim = json_of(&folder, 0, &["audit", path, "--claim", "emo-1m"])["claim"].clone();

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use crate::command::{emo, json_of};
 
-/// Shapes that are numbers and formulas, ours and strangers'.
+/// Shapes that are numbers and formulas, ours and third-party.
 #[test]
 fn dumps_keep_their_schema() {
     let folder = TempDir::new().unwrap();

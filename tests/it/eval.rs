@@ -1,4 +1,4 @@
-//! Our own evaluation of whole files: strangers' and every profile's, exact, as written and with noise.
+//! Our own evaluation of whole files: third-party ones and every profile's, exact, as written and with noise.
 
 use emo_exporter::models::Model;
 use emo_exporter::profile::PROFILES;
@@ -6,7 +6,7 @@ use emo_exporter::weights::Spec;
 use emo_proto::file::{OnnxFile, open};
 use emo_tests::Order;
 use emo_tests::golden::Golden;
-use emo_tests::{RIGHT_STRANGERS, fixture};
+use emo_tests::{RIGHT_THIRD_PARTY, fixture};
 use emo_verifier::compare::{FLOAT32, compare};
 use emo_verifier::eval::{Evaluator, Noise, Rounding};
 use emo_verifier::runtime::{Concrete, Runtime, Tract};
@@ -31,10 +31,10 @@ fn off(found: &[f64], expected: &[f64]) -> f64 {
 
 #[test]
 #[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
-fn strangers_are_what_they_say_and_noise_is_as_large_as_their_rounding() {
+fn third_party_files_are_what_they_say_and_noise_is_as_large_as_their_rounding() {
     let golden = Golden::load("emo_1m_224x224_b1");
     let x = golden.input().into_dyn();
-    for name in RIGHT_STRANGERS {
+    for name in RIGHT_THIRD_PARTY {
         let path = fixture(&format!("third_party/{name}.onnx"));
         let evaluator = evaluator(&open(&path).unwrap(), x.shape());
         let exact = run(&evaluator, &x, Rounding::Exact);

@@ -1,4 +1,4 @@
-//! Files from strangers: whatever they say, inference ends soon and does not panic.
+//! Third-party files: whatever they say, inference ends soon and does not panic.
 
 use std::collections::BTreeMap;
 
@@ -29,8 +29,8 @@ pub(crate) fn survive(model: &ModelProto) -> Inference<'_> {
     let _ = (inference.contradictions(), inference.highest_rank());
     for profile in &PROFILES {
         let lint = lint(model, &inference, profile);
-        // A piece is of taken nodes; those of a body that is taken with its node are in none.
-        assert!(lint.taken <= lint.nodes && lint.pieces.iter().sum::<usize>() <= lint.taken);
+        // A partition is of taken nodes; those of a body that is taken with its node are in none.
+        assert!(lint.taken <= lint.nodes && lint.partitions.iter().sum::<usize>() <= lint.taken);
     }
     let external = External::none();
     let describe = |_: &str, name: &str| inference.values.get(name).map(Fact::describe);

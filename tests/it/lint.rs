@@ -9,9 +9,9 @@ use emo_proto::tensor_proto::DataType;
 use emo_proto::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 use emo_tests::onnx::{graph, graph_of, list, model, node, value};
 use emo_tests::{Order, families};
-use emo_tests::{RIGHT_STRANGERS, WRONG_STRANGERS, fixture};
+use emo_tests::{RIGHT_THIRD_PARTY, WRONG_THIRD_PARTY, fixture};
 use emo_verifier::infer::{Bindings, infer};
-use emo_verifier::lint::{Breach, CODES, Code, Lint, lint};
+use emo_verifier::lint::{CODES, Code, Lint, Violation, lint};
 
 use crate::profiles::{SIZES, open, place, requests};
 
@@ -22,7 +22,7 @@ fn linted(model: &ModelProto, profile: &str) -> Lint {
     lint(model, &infer(model, &Bindings::new()), Profile::named(profile).unwrap())
 }
 
-/// A file breaks no rule of its own profile, and nothing stays open: one piece, every node.
+/// A file breaks no rule of its own profile, and nothing stays open: one partition, every node.
 #[test]
 fn a_file_keeps_its_own_profile() {
     let models = families();
@@ -32,8 +32,8 @@ fn a_file_keeps_its_own_profile() {
                 for request in half.iter().flat_map(|v| SIZES.iter().flat_map(|&size| requests(v, size))) {
                     let file = open(&request.export(&Spec::Formula(0)).unwrap().bytes);
                     let lint = linted(&file.model, request.target.profile.name);
-                    assert!(lint.breaches.is_empty(), "{}: {:?}", place(&request), lint.breaches);
-                    assert_eq!(lint.pieces, [lint.nodes], "{}", place(&request));
+                    assert!(lint.violations.is_empty(), "{}: {:?}", place(&request), lint.violations);
+                    assert_eq!(lint.partitions, [lint.nodes], "{}", place(&request));
                 }
             });
         }
@@ -48,7 +48,7 @@ fn float16_and_images_keep_it_too() {
         for request in [plain.with(|t| t.dtype = DataType::Float16), plain.with(|t| t.image_input = true)] {
             let Ok(export) = request.export(&Spec::Formula(0)) else { continue };
             let lint = linted(&open(&export.bytes).model, profile.name);
-            assert!(lint.breaches.is_empty(), "{}: {:?}", place(&request), lint.breaches);
+            assert!(lint.violations.is_empty(), "{}: {:?}", place(&request), lint.violations);
         }
     }
 }
@@ -57,7 +57,7 @@ fn float16_and_images_keep_it_too() {
 #[test]
 #[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn pytorch_files_break_the_mobile_profiles() {
-    for name in RIGHT_STRANGERS.into_iter().chain(WRONG_STRANGERS) {
+    for name in RIGHT_THIRD_PARTY.into_iter().chain(WRONG_THIRD_PARTY) {
         let path = fixture(&format!("third_party/{name}.onnx"));
         let file = emo_proto::file::open(&path).unwrap();
         let inference = infer(&file.model, &Bindings::new());
@@ -69,9 +69,9 @@ fn pytorch_files_break_the_mobile_profiles() {
         assert!(expected.len() >= 14, "{name}: {}", expected.len());
         for profile in MOBILE {
             let lint = lint(&file.model, &inference, Profile::named(profile).unwrap());
-            let named = lint.breaches.iter().filter(|b| b.code == Code::Rank && b.operator == "Transpose");
+            let named = lint.violations.iter().filter(|b| b.code == Code::Rank && b.operator == "Transpose");
             let named = named.filter(|b| b.found == "Transpose of rank 6");
-            let mut named: Vec<&str> = named.map(|breach| breach.name.as_str()).collect();
+            let mut named: Vec<&str> = named.map(|violation| violation.name.as_str()).collect();
             named.sort_unstable();
             assert_eq!(named, expected, "{name} {profile}");
             assert_eq!(lint.open(), 0, "{name} {profile}");
@@ -99,15 +99,15 @@ fn add(a: &str, b: &str, to: &str) -> NodeProto {
     node("Add", &[a, b], &[to], vec![])
 }
 
-/// Pieces as ONNX Runtime cuts them; none depends on itself through a node outside of it.
+/// Partitions as ONNX Runtime cuts them; none depends on itself through a node outside of it.
 #[test]
-fn pieces_of_small_graphs() {
+fn partitions_of_small_graphs() {
     type Case<'a> = (&'a str, Vec<NodeProto>, &'a str, &'a [usize]);
     let cases: [Case; 7] = [
         ("all taken", vec![relu("x", "a"), relu("a", "y")], "y", &[2]),
         ("none taken", vec![sign("x", "y")], "y", &[]),
         ("cut in two", vec![relu("x", "a"), sign("a", "b"), relu("b", "y")], "y", &[1, 1]),
-        // The piece waits for the node outside, which waits for nothing of it.
+        // The partition waits for the node outside, which waits for nothing of it.
         (
             "a branch beside",
             vec![relu("x", "a"), sign("x", "b"), relu("b", "c"), add("a", "c", "y")],
@@ -127,13 +127,13 @@ fn pieces_of_small_graphs() {
             "y",
             &[1, 1],
         ),
-        ("apart, in one piece", vec![relu("x", "a"), sign("x", "b"), relu("x", "y")], "y", &[2]),
+        ("apart, in one partition", vec![relu("x", "a"), sign("x", "b"), relu("x", "y")], "y", &[2]),
     ];
-    for (name, nodes, output, pieces) in cases {
+    for (name, nodes, output, partitions) in cases {
         let count = nodes.len();
         let lint = linted(&model(17, sketch(nodes, output)), "coreml");
-        assert_eq!((lint.pieces.as_slice(), lint.nodes), (pieces, count), "{name}");
-        assert_eq!(lint.taken, pieces.iter().sum::<usize>(), "{name}");
+        assert_eq!((lint.partitions.as_slice(), lint.nodes), (partitions, count), "{name}");
+        assert_eq!(lint.taken, partitions.iter().sum::<usize>(), "{name}");
     }
 }
 
@@ -159,8 +159,8 @@ fn functions_are_written_out_and_bodies_entered() {
     called.functions.push(function);
     called.ir_version = Some(8);
     let lint = linted(&called, "coreml");
-    assert_eq!((lint.nodes, lint.pieces.as_slice()), (8, [2, 2, 2].as_slice()));
-    let places: Vec<String> = lint.breaches.iter().map(Breach::place).collect();
+    assert_eq!((lint.nodes, lint.partitions.as_slice()), (8, [2, 2, 2].as_slice()));
+    let places: Vec<String> = lint.violations.iter().map(Violation::place).collect();
     assert_eq!(places, [r#"node "call_t/Sign(b)" (Sign)"#, r#"node "call_u/Sign(b)" (Sign)"#]);
 
     let branch = |nodes: Vec<NodeProto>, output: &str| graph_of(vec![], vec![], nodes, &[output]);
@@ -175,11 +175,11 @@ fn functions_are_written_out_and_bodies_entered() {
     inputs.push(value("c", DataType::Bool, &[]));
     // Before and behind the If; both sides of Sign in one branch, all of the other.
     let lint = linted(&decided, "coreml");
-    assert_eq!((lint.nodes, lint.taken, lint.pieces.as_slice()), (7, 5, [1, 1, 1, 1, 1].as_slice()));
+    assert_eq!((lint.nodes, lint.taken, lint.partitions.as_slice()), (7, 5, [1, 1, 1, 1, 1].as_slice()));
     // What takes If takes its bodies with it.
     let lint = linted(&decided, "portable");
-    assert_eq!((lint.taken, lint.pieces.as_slice()), (7, [3].as_slice()));
-    assert!(lint.breaches.is_empty(), "{:?}", lint.breaches);
+    assert_eq!((lint.taken, lint.partitions.as_slice()), (7, [3].as_slice()));
+    assert!(lint.violations.is_empty(), "{:?}", lint.violations);
 }
 
 /// What is not known leaves a rule open; what is known decides it.
@@ -199,9 +199,9 @@ fn unknown_shapes_leave_rules_open() {
     };
     for (length, open, violations) in [("n".into(), 1, 0), (4.into(), 0, 0), (5.into(), 0, 1)] {
         let lint = shape(length);
-        assert_eq!((lint.open(), lint.violations()), (open, violations), "{:?}", lint.breaches);
+        assert_eq!((lint.open(), lint.broken()), (open, violations), "{:?}", lint.violations);
         // Slow is not refused.
-        assert_eq!(lint.pieces, [1]);
+        assert_eq!(lint.partitions, [1]);
     }
 }
 
@@ -223,15 +223,15 @@ fn every_code_fires_and_advises() {
     let mut wild = model(99, graph_of(inputs, vec![list("six", &[1, 1, 1, 1, 1, -1])], nodes, &["b", "c"]));
     wild.ir_version = Some(99);
     for profile in ["coreml", "nnapi", "ncnn"] {
-        zoo.extend(linted(&wild, profile).breaches.into_iter().map(|breach| (profile, breach)));
+        zoo.extend(linted(&wild, profile).violations.into_iter().map(|violation| (profile, violation)));
     }
     for (code, _) in CODES {
-        let (profile, breach) =
+        let (profile, violation) =
             zoo.iter().find(|(_, b)| b.code == code).unwrap_or_else(|| panic!("{code:?}"));
-        let finding = breach.finding(profile);
+        let finding = violation.finding(profile);
         assert_eq!(finding.code, code.name());
-        assert!(!breach.source.is_empty() && finding.message.contains(breach.source), "{finding:?}");
-        assert!(finding.message.contains(&breach.found), "{finding:?}");
+        assert!(!violation.source.is_empty() && finding.message.contains(violation.source), "{finding:?}");
+        assert!(finding.message.contains(&violation.found), "{finding:?}");
         assert!(finding.message.contains("; "), "{finding:?}");
     }
 }

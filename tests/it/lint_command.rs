@@ -33,7 +33,7 @@ fn exit_codes_say_how_it_ended() {
     let folder = folder();
     let ours = json_of(&folder, 0, &["lint", "ours.onnx", "--target", "coreml"]);
     assert_eq!((&ours["verdict"], &ours["violations"]), (&"pass".into(), &0.into()));
-    assert_eq!(ours["pieces"], serde_json::json!([ours["nodes"]]));
+    assert_eq!(ours["partitions"], serde_json::json!([ours["nodes"]]));
     let cut = json_of(&folder, 1, &["lint", "ours.onnx", "--target", "nnapi"]);
     assert_eq!(cut["verdict"], "fail");
     let open = json_of(&folder, 3, &["lint", "open.onnx", "--target", "tract"]);
@@ -78,7 +78,7 @@ fn allowed_codes_are_left_out() {
     let arguments = ["lint", "ours.onnx", "--target", "nnapi", "--allow", &codes];
     let none = json_of(&folder, 0, &arguments);
     // What is allowed is still not taken.
-    assert_eq!((&none["violations"], &none["pieces"]), (&0.into(), &all["pieces"]));
+    assert_eq!((&none["violations"], &none["partitions"]), (&0.into(), &all["partitions"]));
 }
 
 /// A file of thousands of nodes is a page, and its headline says the most of it.
@@ -86,7 +86,7 @@ fn allowed_codes_are_left_out() {
 fn text_is_a_page() {
     let folder = folder();
     let (_, text, _) = emo(&folder, &["lint", "ours.onnx", "--target", "coreml"]);
-    assert!(text.starts_with("ours.onnx  coreml: no violations, 1 piece, "), "{text}");
+    assert!(text.starts_with("ours.onnx  coreml: no violations, 1 partition, "), "{text}");
     assert_eq!(text.lines().count(), 1, "{text}");
 }
 
@@ -97,7 +97,7 @@ fn text_of_a_third_partys_file_is_a_page() {
     let (code, text, _) = emo(&folder(), &["lint", path.to_str().unwrap(), "--target", "coreml"]);
     assert_eq!(code, 1);
     let headline = text.lines().next().unwrap();
-    for word in ["coreml: ", " violations in ", " pieces (1 expected)", " taken"] {
+    for word in ["coreml: ", " violations in ", " partitions (1 expected)", " taken"] {
         assert!(headline.contains(word), "{headline}");
     }
     assert!(text.contains("Transpose of rank 6") && text.lines().count() < 40, "{text}");

@@ -1,15 +1,15 @@
-//! Anybody's EMO in our forms: weights out of a stranger's file, into a portable one.
+//! Anybody's EMO in our forms: weights out of a third-party file, into a portable one.
 
-use emo_tests::{RIGHT_STRANGERS, fixture};
+use emo_tests::{RIGHT_THIRD_PARTY, fixture};
 use tempfile::TempDir;
 
 use crate::command::emo;
 
 #[test]
 #[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
-fn right_strangers_become_portable() {
+fn right_third_party_files_become_portable() {
     let folder = TempDir::new().unwrap();
-    for name in RIGHT_STRANGERS {
+    for name in RIGHT_THIRD_PARTY {
         let path = fixture(&format!("third_party/{name}.onnx"));
         let export = ["export", "emo-1m", "--weights", path.to_str().unwrap(), "-o", "ours.onnx"];
         let (code, stdout, stderr) = emo(&folder, &export);

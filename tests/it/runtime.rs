@@ -1,4 +1,4 @@
-//! Strangers' files in the engines: whole, at sizes that need padding, and piece by piece.
+//! Third-party files in the engines: whole, at sizes that need padding, and piece by piece.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use ndarray::ArrayD;
 const HALF: Tolerance = Tolerance { name: "half", bound: 5e-3, why: "weights keep 11 bits" };
 
 /// (file, what it may be off by; `None` where it computes something else)
-const STRANGERS: [(&str, Option<Tolerance>); 8] = [
+const THIRD_PARTY: [(&str, Option<Tolerance>); 8] = [
     ("emo_1m_dynamo_op18", Some(FLOAT32)),
     ("emo_1m_dynamo_op20_onnxslim", Some(FLOAT32)),
     ("emo_1m_einops_torchscript_op17", Some(FLOAT32)),
@@ -29,7 +29,7 @@ const STRANGERS: [(&str, Option<Tolerance>); 8] = [
     ("wrong_tiles", None),
 ];
 
-fn stranger(name: &str) -> PathBuf {
+fn third_party(name: &str) -> PathBuf {
     fixture(&format!("third_party/{name}.onnx"))
 }
 
@@ -62,8 +62,8 @@ fn shaped(name: &str, x: &ArrayD<f32>) -> Vec<(String, Vec<usize>)> {
 #[test]
 #[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn no_shape_arithmetic_is_left() {
-    for (name, _) in STRANGERS {
-        let path = stranger(name);
+    for (name, _) in THIRD_PARTY {
+        let path = third_party(name);
         let file = open(&path).unwrap();
         let concrete = Concrete::new(&file, &[("input".to_owned(), vec![1, 3, 224, 224])]).unwrap();
         let cut = concrete.cut(&[], &[], Form::Plain).unwrap();
@@ -79,12 +79,12 @@ fn no_shape_arithmetic_is_left() {
 
 #[test]
 #[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
-fn strangers_equal_the_golden() {
+fn third_party_files_equal_the_golden() {
     let golden = Golden::load("emo_1m_224x224_b1");
     let x = golden.input().into_dyn();
     for engine in engines() {
-        for (name, tolerance) in STRANGERS {
-            let path = stranger(name);
+        for (name, tolerance) in THIRD_PARTY {
+            let path = third_party(name);
             let place = format!("{name} in {}", engine.name());
             let mut session = engine.prepare(&open(&path).unwrap(), &shaped("input", &x), &[]).expect(&place);
             let logits = session.run(std::slice::from_ref(&x)).expect(&place).remove(0);
@@ -99,7 +99,7 @@ fn strangers_equal_the_golden() {
 fn a_free_batch_takes_any() {
     let golden = Golden::load("emo_1m_224x224_b3");
     let x = golden.input().into_dyn();
-    let path = stranger("emo_1m_torchscript_op17_dynamic");
+    let path = third_party("emo_1m_torchscript_op17_dynamic");
     let file = open(&path).unwrap();
     for engine in engines() {
         let mut session = engine.prepare(&file, &shaped("input", &x), &[]).unwrap();
@@ -107,7 +107,7 @@ fn a_free_batch_takes_any() {
         golden.check_logits(&f64s(&logits), logits.shape(), &FLOAT32).unwrap();
     }
     // One image is what the others were written for.
-    let path = stranger("emo_1m_torchscript_op13");
+    let path = third_party("emo_1m_torchscript_op13");
     let failure = Concrete::new(&open(&path).unwrap(), &shaped("input", &x)).unwrap_err();
     assert_eq!(failure.to_string(), "input: expected FLOAT [1, 3, 224, 224], found [3, 3, 224, 224]");
 }
@@ -131,7 +131,7 @@ fn padded_sizes_run() {
     }
 }
 
-/// Each stranger cut in two at a value in its middle: the second part, fed what the first gives, gives the whole's
+/// Each third-party file cut in two at a value in its middle: the second part, fed what the first gives, gives the whole's
 /// logits.
 #[test]
 #[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
@@ -139,9 +139,9 @@ fn parts_make_the_whole() {
     let golden = Golden::load("emo_1m_224x224_b1");
     let x = golden.input().into_dyn();
     for engine in engines() {
-        for (name, tolerance) in STRANGERS {
+        for (name, tolerance) in THIRD_PARTY {
             let Some(tolerance) = tolerance else { continue };
-            let path = stranger(name);
+            let path = third_party(name);
             let place = format!("{name} in {}", engine.name());
             let file = open(&path).unwrap();
             let concrete = Concrete::new(&file, &shaped("input", &x)).unwrap();
@@ -178,11 +178,11 @@ fn an_operator_that_an_engine_lacks_is_named() {
     }
 }
 
-/// Whatever is wrong in a stranger's graph, to cut it ends in a graph or in a failure.
+/// Whatever is wrong in a third-party graph, to cut it ends in a graph or in a failure.
 #[test]
 #[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn wrong_graphs_are_cut_or_refused() {
-    let path = stranger("emo_1m_einops_torchscript_op17");
+    let path = third_party("emo_1m_einops_torchscript_op17");
     let whole = open(&path).unwrap();
     let mut state = 1_u64;
     let mut draw = |below: usize| {

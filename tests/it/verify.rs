@@ -45,7 +45,7 @@ fn export(model: &str, profile: &str, size: (usize, usize), batch: Batch, opset:
 }
 
 /// The right files of other toolchains, and how they are spelled.
-const STRANGERS: [(&str, Form, &str); 6] = [
+const THIRD_PARTY: [(&str, Form, &str); 6] = [
     ("emo_1m_torchscript_op13", Form::Torchscript, "f32"),
     ("emo_1m_torchscript_op17_dynamic", Form::Torchscript, "f32"),
     ("emo_1m_einops_torchscript_op17", Form::Torchscript, "f32"),
@@ -56,8 +56,8 @@ const STRANGERS: [(&str, Form, &str); 6] = [
 
 #[test]
 #[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
-fn right_strangers_pass_with_and_without_weights() {
-    for (name, form, dtype) in STRANGERS {
+fn right_third_party_files_pass_with_and_without_weights() {
+    for (name, form, dtype) in THIRD_PARTY {
         let bytes = third_party(name);
         let checkpoint = Some(Spec::File(fixture("third_party/emo_1m_train.pth")));
         for weights in [None, FORMULA, checkpoint] {
@@ -98,7 +98,7 @@ fn flat_pictures_may_round_alike() {
     }
 }
 
-/// Sizes that nobody can run, of a stranger's file, end the verdict and not the process.
+/// Sizes that nobody can run, of a third-party file, end the verdict and not the process.
 #[test]
 fn what_is_too_large_is_undecided() {
     let bytes = export("emo-1m", "portable", (16384, 16384), Batch::Fixed(65536), 0);
@@ -141,7 +141,7 @@ fn float16_error_fails_in_a_float32_file() {
 
 #[test]
 #[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
-fn wrong_strangers_fail_with_block_and_cause() {
+fn wrong_third_party_files_fail_with_block_and_cause() {
     for (name, block, cause) in
         [("wrong_tiles", "stage3.1", "tiles"), ("wrong_bn_eps", "stage1.1", cause::NORM_EPSILON)]
     {
@@ -266,7 +266,7 @@ fn expect(place: &str, verdict: Verdict, block: &str, kind: Kind, cause: &str, w
     assert_eq!(found, (Some(cause), Some(block)), "{place}, weights {weights}: {reason:?}");
 }
 
-macro_rules! mutations_of_strangers {
+macro_rules! mutations_of_third_party {
     ($($test:ident: $file:literal, $offset:literal;)*) => {$(
         #[test]
         #[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
@@ -278,7 +278,7 @@ macro_rules! mutations_of_strangers {
     )*};
 }
 
-mutations_of_strangers! {
+mutations_of_third_party! {
     mutations_of_a_torchscript_file: "emo_1m_torchscript_op13", 0;
     mutations_of_a_dynamic_file: "emo_1m_torchscript_op17_dynamic", 1;
     mutations_of_an_einops_file: "emo_1m_einops_torchscript_op17", 2;

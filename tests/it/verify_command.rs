@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::command::{emo, json_of, refused};
 
-fn stranger(name: &str) -> String {
+fn third_party(name: &str) -> String {
     fixture(&format!("third_party/{name}.onnx")).display().to_string()
 }
 
@@ -38,7 +38,7 @@ fn a_verdict_has_its_fields() {
     for field in ["cause", "first_divergence", "departure"] {
         assert_eq!(right[field], Value::Null, "{field}");
     }
-    let wrong = json_of(&folder, 1, &["verify", "other.onnx", "--weights", "formula:0", "--probes", "2"]);
+    let wrong = json_of(&folder, 1, &["verify", "other.onnx", "--weights", "formula:0", "--test-inputs", "2"]);
     assert_eq!((&wrong["verdict"], &wrong["cause"]), (&"fail".into(), &"weights".into()));
     assert_eq!(wrong["first_divergence"], "stage0.0");
     assert_eq!(wrong["weights"]["differing"][0]["tensor"], "stage0.0.convs.0.0.weight");
@@ -60,7 +60,7 @@ fn the_schema_knows_every_cause() {
 #[test]
 #[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn every_format_has_the_verdict() {
-    let wrong = stranger("wrong_tiles");
+    let wrong = third_party("wrong_tiles");
     let folder = TempDir::new().unwrap();
     for (format, words) in [
         ("text", ["fail tiles in stage3.1: emo-1m at 224 × 224", "stage4.2"]),
@@ -70,13 +70,13 @@ fn every_format_has_the_verdict() {
         ("sarif", ["\"ruleId\": \"tiles\"", "stage3.1"]),
         ("github", ["::error file=", "tiles"]),
     ] {
-        let (code, stdout, stderr) = emo(&folder, &["verify", &wrong, "--probes", "1", "--format", format]);
+        let (code, stdout, stderr) = emo(&folder, &["verify", &wrong, "--test-inputs", "1", "--format", format]);
         assert_eq!(code, 1, "{stderr}");
         for word in words {
             assert!(stdout.contains(word), "{format}: expected {word:?} in {stdout}");
         }
     }
-    let (_, stdout, _) = emo(&folder, &["verify", &wrong, "--probes", "1"]);
+    let (_, stdout, _) = emo(&folder, &["verify", &wrong, "--test-inputs", "1"]);
     assert!(stdout.lines().next().unwrap().contains("fail"), "{stdout}");
 }
 
@@ -84,10 +84,10 @@ fn every_format_has_the_verdict() {
 fn many_files_end_with_the_worst() {
     let folder = exports();
     fs::write(folder.path().join("text.onnx"), "no model").unwrap();
-    let all = ["verify", "emo-1m.onnx", "other.onnx", "--weights", "formula:0", "--probes", "1"];
+    let all = ["verify", "emo-1m.onnx", "other.onnx", "--weights", "formula:0", "--test-inputs", "1"];
     let documents = json_of(&folder, 1, &all);
     assert_eq!((&documents[0]["verdict"], &documents[1]["verdict"]), (&"pass".into(), &"fail".into()));
-    let documents = json_of(&folder, 2, &["verify", "*.onnx", "--probes", "1"]);
+    let documents = json_of(&folder, 2, &["verify", "*.onnx", "--test-inputs", "1"]);
     let verdicts: Vec<_> =
         documents.as_array().unwrap().iter().map(|d| d["verdict"].as_str().unwrap()).collect();
     assert_eq!(verdicts, ["pass", "pass", "unreadable"]);
@@ -96,16 +96,16 @@ fn many_files_end_with_the_worst() {
 #[test]
 fn recorded_data_is_written_and_held_to() {
     let folder = exports();
-    let save = ["verify", "emo-1m.onnx", "--probes", "2", "--save-data", "data"];
+    let save = ["verify", "emo-1m.onnx", "--test-inputs", "2", "--save-data", "data"];
     assert_eq!(emo(&folder, &save).0, 0);
     for file in ["test_data_set_0/input_0.pb", "test_data_set_1/output_0.pb"] {
         assert!(folder.path().join("data").join(file).exists(), "{file}");
     }
-    let held = json_of(&folder, 0, &["verify", "emo-1m.onnx", "--data", "data", "--probes", "0"]);
+    let held = json_of(&folder, 0, &["verify", "emo-1m.onnx", "--data", "data", "--test-inputs", "0"]);
     let recorded: Vec<_> = held["probes"].as_array().unwrap().iter().map(|p| p["recorded"] == true).collect();
     assert_eq!(recorded, [false, true, false, true]);
     // Another file's outputs: its function holds, the data is not its own.
-    let other = json_of(&folder, 1, &["verify", "other.onnx", "--data", "data", "--probes", "0"]);
+    let other = json_of(&folder, 1, &["verify", "other.onnx", "--data", "data", "--test-inputs", "0"]);
     assert_eq!(other["cause"], "outputs-differ");
 }
 
@@ -114,13 +114,13 @@ fn recorded_data_is_written_and_held_to() {
 fn any_two_files_are_compared() {
     let folder = exports();
     let against =
-        |a: &str, b: &str, code: i32| json_of(&folder, code, &["verify", a, "--against", b, "--probes", "2"]);
+        |a: &str, b: &str, code: i32| json_of(&folder, code, &["verify", a, "--against", b, "--test-inputs", "2"]);
     let same = against("emo-1m.onnx", "emo-1m.onnx", 0);
     assert_eq!((&same["verdict"], &same["max_abs"]), (&"pass".into(), &0.0.into()));
     let other = against("emo-1m.onnx", "other.onnx", 1);
     assert_eq!(other["cause"], "outputs-differ");
-    let stranger = stranger("emo_1m_torchscript_op17_dynamic");
-    assert_eq!(against("emo-1m.onnx", &stranger, 0)["outputs"].as_array().unwrap().len(), 2);
+    let third_party = third_party("emo_1m_torchscript_op17_dynamic");
+    assert_eq!(against("emo-1m.onnx", &third_party, 0)["outputs"].as_array().unwrap().len(), 2);
 
     let graph = |operator: &str, domain: &str| {
         let port = |name: &str| onnx::value(name, DataType::Float, &[2.into(), "n".into()]);
@@ -161,6 +161,6 @@ fn wrong_requests_are_refused() {
         (&["--dim", "depth=3"], "depth"),
     ];
     for (arguments, word) in rows {
-        refused(&folder, &[&["verify", "emo-1m.onnx", "--probes", "1"], arguments].concat(), &[word]);
+        refused(&folder, &[&["verify", "emo-1m.onnx", "--test-inputs", "1"], arguments].concat(), &[word]);
     }
 }

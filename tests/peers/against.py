@@ -404,7 +404,7 @@ ENGINES = {"tract": (), "ort": ("--runtime", "ort", "--ort-library", library())}
 
 
 def against(emo: str, file: pathlib.Path, truth: pathlib.Path, *arguments: str) -> dict:
-    command = [emo, "verify", str(file), "--against", str(truth), "--probes", "2", "--format", "json", *arguments]
+    command = [emo, "verify", str(file), "--against", str(truth), "--test-inputs", "2", "--format", "json", *arguments]
     run = subprocess.run(command, capture_output=True, text=True)
     if not run.stdout:
         return {"verdict": f"exit {run.returncode}: {run.stderr.strip()}", "reason": None}

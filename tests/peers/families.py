@@ -247,7 +247,7 @@ def export(model: nn.Module, side: int, form: str, path: pathlib.Path) -> None:
 
 
 def verdict(emo: str, path: pathlib.Path, *arguments: str) -> dict:
-    command = [emo, "verify", str(path), "--probes", "1", "--format", "json", *arguments]
+    command = [emo, "verify", str(path), "--test-inputs", "1", "--format", "json", *arguments]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.stdout, f"{path.name}: exit {run.returncode}, {run.stderr}"
     return json.loads(run.stdout)

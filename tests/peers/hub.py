@@ -20,7 +20,7 @@ import onnx.hub
 from huggingface_hub import ModelCard
 
 OURS = pathlib.Path(__file__).parents[2] / "zoo" / "manifest.json"
-STRANGERS = pathlib.Path(__file__).parents[3] / "shared" / "third_party"
+THIRD_PARTY = pathlib.Path(__file__).parents[3] / "shared" / "third_party"
 
 
 def run(*arguments: str) -> None:
@@ -80,9 +80,9 @@ def main(emo: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         zoo = pathlib.Path(folder)
         run(emo, "zoo", "build", "--out", folder, "--models", "emo-1m", "--targets", "portable,qnn")
-        if STRANGERS.exists():
+        if THIRD_PARTY.exists():
             for name in ("emo_1m_torchscript_op13", "emo_1m_torchscript_op17_dynamic", "emo_1m_dynamo_op18"):
-                run(emo, "zoo", "add", folder, str(STRANGERS / f"{name}.onnx"))
+                run(emo, "zoo", "add", folder, str(THIRD_PARTY / f"{name}.onnx"))
         run(emo, "zoo", "card", folder, "--all")
         entries = json.loads((zoo / "manifest.json").read_text())
         for entry in entries:

@@ -323,7 +323,7 @@ def mutate(model, draw):
 
 
 def verify(emo, path, engine, *arguments):
-    command = [emo, "verify", str(path), "--format", "json", "--probes", "3", *arguments, *ENGINES[engine]]
+    command = [emo, "verify", str(path), "--format", "json", "--test-inputs", "3", *arguments, *ENGINES[engine]]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode in (0, 1, 2, 3) and run.stderr.count("panicked") == 0, f"{path}: {run.stderr}"
     return json.loads(run.stdout) if run.stdout else {"verdict": "unreadable", "bound": None, "reason": run.stderr}

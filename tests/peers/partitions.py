@@ -1,9 +1,9 @@
-"""The pieces that `emo lint` cuts a file into, against ONNX Runtime's own partitioning.
+"""The partitions that `emo lint` cuts a file into, against ONNX Runtime's own partitioning.
 
     python partitions.py EMO
 
 1. Random graphs, and every real file against every profile: the nodes that a row leaves out are given to
-   ONNX Runtime's partitioning as unsupported, and its partitions must have the sizes of our pieces.
+   ONNX Runtime's partitioning as unsupported, and its partitions must have the sizes of our partitions.
 2. `coreml` and `nnapi` against the mobile usability checker, which reads a table of operators: the nodes that
    one of the two leaves out and the other takes, each with the rule that it breaks. A difference that the
    profile's notes do not explain fails.
@@ -83,14 +83,14 @@ def misread(provider, node):
     return (provider, node.op_type) == ("MLProgram", "ArgMax") or "" in node.input
 
 
-def same_pieces(name, graph, document):
+def same_partitions(name, graph, document):
     graph, folded = without_constants(graph)
     if folded != document["folded"]:
         failures.append(f"{name} {document['profile']}: {document['folded']} nodes folded, not {folded}")
     info = checker.check_partitioning(graph, Given(document["outside"]), False)
     theirs = [len(group) for group in info.supported_groups]
-    if theirs != document["pieces"]:
-        failures.append(f"{name} {document['profile']}: ours {document['pieces']}, theirs {theirs}")
+    if theirs != document["partitions"]:
+        failures.append(f"{name} {document['profile']}: ours {document['partitions']}, theirs {theirs}")
 
 
 def random_graph(seed):
@@ -111,13 +111,13 @@ def random_graph(seed):
 
 
 def compare(emo, name, path, profiles, folder):
-    """Pieces of the optimised file under every profile; a row of the table for the checker's two."""
+    """Partitions of the optimised file under every profile; a row of the table for the checker's two."""
     target = optimised(path, folder)
     model = ModelProtoWithShapeInfo(target).model_with_shape_info
     raw = {document["profile"]: document for document in lint(emo, path, OURS.values())}
     documents = {document["profile"]: document for document in lint(emo, target, profiles)}
     for document in documents.values():
-        same_pieces(name, model.graph, document)
+        same_partitions(name, model.graph, document)
     cells = []
     for provider, profile in OURS.items():
         info, document = PROVIDERS[provider](model), documents[profile]
@@ -136,11 +136,11 @@ def compare(emo, name, path, profiles, folder):
         for node in theirs - outside:
             if not misread(provider, nodes[node]):
                 failures.append(f"{name} {provider}: {node} ({nodes[node].op_type}) is taken by us alone")
-        pieces = f"{len(raw[profile]['pieces'])} as it is"
-        cells.append((provider, info.num_partitions, len(document["pieces"]), pieces, dict(why)))
-    for provider, theirs, ours, pieces, why in cells:
+        partitions = f"{len(raw[profile]['partitions'])} as it is"
+        cells.append((provider, info.num_partitions, len(document["partitions"]), partitions, dict(why)))
+    for provider, theirs, ours, partitions, why in cells:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(why.items()))
-        print(f"{name:36} {provider:10} checker {theirs:3}  emo lint {ours:3} ({pieces})  {reasons}".rstrip())
+        print(f"{name:36} {provider:10} checker {theirs:3}  emo lint {ours:3} ({partitions})  {reasons}".rstrip())
         name = ""
 
 
@@ -155,16 +155,16 @@ def main(emo):
             model = random_graph(seed)
             onnx.save(model, path)
             (document,) = lint(emo, path, ["coreml"])
-            sizes[len(document["pieces"])] += 1
-            same_pieces(f"random graph {seed}", model.graph, document)
-        print(f"{GRAPHS} random graphs, by pieces: {dict(sorted(sizes.items()))}")
+            sizes[len(document["partitions"])] += 1
+            same_partitions(f"random graph {seed}", model.graph, document)
+        print(f"{GRAPHS} random graphs, by partitions: {dict(sorted(sizes.items()))}")
         for profile in profiles:
             command = [emo, "export", "emo-1m", "--target", profile, "--no-verify", "-o", str(path)]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             compare(emo, f"emo-1m {profile}", path, profiles, folder)
         for path in sorted(THIRD_PARTY.glob("*.onnx")):
             compare(emo, path.stem, path, profiles, folder)
-    print("\n".join(failures) or "the same pieces everywhere, every difference explained")
+    print("\n".join(failures) or "the same partitions everywhere, every difference explained")
     return 1 if failures else 0
 
 

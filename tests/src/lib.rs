@@ -28,7 +28,7 @@ pub fn fixture(relative: &str) -> PathBuf {
 }
 
 /// Other toolchains' files of EMO-1M that are right, in `../shared/third_party`.
-pub const RIGHT_STRANGERS: [&str; 6] = [
+pub const RIGHT_THIRD_PARTY: [&str; 6] = [
     "emo_1m_torchscript_op13",
     "emo_1m_torchscript_op17_dynamic",
     "emo_1m_dynamo_op18",
@@ -38,7 +38,7 @@ pub const RIGHT_STRANGERS: [&str; 6] = [
 ];
 
 /// Those that are wrong.
-pub const WRONG_STRANGERS: [&str; 2] = ["wrong_tiles", "wrong_bn_eps"];
+pub const WRONG_THIRD_PARTY: [&str; 2] = ["wrong_tiles", "wrong_bn_eps"];
 
 /// A table of `tests/data`, as JSON.
 ///

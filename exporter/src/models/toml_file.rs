@@ -63,8 +63,8 @@ impl<'a, 'i> Section<'a, 'i> {
         span: Range<usize>,
         known: &[&str],
     ) -> Result<Self> {
-        let stranger = table.keys().find(|key| !known.contains(&key.get_ref().as_ref()));
-        if let Some(key) = stranger {
+        let unknown = table.keys().find(|key| !known.contains(&key.get_ref().as_ref()));
+        if let Some(key) = unknown {
             let name = key.get_ref();
             let likeness = |other: &&str| (strsim::normalized_levenshtein(name, other) * 1000.0) as u32;
             let near = known.iter().copied().filter(|_| name.len() <= LONGEST_SLIP).max_by_key(likeness);

@@ -175,7 +175,7 @@ pub const PROFILES: [Profile; 12] = [
              than 5 axes, and one whose target is no constant (reshape_op_builder.cc)",
             "the checker counts a node with an operand of free shape as not taken; the provider takes some",
             "a Cast that reads the graph's input stays on the processor (cast_op_builder.cc): float16 files \
-             begin with one, the rest is one piece",
+             begin with one, the rest is one partition",
             "not on the list: Flatten, Pad, Expand, Abs, Gather, SpaceToDepth",
         ],
         forms: Forms { padding: Padding::Concat, ..CHANNELS },

@@ -8,9 +8,9 @@ use emo_proto::Error;
 use super::Parameter;
 
 /// Differences of one kind that are spelled out, more than any of our models has tensors; a
-/// stranger's rest is counted.
+/// other file's rest is counted.
 const LISTED: usize = 500;
-/// Bounds on what is compared in search of a nearest name: names come from strangers.
+/// Bounds on what is compared in search of a nearest name: names come from third parties.
 const NEAREST_CANDIDATES: usize = 4096;
 const NEAREST_PAIRS: usize = 1 << 14;
 const NEAREST_LENGTH: usize = 200;

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::{built, edit, file, manifest_of};
 use crate::command::emo;
 
-/// Fields of a stranger's entry that no byte and no run can contradict, and why.
+/// Fields of a third-party entry that no byte and no run can contradict, and why.
 const WORDS: [(&str, &str); 3] = [
     ("/license", "what the authors state"),
     ("/source", "where the file came from"),
@@ -154,7 +154,7 @@ fn every_edit_of_an_entry_is_noticed() {
 }
 
 #[test]
-fn of_a_strangers_entry_nothing_is_exempt_but_words() {
+fn of_a_third_party_entry_nothing_is_exempt_but_words() {
     let folder = built();
     std::fs::copy(file(&folder, super::PORTABLE), folder.path().join("theirs.onnx")).unwrap();
     std::fs::remove_dir_all(folder.path().join("zoo")).unwrap();

@@ -244,7 +244,7 @@ fn checkpoints_are_known_by_what_they_hold() {
 
 #[test]
 #[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
-fn strangers_are_taken_in_when_they_hold() {
+fn third_party_files_are_taken_in_when_they_hold() {
     let right = fixture("third_party/emo_1m_torchscript_op17_dynamic.onnx");
     let wrong = fixture("third_party/wrong_tiles.onnx");
     let folder = built();

@@ -8,7 +8,7 @@ use emo_proto::file::OnnxFile;
 use emo_verifier::audit::Sizes;
 use emo_verifier::finding::Finding;
 use emo_verifier::infer::infer_file;
-use emo_verifier::lint::{Breach, CODES, Code, Lint, lint};
+use emo_verifier::lint::{CODES, Code, Lint, Violation, lint};
 use emo_verifier::report::{Cell, Report, Subject, Table, counted, thousands};
 use serde_json::{Value, json};
 
@@ -85,7 +85,7 @@ fn judge(path: &Path, file: OnnxFile, sizes: &Sizes, args: &Args) -> anyhow::Res
     let mut lints: Vec<Lint> =
         args.target.iter().map(|profile| lint(&file.model, &inference, profile)).collect();
     for lint in &mut lints {
-        lint.breaches.retain(|breach| !args.allow.iter().any(|code| code == breach.code.name()));
+        lint.violations.retain(|violation| !args.allow.iter().any(|code| code == violation.code.name()));
     }
     drop(inference);
     let unused = Unused::of(sizes, &name, &file.model);
@@ -116,7 +116,7 @@ const MOST_ROWS: usize = 50;
 
 impl View<'_> {
     fn verdict(self) -> Outcome {
-        match (self.lint.violations(), self.lint.open()) {
+        match (self.lint.broken(), self.lint.open()) {
             (0, 0) => Outcome::Pass,
             (0, _) => Outcome::Undecided,
             _ => Outcome::Fail,
@@ -129,21 +129,21 @@ impl View<'_> {
 
     fn headline(self) -> String {
         let (lint, profile) = (self.lint, self.lint.profile.name);
-        let pieces = match lint.pieces.len() {
-            0 => "no piece (1 expected)".to_owned(),
-            1 => "1 piece".to_owned(),
-            n => format!("{} (1 expected)", counted(n, "piece")),
+        let partitions = match lint.partitions.len() {
+            0 => "no partition (1 expected)".to_owned(),
+            1 => "1 partition".to_owned(),
+            n => format!("{} (1 expected)", counted(n, "partition")),
         };
         let taken = format!("{} of {} taken", thousands(lint.taken as i128), counted(lint.nodes, "node"));
         let verdict = match (self.verdict(), lint.violating_nodes()) {
             (Outcome::Pass, _) => "no violations".to_owned(),
             (Outcome::Undecided, _) => format!("{} undecided", counted(lint.open(), "rule")),
-            (_, 0) => counted(lint.violations(), "violation"),
+            (_, 0) => counted(lint.broken(), "violation"),
             (_, nodes) => {
-                format!("{} in {}", counted(lint.violations(), "violation"), counted(nodes, "node"))
+                format!("{} in {}", counted(lint.broken(), "violation"), counted(nodes, "node"))
             }
         };
-        format!("{profile}: {verdict}, {pieces}, {taken}")
+        format!("{profile}: {verdict}, {partitions}, {taken}")
     }
 
     /// In text the table says it all; other formats have the findings one by one.
@@ -163,7 +163,7 @@ impl View<'_> {
     fn findings(self) -> Vec<Finding> {
         let profile = self.lint.profile.name;
         let named = |finding| Finding { file: Some(self.file.to_owned()), ..finding };
-        self.lint.breaches.iter().map(|breach| named(breach.finding(profile))).collect()
+        self.lint.violations.iter().map(|violation| named(violation.finding(profile))).collect()
     }
 
     /// What was broken, by rule and by what was found. In text, advice is given once.
@@ -176,19 +176,19 @@ impl View<'_> {
             more => format!("… and {more} more kinds, all of them with --format json"),
         };
         let rows = groups.into_iter().take(shown).map(|group| {
-            let breach = group.first;
-            let found = match breach.code {
-                Code::Condition => format!("{}: {}", breach.operator, breach.found),
-                _ => breach.found.clone(),
+            let violation = group.first;
+            let found = match violation.code {
+                Code::Condition => format!("{}: {}", violation.operator, violation.found),
+                _ => violation.found.clone(),
             };
-            let instead = breach.instead.clone().unwrap_or_default();
+            let instead = violation.instead.clone().unwrap_or_default();
             let again = text && !instead.is_empty() && last.as_ref() == Some(&instead);
             last = Some(instead.clone());
             vec![
-                Cell::from(breach.code.name()),
+                Cell::from(violation.code.name()),
                 Cell::Text(found),
                 Cell::from(group.count),
-                Cell::from(breach.name.as_str()),
+                Cell::from(violation.name.as_str()),
                 Cell::Text(if again { "the same".to_owned() } else { instead }),
             ]
         });
@@ -204,8 +204,8 @@ impl View<'_> {
     fn rules(self) -> Vec<(&'static str, String)> {
         let mut rules: Vec<(&'static str, String)> = Vec::new();
         for group in self.lint.groups() {
-            let breach = group.first;
-            let rule = (breach.code.name(), format!("{}: {}", breach.rule, breach.source));
+            let violation = group.first;
+            let rule = (violation.code.name(), format!("{}: {}", violation.rule, violation.source));
             if !rules.contains(&rule) {
                 rules.push(rule);
             }
@@ -221,27 +221,29 @@ impl View<'_> {
             "file": self.file,
             "profile": lint.profile.name,
             "verdict": self.word(),
-            "violations": lint.violations(),
+            "violations": lint.broken(),
             "violating_nodes": lint.violating_nodes(),
             "undecided": lint.open(),
             "nodes": lint.nodes,
             "folded": lint.folded,
             "taken": lint.taken,
             "outside": lint.outside,
-            "pieces": lint.pieces,
-            "findings": lint.breaches.iter().map(|breach| finding(breach, self)).collect::<Vec<_>>(),
+            "partitions": lint.partitions,
+            "findings": lint.violations.iter().map(|violation| finding(violation, self)).collect::<Vec<_>>(),
         })
     }
 }
 
 /// A finding with what it is made of.
-fn finding(breach: &Breach, view: View) -> Value {
-    let mut value = json!(breach.finding(view.lint.profile.name));
+fn finding(violation: &Violation, view: View) -> Value {
+    let mut value = json!(violation.finding(view.lint.profile.name));
     value["file"] = json!(view.file);
-    for (name, part) in [("operator", &breach.operator), ("rule", &breach.rule), ("found", &breach.found)] {
+    for (name, part) in
+        [("operator", &violation.operator), ("rule", &violation.rule), ("found", &violation.found)]
+    {
         value[name] = json!(part);
     }
-    value["source"] = json!(breach.source);
-    value["instead"] = json!(breach.instead);
+    value["source"] = json!(violation.source);
+    value["instead"] = json!(violation.instead);
     value
 }

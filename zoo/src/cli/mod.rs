@@ -57,7 +57,7 @@ enum Command {
     Audit(audit::Args),
     /// Judge the structure of any ONNX file: what onnx.checker finds, and what it misses
     Check(check::Args),
-    /// Judge what a runtime would make of any file: what it lacks, into how many pieces it cuts it
+    /// Judge what a runtime would make of any file: what it lacks, into how many partitions it cuts it
     Lint(lint::Args),
     /// What files are written for: what each runtime takes, by which source, how models are spelled for it
     #[command(alias = "profiles")]

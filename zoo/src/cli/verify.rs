@@ -43,8 +43,8 @@ pub struct Args {
     /// What an error may be [default: that of the file's own type]
     #[arg(long, value_name = "NAME", value_parser = names::tolerance())]
     tolerance: Option<&'static Tolerance>,
-    /// Inputs to run on, from a table of noise, constants, an impulse, a ramp, a batch
-    #[arg(long, value_name = "N", default_value_t = PROBES, value_parser = probes)]
+    /// How many test inputs to run on, from a table of noise, constants, an impulse, a ramp, a batch
+    #[arg(long = "test-inputs", alias = "probes", value_name = "N", default_value_t = PROBES, value_parser = probes)]
     probes: usize,
     /// Recorded inputs and outputs: a folder of test_data_set_0, …, or a .npz or .npy file
     #[arg(long, value_name = "DIR|FILE")]
@@ -67,9 +67,9 @@ pub struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  emo verify stranger.onnx
+  emo verify third-party.onnx
       is it EMO, does it compute EMO, if not, why
-  emo verify stranger.onnx --weights net.pth
+  emo verify third-party.onnx --weights net.pth
       and are these its weights
   emo verify a.onnx --against b.onnx --save-node piece.onnx
       any two models";

@@ -13,7 +13,7 @@ use emo_verifier::verify::{Outcome, Request, Verdict, verify};
 
 use super::build::{Made, record};
 use super::entry::{Entry, NOT_STATED, Numerics, Provenance, upper_bound};
-use super::facts::stranger;
+use super::facts::third_party;
 use super::guard::LARGEST_FILE;
 use super::{Store, decode};
 
@@ -123,7 +123,7 @@ fn describe(
     let folder = model.unwrap_or(stem);
     let place = format!("{folder}/{stem}.onnx");
     super::guard::path(&place, folder).map_err(|error| error.at(path.display()))?;
-    let (mut entry, against) = stranger(file, folder, &place, model.is_some())?;
+    let (mut entry, against) = third_party(file, folder, &place, model.is_some())?;
     if model.is_some() {
         entry.numerics = Some(numerics(verdict));
     }

@@ -132,11 +132,11 @@ fn files(entries: &[&Entry]) -> String {
         ]
     };
     let mut text = "## Files\n\n".to_owned();
-    let header = ["file", "for", "opset", "bytes", "parameters", "MACs", "FLOPs (fvcore)", "pieces"];
+    let header = ["file", "for", "opset", "bytes", "parameters", "MACs", "FLOPs (fvcore)", "partitions"];
     table(&mut text, &header, entries.iter().map(row));
     text += "Counts are of the file, for one image. MACs are multiply-adds of convolutions and matrix products; \
              FLOPs (fvcore) are the paper's: one a multiply-add, two an element of a batch norm, five of a layer \
-             norm. Pieces are what the runtime that the file is for would run it in: one is the whole.\n\n";
+             norm. Partitions are what the runtime that the file is for would run it in: one is the whole.\n\n";
     text
 }
 

@@ -14,7 +14,7 @@ use super::checkpoints::Checkpoints;
 use super::difference::differences;
 use super::entry::{Entry, Numerics, Provenance};
 use super::evidence::{Evidence, Shelf, Watch, during, key, shelf};
-use super::facts::{sha256, stranger, written};
+use super::facts::{sha256, third_party, written};
 use super::recipe::Recipe;
 use super::{Manifest, Store, decode};
 
@@ -110,7 +110,7 @@ fn finding(entry: &Entry, code: &'static str, place: &str, message: String) -> F
     Finding { code, severity, place: place.to_owned(), message, file: Some(entry.model_path.clone()) }
 }
 
-/// How an entry's file is written again; `None` for a stranger's.
+/// How an entry's file is written again; `None` for a third-party file.
 fn recipe(entry: &Entry) -> Option<Result<Recipe>> {
     entry.command.as_ref().map(|_| Recipe::read(entry))
 }
@@ -159,7 +159,7 @@ fn told(entry: &Entry, file: &emo_proto::file::OnnxFile) -> Result<(Entry, Vec<S
         true => written(file, entry.weights.clone())?,
         false => {
             let claims = published(&entry.model).is_some();
-            let (told, against) = stranger(file, &entry.model, &entry.model_path, claims)?;
+            let (told, against) = third_party(file, &entry.model, &entry.model_path, claims)?;
             let (license, source) = (entry.license.clone(), entry.source.clone());
             let (weights, tool) = (entry.weights.clone(), entry.tool.clone());
             (Entry { license, source, weights, tool, ..told }, against)
@@ -221,7 +221,7 @@ fn again(entry: &Entry, recipe: &Recipe, evidence: &Evidence) -> Result<Again, (
     Ok((bytes, numerics))
 }
 
-/// Judges a stranger's file anew, where it was held to the weights that it says.
+/// Judges a third-party file anew, where it was held to the weights that it says.
 fn judge_again(entry: &Entry, bytes: &Bytes, checkpoints: &Checkpoints) -> Vec<Finding> {
     let spec = match (&entry.weights, entry.weights.seed()) {
         (Provenance::Named { .. }, seed) => Ok(seed.map(Spec::Formula)),

@@ -17,7 +17,7 @@ pub const NOT_STATED: &str = "not stated";
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     pub schema: String,
-    /// `emo-1m`, or a stranger's name.
+    /// `emo-1m`, or a third party's name.
     pub model: String,
     /// From the manifest's folder, parted by `/`.
     pub model_path: String,
@@ -49,7 +49,7 @@ pub struct Entry {
     pub source: Option<String>,
     /// What wrote the file, or took it in.
     pub tool: String,
-    /// Writes the file again, byte for byte; `None` for a stranger's.
+    /// Writes the file again, byte for byte; `None` for a third-party file.
     pub command: Option<String>,
 }
 
@@ -160,7 +160,7 @@ pub struct Numerics {
 pub struct Lint {
     /// Nodes that the runtime would not take.
     pub violations: usize,
-    /// Pieces that it would run, cut apart by those nodes.
+    /// Partitions that it would run, cut apart by those nodes.
     pub partitions: usize,
 }
 
@@ -169,7 +169,7 @@ pub struct Lint {
 #[serde(deny_unknown_fields, untagged)]
 pub enum Provenance {
     Checkpoint(Checkpoint),
-    /// `formula:SEED`, computed from the parameters' names, or `file`: the stranger's own.
+    /// `formula:SEED`, computed from the parameters' names, or `file`: the third party's own.
     Named {
         source: String,
     },
@@ -192,7 +192,7 @@ pub struct Checkpoint {
 }
 
 impl Provenance {
-    /// The stranger's own.
+    /// The third party's own.
     #[must_use]
     pub fn own() -> Self {
         Self::Named { source: "file".to_owned() }
@@ -207,7 +207,7 @@ impl Provenance {
         }
     }
 
-    /// As the exporter knows it; `None` for a stranger's weights.
+    /// As the exporter knows it; `None` for third-party weights.
     #[must_use]
     pub fn origin(&self) -> Option<Origin> {
         match self {

@@ -115,7 +115,7 @@ pub fn written(file: &OnnxFile, weights: Provenance) -> Result<(Entry, Vec<Strin
 ///
 /// # Errors
 /// The file has no name that a manifest takes, or no opset.
-pub fn stranger(file: &OnnxFile, model: &str, path: &str, claims: bool) -> Result<(Entry, Vec<String>)> {
+pub fn third_party(file: &OnnxFile, model: &str, path: &str, claims: bool) -> Result<(Entry, Vec<String>)> {
     let free = infer(&file.model, &Bindings::new());
     let audit = tally(&file.model, &infer(&file.model, &one_image(&file.model, &free)));
     let mut entry = plain(file, model, path, &audit, &free)?;

@@ -13,7 +13,7 @@ use super::entry::Lint;
 pub fn lint(model: &ModelProto, inference: &Inference) -> BTreeMap<String, Lint> {
     let held_to = |profile| {
         let lint = emo_verifier::lint::lint(model, inference, profile);
-        Lint { violations: lint.violations(), partitions: lint.pieces.len() }
+        Lint { violations: lint.broken(), partitions: lint.partitions.len() }
     };
     PROFILES.iter().map(|profile| (profile.name.to_owned(), held_to(profile))).collect()
 }

@@ -272,7 +272,7 @@ fn text(svg: &mut String, x: f64, y: f64, anchor: &str, style: &str, content: &s
     );
 }
 
-/// Names come from strangers' files.
+/// Names come from third-party files.
 fn escape(text: &str) -> String {
     let plain = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>();
     plain.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")

@@ -347,7 +347,7 @@ fn bodies_run_and_see_what_is_around_them() {
     assert_eq!(outputs[1].as_slice().unwrap(), [2.0, 4.0, 3.0, 6.0, 4.0, 8.0]);
 }
 
-/// A stranger's node may ask for anything.
+/// A third-party node may ask for anything.
 #[test]
 fn what_does_not_fit_is_a_failure() {
     let x = ("x", array(&[2, 3], &[0.0; 6]));

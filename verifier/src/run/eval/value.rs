@@ -8,7 +8,7 @@ use emo_proto::tensor_proto::DataType;
 
 use super::Why;
 
-/// Elements of a tensor, at most, unless a run says less: what a stranger's shapes may ask for.
+/// Elements of a tensor, at most, unless a run says less: what a third-party file's shapes may ask for.
 pub(super) const MOST_ELEMENTS: usize = 1 << 27;
 
 /// Axes of a tensor, at most: NumPy's limit.

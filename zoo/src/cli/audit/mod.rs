@@ -152,7 +152,7 @@ fn judge(
     let size = &Expr::from(file.bytes.len()) + &audit.stored.external_bytes;
     let mut findings = audit.findings(&name);
     if let Some(budget) = budget {
-        findings.extend(budget::breaches(budget, &audit, &name, &size));
+        findings.extend(budget::violations(budget, &audit, &name, &size));
     }
     if args.allow_unknown {
         let open = findings.iter_mut().filter(|finding| finding.severity == Severity::Open);

@@ -39,7 +39,7 @@ pub struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  emo zoo add releases stranger.onnx --claim emo-1m --license MIT
+  emo zoo add releases third-party.onnx --claim emo-1m --license MIT
       a file that others wrote";
 
 pub fn run(args: &Args) -> Said {

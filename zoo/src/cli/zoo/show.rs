@@ -80,8 +80,8 @@ fn text(entry: &Entry) -> String {
         line("probes", n.probes.join(", "));
     }
     for (profile, lint) in &entry.lint {
-        let pieces = counted(lint.partitions, "piece");
-        let what = format!("{profile}: {} violations, {pieces}", lint.violations);
+        let partitions = counted(lint.partitions, "partition");
+        let what = format!("{profile}: {} violations, {partitions}", lint.violations);
         line("lint", what);
     }
     line("weights", weights(&entry.weights));

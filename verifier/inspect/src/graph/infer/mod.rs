@@ -5,7 +5,7 @@
 //! often it runs; its cost is that of all turns. What the file says of its inner values and
 //! outputs is not believed: [`Inference::contradictions`] lists where it is wrong.
 //!
-//! The file is a stranger's: the walk visits a bounded number of nodes, bodies nest to a bounded
+//! The file is a third party's: the walk visits a bounded number of nodes, bodies nest to a bounded
 //! depth, and each node takes time in proportion to its own size.
 
 mod claims;

@@ -2,7 +2,7 @@
 //!
 //! Rows live with their family; [`find`] looks one up. A rule gets a [`Ctx`], returns the
 //! facts of the node's outputs or says why it cannot, and never panics: the node is a
-//! stranger's.
+//! third party's.
 
 mod arithmetic;
 mod attention;

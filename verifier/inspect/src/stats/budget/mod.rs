@@ -138,7 +138,7 @@ impl Range {
 /// A limit that a total breaks although not everything could be counted is broken all the
 /// same; one that it keeps is undecided.
 #[must_use]
-pub fn breaches(budget: &Budget, audit: &Audit, file: &str, file_size: &Expr) -> Vec<Finding> {
+pub fn violations(budget: &Budget, audit: &Audit, file: &str, file_size: &Expr) -> Vec<Finding> {
     let mut judge = Judge { audit, file, findings: Vec::new() };
     for (&limit, &most) in &budget.limits {
         let found = limit.of(audit, file_size);

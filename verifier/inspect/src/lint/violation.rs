@@ -60,7 +60,7 @@ impl Serialize for Code {
 
 /// A rule of a row that a file breaks, or that cannot be decided ([`Code::Undecided`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Breach {
+pub struct Violation {
     pub code: Code,
     /// What is called so: the node with its path, the input; empty for the file as a whole.
     pub name: String,
@@ -79,15 +79,15 @@ pub struct Breach {
 /// How windows, and most else that is written with five axes and more, are moved with four.
 const FOUR_AXES: &str = "four axes: those that stay neighbours are one, [B·C·h, n, w, n] by (1, 3, 0, 2)";
 
-impl Breach {
-    /// A breach of the file as a whole, to be filled in.
+impl Violation {
+    /// A violation of the file as a whole, to be filled in.
     pub(super) fn of_file(code: Code, source: &'static str) -> Self {
         let empty = String::new;
         let (name, operator, rule, found) = (empty(), empty(), empty(), empty());
         Self { code, name, operator, rule, found, source, instead: None }
     }
 
-    /// A breach at a node, to be filled in.
+    /// A violation at a node, to be filled in.
     pub(super) fn of_node(facts: &infer::NodeFacts, code: Code, source: &'static str) -> Self {
         let operator = facts.node.op_type().to_owned();
         Self { name: facts.place(), operator, ..Self::of_file(code, source) }
@@ -160,26 +160,26 @@ impl Breach {
     }
 }
 
-/// Breaches of one kind.
+/// Violations of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group<'a> {
     /// The first of them.
-    pub first: &'a Breach,
+    pub first: &'a Violation,
     pub count: usize,
 }
 
 impl Lint {
-    /// Breaches by rule and by what was found, the most frequent of each rule first.
+    /// Violations by rule and by what was found, the most frequent of each rule first.
     #[must_use]
     pub fn groups(&self) -> Vec<Group<'_>> {
         let mut groups: Vec<Group> = Vec::new();
         let mut index = std::collections::HashMap::new();
-        for breach in &self.breaches {
-            let key = (breach.code, &breach.rule, &breach.found, &breach.operator);
+        for violation in &self.violations {
+            let key = (violation.code, &violation.rule, &violation.found, &violation.operator);
             let at = *index.entry(key).or_insert(groups.len());
             match groups.get_mut(at) {
                 Some(group) => group.count += 1,
-                None => groups.push(Group { first: breach, count: 1 }),
+                None => groups.push(Group { first: violation, count: 1 }),
             }
         }
         groups.sort_by_key(|group| (group.first.code, std::cmp::Reverse(group.count)));
