@@ -5,7 +5,7 @@ use emo_proto::{Error, Result};
 
 use crate::graph::Dim;
 use crate::layer::Form;
-use crate::profile::{Opset, Profile};
+use crate::profile::{Allow, MostImages, Opset, Opsets, Profile};
 
 /// Largest side of an input, far beyond any use and far below what overflows a count.
 pub const LARGEST_SIDE: usize = 1 << 14;
@@ -72,7 +72,42 @@ impl Target {
         {
             return Err(Error::new(format!("expected 1 to {LARGEST_BATCH} images, found {n}")).at("batch"));
         }
-        self.profile.accept(self)
+        self.accept()
+    }
+
+    /// Whether the profile's row allows it.
+    ///
+    /// # Errors
+    /// It does not: the message says why, by which source, and what is nearest.
+    pub fn accept(&self) -> Result<()> {
+        let opset = self.opset.version;
+        let Opsets { versions, source } = self.profile.opsets;
+        if !versions.contains(&opset) {
+            let versions: Vec<_> = versions.iter().map(ToString::to_string).collect();
+            let (name, versions) = (self.profile.name, versions.join(" or "));
+            let why = format!("the target {name} is written in opset {versions} ({source}), not in {opset}");
+            return Err(Error::new(why).at("opset"));
+        }
+        if self.batch == Batch::Dynamic {
+            self.profile.free_batch.check("free batch", self.profile.name).map_err(|e| e.at("batch"))?;
+        }
+        if let Some(MostImages { images, because, source, instead }) = self.profile.most_images
+            && let Batch::Fixed(found) = self.batch
+            && found > images
+        {
+            let refusal = Allow::No { because, source, instead };
+            refusal.check(&format!("batch of {found}"), self.profile.name).map_err(|e| e.at("batch"))?;
+        }
+        if self.dtype == DataType::Float16 {
+            self.profile.half.check("float16 file", self.profile.name).map_err(|e| e.at("dtype"))?;
+        }
+        if self.image_input {
+            self.profile
+                .image_input
+                .check("image of bytes", self.profile.name)
+                .map_err(|e| e.at("image input"))?;
+        }
+        Ok(())
     }
 
     /// How layers are spelled for it.

@@ -1,6 +1,6 @@
 //! Elements of 8 bits or less: how they are packed and what their codes are worth.
 
-use crate::tensor::DataType;
+use crate::tensor_proto::DataType;
 
 /// A small float: sign, exponent, mantissa, from the highest bit down.
 #[derive(Debug, Clone, Copy)]
@@ -86,5 +86,22 @@ pub(crate) fn codes(bytes: &[u8], width: usize, count: usize) -> impl Iterator<I
         let at = i * width;
         let word = byte(at / 8) | byte(at / 8 + 1) << 8;
         ((word >> (at % 8)) & ((1 << width) - 1)) as u8
+    })
+}
+
+/// The size of an element in bits, as `raw_data` packs it; `None` where it has no fixed one.
+pub fn bits(dtype: DataType) -> Option<usize> {
+    use DataType::*;
+    Some(match dtype {
+        Undefined | String => return None,
+        Uint2 | Int2 => 2,
+        Uint4 | Int4 | Float4e2m1 => 4,
+        Float6e2m3 | Float6e3m2 => 6,
+        Bool | Uint8 | Int8 => 8,
+        Float8e4m3fn | Float8e4m3fnuz | Float8e5m2 | Float8e5m2fnuz | Float8e8m0 => 8,
+        Uint16 | Int16 | Float16 | Bfloat16 => 16,
+        Uint32 | Int32 | Float => 32,
+        Uint64 | Int64 | Double | Complex64 => 64,
+        Complex128 => 128,
     })
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use half::{bf16, f16};
 
 pub use crate::external::External;
+pub use crate::packed::bits;
 use crate::tensor_proto::DataLocation;
 pub use crate::tensor_proto::DataType;
 use crate::{Error, Result, TensorProto, packed, typed};
@@ -212,9 +213,9 @@ fn decode(proto: &TensorProto, external: &External) -> Result<Tensor> {
         (Some(raw), None, false) => raw.clone(),
         (None, Some(field), false) => typed::bytes(proto, field, dtype)?,
         (None, None, false) => Bytes::new(),
-        (Some(_), Some(field), _) => return Err(two_payloads("raw_data", field.name())),
-        (Some(_), None, true) => return Err(two_payloads("raw_data", "external data")),
-        (None, Some(field), true) => return Err(two_payloads(field.name(), "external data")),
+        (Some(_), Some(field), _) => return Err(typed::two_payloads("raw_data", field.name())),
+        (Some(_), None, true) => return Err(typed::two_payloads("raw_data", "external data")),
+        (None, Some(field), true) => return Err(typed::two_payloads(field.name(), "external data")),
     };
     Tensor::new(dtype, dims, bytes)
 }
@@ -230,27 +231,6 @@ pub(crate) fn byte_len(dtype: DataType, dims: &[usize]) -> Result<usize> {
         return Err(Error::new(format!("expected a tensor that fits in memory, found dimensions {dims:?}")));
     }
     Ok((dims.iter().product::<usize>() * bits).div_ceil(8))
-}
-
-/// The size of an element in bits, as `raw_data` packs it; `None` where it has no fixed one.
-pub fn bits(dtype: DataType) -> Option<usize> {
-    use DataType::*;
-    Some(match dtype {
-        Undefined | String => return None,
-        Uint2 | Int2 => 2,
-        Uint4 | Int4 | Float4e2m1 => 4,
-        Float6e2m3 | Float6e3m2 => 6,
-        Bool | Uint8 | Int8 => 8,
-        Float8e4m3fn | Float8e4m3fnuz | Float8e5m2 | Float8e5m2fnuz | Float8e8m0 => 8,
-        Uint16 | Int16 | Float16 | Bfloat16 => 16,
-        Uint32 | Int32 | Float => 32,
-        Uint64 | Int64 | Double | Complex64 => 64,
-        Complex128 => 128,
-    })
-}
-
-pub(crate) fn two_payloads(first: &str, second: &str) -> Error {
-    Error::new(format!("expected one payload, found both {first} and {second}"))
 }
 
 fn mismatch(expected: &str, found: DataType) -> Error {

@@ -4,7 +4,8 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
-use crate::tensor::{DataType, bits, two_payloads};
+use crate::packed::bits;
+use crate::tensor_proto::DataType;
 use crate::{Error, Result, TensorProto};
 
 /// The fields that hold elements of some types, each in its own encoding.
@@ -121,4 +122,8 @@ fn pack_6_bits(elements: &[u8]) -> Bytes {
         word.to_le_bytes().into_iter().take((6 * group.len()).div_ceil(8))
     };
     elements.chunks(4).flat_map(pack).collect()
+}
+
+pub(crate) fn two_payloads(first: &str, second: &str) -> Error {
+    Error::new(format!("expected one payload, found both {first} and {second}"))
 }

@@ -8,8 +8,8 @@ use emo_tests::Order;
 use emo_tests::golden::Golden;
 use emo_tests::{RIGHT_THIRD_PARTY, fixture};
 use emo_verifier::compare::{FLOAT32, compare};
-use emo_verifier::eval::{Evaluator, Noise, Rounding};
-use emo_verifier::runtime::{Concrete, Runtime, Tract};
+use emo_verifier::eval::{Noise, Rounding};
+use emo_verifier::runtime::{Concrete, Evaluator, Runtime, Tract};
 use ndarray::ArrayD;
 
 use crate::profiles::open as from_bytes;

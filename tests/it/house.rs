@@ -1,6 +1,6 @@
 //! The house rules, as tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,7 +38,13 @@ const ROOMS: [(&str, Rooms); 2] = [
     (
         "verifier/inspect/src",
         &[
-            ("graph", &["graph", "cost", "fact", "hash", "infer", "ops", "real", "recent", "schema", "sym"]),
+            (
+                "graph",
+                &[
+                    "graph", "cost", "fact", "hash", "infer", "ops", "real", "recent", "schema", "sym",
+                    "typed",
+                ],
+            ),
             ("report", &["report", "finding"]),
             ("stats", &["stats", "audit", "budget", "diff", "memory", "plot"]),
             ("check", &["check"]),
@@ -100,6 +106,115 @@ fn rooms_know_only_those_below_them() {
             }
         }
     }
+}
+
+/// Files that are there for tests alone.
+const TESTS: [&str; 3] = ["tests.rs", "testing.rs", "cases.rs"];
+
+/// The modules below a folder of sources, by their paths: `run::eval::table`.
+fn modules(src: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for (path, text) in
+        sources(src).into_iter().filter(|(path, _)| !TESTS.iter().any(|test| path.ends_with(test)))
+    {
+        let place = path.strip_prefix(src).unwrap().with_extension("");
+        let mut names: Vec<&str> = place.iter().map(|name| name.to_str().unwrap()).collect();
+        let is_face = matches!(names.last(), Some(&("mod" | "lib" | "main")));
+        if is_face {
+            names.pop();
+        }
+        found.insert(names.join("::"), text.split("#[cfg(test)]").next().unwrap().to_owned());
+    }
+    found
+}
+
+/// What the imports of a module name, one path each, braces written out.
+fn imports(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for statement in text.split("\nuse ").skip(1) {
+        let statement: String = statement.split(';').next().unwrap().split_whitespace().collect();
+        spell(&statement, "", &mut found);
+    }
+    found
+}
+
+fn spell(tree: &str, before: &str, found: &mut Vec<String>) {
+    let Some((head, rest)) = tree.split_once('{') else {
+        found.push(format!("{before}{tree}"));
+        return;
+    };
+    let inner = rest.strip_suffix('}').unwrap();
+    let (mut depth, mut start) = (0, 0);
+    for (at, c) in inner.char_indices().chain([(inner.len(), ',')]) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                spell(&inner[start..at], &format!("{before}{head}"), found);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The longest module that a path from `home` leads to.
+fn module_of(path: &str, home: &str, rooms: Rooms, modules: &BTreeMap<String, String>) -> Option<String> {
+    let mut place: Vec<&str> = home.split("::").filter(|name| !name.is_empty()).collect();
+    let mut names: Vec<&str> = path.split("::").collect();
+    match names[0] {
+        "crate" => place.clear(),
+        "super" => {}
+        _ => return None,
+    }
+    while names.first().is_some_and(|name| matches!(*name, "super" | "crate")) {
+        if names.remove(0) == "super" {
+            place.pop();
+        }
+    }
+    // The root passes the rooms' modules on.
+    let room = rooms.iter().find(|(room, passed)| *room != names[0] && passed.contains(&names[0]));
+    if place.is_empty() {
+        place.extend(room.map(|(room, _)| *room));
+    }
+    place.extend(names);
+    (1..=place.len()).rev().map(|n| place[..n].join("::")).find(|path| modules.contains_key(path))
+}
+
+/// In every folder, what lies side by side is a line: no two modules need each other, not through others either.
+#[test]
+fn no_modules_close_a_circle() {
+    let mut circles = Vec::new();
+    for krate in CRATES {
+        let src = format!("{krate}/src");
+        let rooms = ROOMS.iter().find(|(home, _)| *home == src).map_or(&[][..], |(_, rooms)| *rooms);
+        let modules = modules(&root().join(&src));
+        let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (home, text) in &modules {
+            let paths = imports(text);
+            for target in paths.iter().filter_map(|path| module_of(path, home, rooms, &modules)) {
+                let (from, to): (Vec<&str>, Vec<&str>) =
+                    (home.split("::").collect(), target.split("::").collect());
+                let Some(parts) = from.iter().zip(&to).position(|(a, b)| a != b) else { continue };
+                let (from, to) = (from[..=parts].join("::"), to[..=parts].join("::"));
+                arrows.entry(from).or_default().insert(to);
+            }
+        }
+        // What needs nothing that is left is taken away, and what nothing needs, until only circles are left.
+        loop {
+            let before = arrows.len();
+            let open: BTreeSet<String> = arrows.keys().cloned().collect();
+            arrows.values_mut().for_each(|to| to.retain(|to| open.contains(to)));
+            arrows.retain(|_, to| !to.is_empty());
+            let needed: BTreeSet<String> = arrows.values().flatten().cloned().collect();
+            arrows.retain(|from, _| needed.contains(from));
+            if arrows.len() == before {
+                break;
+            }
+        }
+        circles.extend(arrows.into_iter().map(|(from, to)| format!("{src}: {from} needs {to:?}")));
+    }
+    assert!(circles.is_empty(), "modules that need each other:\n{}", circles.join("\n"));
 }
 
 /// What works on any file knows no model: not the exporter's rows either.

@@ -137,7 +137,7 @@ fn the_batch_may_be_free_or_several() {
     for (model, batch) in published().flat_map(|(m, ..)| [(m, Batch::Dynamic), (m, Batch::Fixed(3))]) {
         for profile in &PROFILES {
             let target = Target { batch, ..Target::new(profile) };
-            match (profile.accept(&target), model.build(&target)) {
+            match (target.accept(), model.build(&target)) {
                 (Ok(()), built) => assert!(built.is_ok(), "{} for {}: {built:?}", model.name, profile.name),
                 (Err(refusal), built) => assert_eq!(built.unwrap_err().to_string(), refusal.to_string()),
             }

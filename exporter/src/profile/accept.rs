@@ -1,10 +1,6 @@
 //! What a row allows to be asked for; a refusal says why, and the nearest thing that works.
 
-use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, Result};
-
-use super::Profile;
-use crate::target::{Batch, Target};
 
 /// The operator sets that a runtime takes, the default first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +32,7 @@ pub struct MostImages {
 }
 
 impl Allow {
-    fn check(self, asked: &str, profile: &str) -> Result<()> {
+    pub(crate) fn check(self, asked: &str, profile: &str) -> Result<()> {
         match self {
             Allow::Yes => Ok(()),
             Allow::No { because, source, instead } => {
@@ -45,39 +41,5 @@ impl Allow {
                 Err(Error::new(format!("the target {profile} takes no {asked}: {why}")))
             }
         }
-    }
-}
-
-impl Profile {
-    /// Whether the row allows the target.
-    ///
-    /// # Errors
-    /// It does not: the message says why, by which source, and what is nearest.
-    pub fn accept(&self, target: &Target) -> Result<()> {
-        let opset = target.opset.version;
-        let Opsets { versions, source } = self.opsets;
-        if !versions.contains(&opset) {
-            let versions: Vec<_> = versions.iter().map(ToString::to_string).collect();
-            let (name, versions) = (self.name, versions.join(" or "));
-            let why = format!("the target {name} is written in opset {versions} ({source}), not in {opset}");
-            return Err(Error::new(why).at("opset"));
-        }
-        if target.batch == Batch::Dynamic {
-            self.free_batch.check("free batch", self.name).map_err(|e| e.at("batch"))?;
-        }
-        if let Some(MostImages { images, because, source, instead }) = self.most_images
-            && let Batch::Fixed(found) = target.batch
-            && found > images
-        {
-            let refusal = Allow::No { because, source, instead };
-            refusal.check(&format!("batch of {found}"), self.name).map_err(|e| e.at("batch"))?;
-        }
-        if target.dtype == DataType::Float16 {
-            self.half.check("float16 file", self.name).map_err(|e| e.at("dtype"))?;
-        }
-        if target.image_input {
-            self.image_input.check("image of bytes", self.name).map_err(|e| e.at("image input"))?;
-        }
-        Ok(())
     }
 }

@@ -1,25 +1,14 @@
 //! The tensors of a file, listed before any is read, under the published names.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use emo_proto::Bytes;
-use emo_proto::tensor::Tensor;
 use emo_proto::{Error, Result};
 
+use super::entry::Listing;
 use super::mismatch::Shown;
 use super::{Parameter, pth, safetensors};
-
-/// A tensor of a file.
-pub(super) struct Entry {
-    pub shape: Vec<usize>,
-    /// Reads the elements, as f32.
-    pub read: Box<dyn Fn() -> Result<Tensor>>,
-}
-
-/// Tensors by name.
-pub(super) type Listing = BTreeMap<String, Entry>;
 
 /// Entries of a checkpoint that hold a network's weights, the averaged ones of EMO's
 /// training first.
@@ -108,13 +97,11 @@ fn unwrapped<'a>(mut name: &'a str, known: &BTreeSet<&str>) -> &'a str {
     name
 }
 
-/// The error of a tensor whose elements cannot be weights.
-pub(super) fn not_float(dtype: impl fmt::Debug) -> Error {
-    Error::new(format!("expected elements of type f16, bf16, f32 or f64, found {dtype:?}"))
-}
-
 #[cfg(test)]
 mod tests {
+    use emo_proto::tensor::Tensor;
+
+    use super::super::entry::Entry;
     use super::*;
 
     fn listing(names: &[&str]) -> Listing {

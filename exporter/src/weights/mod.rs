@@ -4,6 +4,7 @@
 //! that lists every difference.
 
 mod callables;
+mod entry;
 pub mod formula;
 mod listing;
 mod mismatch;
@@ -19,7 +20,7 @@ use std::thread;
 use emo_proto::tensor::Tensor;
 use emo_proto::{Error, Result, file};
 
-use listing::Listing;
+use entry::{Entry, Listing};
 pub use origin::{Origin, Spec};
 
 /// A published state-dict entry: name and shape.
@@ -148,7 +149,7 @@ fn shapes(listing: &Listing) -> BTreeMap<&str, &[usize]> {
 }
 
 fn tensors(listing: &Listing) -> Result<BTreeMap<String, Tensor>> {
-    let read = |(name, entry): (&String, &listing::Entry)| {
+    let read = |(name, entry): (&String, &Entry)| {
         let tensor = (entry.read)().map_err(|error| error.at(name))?;
         finite(&tensor).map_err(|error| error.at(name))?;
         Ok((name.clone(), tensor))

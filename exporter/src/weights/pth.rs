@@ -15,7 +15,7 @@ use zip::ZipArchive;
 use zip::result::ZipResult;
 
 use super::callables;
-use super::listing::{Entry, Listing, not_float};
+use super::entry::{Entry, Listing, not_float};
 use super::mismatch::Shown;
 
 const ZIP: &[u8] = b"PK";

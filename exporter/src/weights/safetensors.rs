@@ -8,7 +8,7 @@ use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, Result};
 use safetensors::{Dtype, SafeTensors};
 
-use super::listing::{Entry, Listing};
+use super::entry::{Entry, Listing};
 
 /// Whether a file opens as the format does: the length of a JSON header, then the header.
 pub(super) fn is(file: &[u8]) -> bool {
@@ -49,6 +49,6 @@ fn float(dtype: Dtype) -> Result<DataType> {
         Dtype::BF16 => Ok(DataType::Bfloat16),
         Dtype::F32 => Ok(DataType::Float),
         Dtype::F64 => Ok(DataType::Double),
-        other => Err(super::listing::not_float(other)),
+        other => Err(super::entry::not_float(other)),
     }
 }

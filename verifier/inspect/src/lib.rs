@@ -18,6 +18,6 @@ pub mod report;
 pub mod stats;
 
 pub use graph::{cost, fact, infer, ops, real, schema, sym};
-pub(crate) use graph::{hash, recent};
+pub(crate) use graph::{hash, recent, typed};
 pub use report::finding;
 pub use stats::{audit, budget, diff, memory, plot};

@@ -6,10 +6,10 @@
 
 pub mod claim;
 pub mod figures;
+mod found;
 pub mod identity;
 pub mod layers;
 pub mod plan;
-mod reading;
 pub mod recognise;
 pub mod recover;
 pub mod reference;

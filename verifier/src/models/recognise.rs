@@ -14,34 +14,11 @@ use emo_exporter::models::{MODELS, Model};
 use emo_proto::Result;
 use serde::Serialize;
 
+pub use super::found::{Found, Input, at_batch_one};
 use super::layers::{Name, Order, Part, Place, Shape, linear, walk};
 use super::plan::{Layer, Plan};
 use super::windows;
-use crate::audit;
-use crate::image::Image;
 use crate::infer::Inference;
-use crate::sym::Expr;
-
-/// A linear layer of a file: one node, several where queries and keys are apart, none where it is one with the next.
-#[derive(Debug, Clone)]
-pub struct Found {
-    pub parts: Vec<Part>,
-    /// Of all parts together.
-    pub shape: Shape,
-}
-
-impl Found {
-    #[must_use]
-    pub fn has_bias(&self) -> bool {
-        !self.is_merged() && self.parts.iter().all(|part| part.bias.is_some())
-    }
-
-    /// Whether the next layer is the product of both.
-    #[must_use]
-    pub fn is_merged(&self) -> bool {
-        self.parts.is_empty()
-    }
-}
 
 /// A file that is a known model, layer by layer.
 #[derive(Debug)]
@@ -151,36 +128,6 @@ pub fn recognise_as(inference: &Inference, model: &Model) -> Result<Recognition,
 
 fn departure(model: &Model, matched: usize, layers: usize, reason: String) -> Departure {
     Departure { variant: model.name.to_string(), matched, layers, reason }
-}
-
-/// The image input of a file.
-#[derive(Debug, Clone)]
-pub struct Input {
-    /// The name of a free batch.
-    pub batch: Option<Arc<str>>,
-    /// Images where the batch is fixed, 1 where it is free.
-    pub images: usize,
-    /// Height and width, in pixels.
-    pub size: (usize, usize),
-}
-
-impl Input {
-    /// The file's only image input, whose height and width are known.
-    #[must_use]
-    pub fn of(inference: &Inference) -> Option<Self> {
-        let input = audit::inputs(inference.graph()?).next()?;
-        let fact = inference.values.get(input.name())?;
-        let [n, _, height, width] = Image::of(fact)?.extents(fact.dims.as_deref().ok()?)?;
-        let side = |extent: &Expr| extent.count().map(|n| n as usize);
-        let size = (side(height)?, side(width)?);
-        Some(Self { batch: n.symbols().into_iter().next(), images: side(n).unwrap_or(1), size })
-    }
-}
-
-/// The number that a formula is where `batch` is one.
-#[must_use]
-pub fn at_batch_one(expr: &Expr, batch: Option<&str>) -> Option<u64> {
-    expr.with(&|name| (Some(name) == batch).then_some(1)).count()
 }
 
 /// What is expected of a model at its published size, made once.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use emo_exporter::models::Model;
 
+use super::found::{Found, Input, at_batch_one};
 use super::layers::Place;
 use super::plan::{Plan, Segment};
-use super::recognise::{Found, Input, at_batch_one};
 use crate::cost::Work;
 use crate::infer::Inference;
 

@@ -12,8 +12,8 @@ use emo_proto::{ModelProto, TensorProto};
 use ndarray::ArrayD;
 
 use crate::compare::compare;
-use crate::eval::{Evaluator, Noise, Rounding};
-use crate::runtime::Failure;
+use crate::eval::{Noise, Rounding};
+use crate::runtime::{Evaluator, Failure};
 
 /// How many times the largest deviation of the draws may be the file's own: its roundings are one draw more, and those
 /// of neighbouring values may go the same way where random ones do not.

@@ -8,12 +8,15 @@ pub mod constants;
 pub mod data;
 pub mod earned;
 pub mod eval;
+pub mod failure;
 pub mod image;
 pub mod lower;
 #[cfg(feature = "engines")]
 pub mod opinion;
 pub mod path;
+pub mod plain;
 pub mod probe;
+pub mod quiet;
 #[cfg(feature = "engines")]
 pub mod range;
 pub mod runtime;

@@ -6,7 +6,7 @@ use emo_proto::{NodeProto, ValueInfoProto};
 
 use crate::audit;
 use crate::infer::{Inference, NodeFacts};
-use crate::runtime::captured;
+use crate::run::plain::captured;
 
 /// The values that a graph's inputs decide and that decide its outputs.
 #[derive(Debug)]

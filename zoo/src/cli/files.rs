@@ -1,6 +1,5 @@
 //! Several files in one call: patterns, and work on them side by side.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
@@ -11,6 +10,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::progress::Bars;
+use super::several::Several;
 
 /// The files that `patterns` name, in their order. A pattern that the shell did not expand,
 /// with `*`, `?` or `**`, stands for the files that it matches, sorted.
@@ -60,18 +60,6 @@ pub fn each<T: Send>(
     }
     if failed.is_empty() { Ok(done) } else { Err(Several(failed).into()) }
 }
-
-/// What several files have to say, an error each.
-#[derive(Debug)]
-pub struct Several(pub Vec<String>);
-
-impl fmt::Display for Several {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("; "))
-    }
-}
-
-impl std::error::Error for Several {}
 
 /// Opens every file and does `work` on it as [`each`] does. One of several that cannot be read takes nothing from
 /// the others.

@@ -18,6 +18,7 @@ mod output;
 mod process;
 mod progress;
 mod runtime;
+mod several;
 mod show;
 mod sizes;
 mod streams;

@@ -11,7 +11,7 @@ use emo_proto::plain;
 use emo_verifier::report::{COLOURS, Style};
 
 use super::advice;
-use super::files::Several;
+use super::several::Several;
 
 /// Colours and a width where stdout is a terminal; NO_COLOR, CLICOLOR_FORCE and COLUMNS are heeded.
 pub fn style() -> Style {

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// The version of the format, the same in every entry.
 pub const SCHEMA: &str = "emo.zoo/1";
+/// What wrote a file of this version, or takes one in.
+pub const TOOL: &str = concat!("emo ", env!("CARGO_PKG_VERSION"));
 /// What is recorded where nobody states a licence.
 pub const NOT_STATED: &str = "not stated";
 

@@ -14,7 +14,7 @@ use emo_verifier::written::{Reconciled, count, findings};
 use sha2::{Digest as _, Sha256};
 
 use super::entry::{
-    Account, Claim, Costs, Entry, Extent, Input, Metadata, NOT_STATED, Port, Ports, Provenance, SCHEMA,
+    Account, Claim, Costs, Entry, Extent, Input, Metadata, NOT_STATED, Port, Ports, Provenance, SCHEMA, TOOL,
 };
 use super::lint::lint;
 use super::recipe::Recipe;
@@ -23,9 +23,6 @@ use super::recipe::Recipe;
 pub const PAPER: &str = "https://arxiv.org/abs/2301.01146";
 /// The repository that published their code and checkpoints.
 pub const SOURCE: &str = "https://github.com/zhangzjn/EMO";
-/// What wrote a file of this version, or takes one in.
-pub const TOOL: &str = concat!("emo ", env!("CARGO_PKG_VERSION"));
-
 /// The first release of ONNX that knows an opset: `onnx.helper.VERSION_TABLE`.
 const RELEASES: [(i64, &str); 25] = [
     (1, "1.0"),

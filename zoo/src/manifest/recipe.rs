@@ -8,8 +8,8 @@ use emo_proto::{Error, Result};
 use emo_verifier::identity::Identity;
 
 use super::Manifest;
+use super::entry::TOOL;
 use super::entry::{Entry, Provenance};
-use super::facts::TOOL;
 
 /// A published classifier, as it is built: 224 × 224, one image, 1000 classes, float32.
 #[derive(Debug, Clone, PartialEq)]

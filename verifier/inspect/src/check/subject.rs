@@ -7,7 +7,6 @@ use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
 use emo_proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
-use super::types::{Environment, environment};
 use super::weights::Weight;
 use crate::hash::{HashMap, HashSet};
 use crate::infer::{Bindings, Inference, infer_file};
@@ -357,4 +356,20 @@ fn written<'a>(before: impl Iterator<Item = &'a str>, nodes: &'a [NodeProto]) ->
         written.entry(name).or_insert(at);
     }
     written
+}
+
+/// Where the walk keeps the facts of a scope's values: `None` for the main graph, else the body.
+/// A scope that it never entered, or never in one way, has none.
+pub(super) type Environment = Vec<Option<Option<usize>>>;
+
+fn environment(s: &Subject) -> Environment {
+    let bodies = s.inference().bodies.iter().enumerate();
+    let bodies: HashMap<_, _> =
+        bodies.filter_map(|(index, body)| Some((std::ptr::from_ref(body.graph?), index))).collect();
+    let place = |scope: &Scope| match scope.graph {
+        Some(_) if scope.is_main() => Some(None),
+        Some(graph) => bodies.get(&std::ptr::from_ref(graph)).copied().map(Some),
+        None => None,
+    };
+    s.scopes.iter().map(place).collect()
 }

@@ -8,14 +8,14 @@ use emo_proto::type_proto::Value;
 use emo_proto::{TypeProto, ValueInfoProto};
 
 use super::operators::schemas;
-use super::subject::{Callee, Scope};
+use super::subject::Callee;
 use super::{Check, Findings, Severity, Subject};
 use crate::fact::{Fact, Kind};
 use crate::hash::{HashMap, HashSet};
-use crate::infer::of_type;
 use crate::ops::Ctx;
 use crate::schema::{self, Mark};
 use crate::sym::Expr;
+use crate::typed::of_type;
 
 pub(super) const CHECKS: &[Check] = &[
     Check {
@@ -115,22 +115,6 @@ pub(super) const CHECKS: &[Check] = &[
         run: stray_declarations,
     },
 ];
-
-/// Where the walk keeps the facts of a scope's values: `None` for the main graph, else the body.
-/// A scope that it never entered, or never in one way, has none.
-pub(super) type Environment = Vec<Option<Option<usize>>>;
-
-pub(super) fn environment(s: &Subject) -> Environment {
-    let bodies = s.inference().bodies.iter().enumerate();
-    let bodies: HashMap<_, _> =
-        bodies.filter_map(|(index, body)| Some((std::ptr::from_ref(body.graph?), index))).collect();
-    let place = |scope: &Scope| match scope.graph {
-        Some(_) if scope.is_main() => Some(None),
-        Some(graph) => bodies.get(&std::ptr::from_ref(graph)).copied().map(Some),
-        None => None,
-    };
-    s.scopes.iter().map(place).collect()
-}
 
 impl Subject<'_> {
     /// What is known of the value that node `index` of scope `at` sees under `name`.

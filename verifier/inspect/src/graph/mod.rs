@@ -9,3 +9,4 @@ pub mod real;
 pub(crate) mod recent;
 pub mod schema;
 pub mod sym;
+pub(crate) mod typed;

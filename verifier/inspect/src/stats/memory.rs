@@ -14,10 +14,9 @@ use emo_proto::tensor_proto::DataType;
 use emo_proto::{ModelProto, NodeProto, ValueInfoProto};
 use serde::Serialize;
 
-use crate::audit::{estimate, inputs};
 use crate::fact::Fact;
-use crate::infer::{Body, Inference, Values};
-use crate::sym::Expr;
+use crate::infer::{Body, Inference, Values, inputs};
+use crate::sym::{Expr, estimate};
 
 /// Operators that give the same elements another shape.
 const VIEWS: [&str; 5] = ["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"];

@@ -44,8 +44,8 @@ use crate::path::DataPath;
 use divergence::BlockVerdict;
 pub use form::Form;
 use judge::Judge;
-use port::{Port, logits, probes_of};
-use probes::{Bench, Probe, Probed};
+use port::{Port, logits};
+use probes::{Bench, Probe, Probed, probes_of};
 pub use weights::TensorDifference;
 
 /// What a file is held to.

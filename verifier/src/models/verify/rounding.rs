@@ -5,9 +5,9 @@ use emo_proto::file::OnnxFile;
 use super::probes::Probe;
 use crate::compare::{FLOAT32, Tolerance};
 use crate::earned::{self, Disturbed, MOST_EARNED, Run};
-use crate::eval::{Evaluator, Rounding};
+use crate::eval::Rounding;
 use crate::finding::{Finding, Severity};
-use crate::runtime::{Concrete, Failure};
+use crate::runtime::{Concrete, Evaluator, Failure};
 
 /// What a file is held to where nobody demands more, or less.
 #[derive(Debug, Clone, Copy)]

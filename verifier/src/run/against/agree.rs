@@ -9,7 +9,7 @@ use ndarray::ArrayD;
 use super::matching::unmasked;
 use super::{OutputVerdict, Pair, Run};
 use crate::compare::{Difference, compare};
-use crate::runtime::captured;
+use crate::run::plain::captured;
 
 /// An output of a run in the judged file and in the other.
 pub fn judge(

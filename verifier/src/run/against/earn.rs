@@ -5,10 +5,10 @@ use emo_proto::file::OnnxFile;
 use super::Run;
 use crate::compare::{FLOAT32, Tolerance};
 use crate::earned::{self, Disturbed};
-use crate::eval::{Evaluator, Rounding};
+use crate::eval::Rounding;
 use crate::infer::{Bindings, infer_file};
 use crate::path::DataPath;
-use crate::runtime::{Concrete, Failure};
+use crate::runtime::{Concrete, Evaluator, Failure};
 use crate::tolerance::own_tolerance;
 
 /// The tolerance of the coarsest type that anything between a file's inputs and outputs is rounded to.

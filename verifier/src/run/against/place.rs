@@ -18,7 +18,8 @@ use super::matching::{Order, Value};
 use crate::audit::{Sizes, scope};
 use crate::infer::{Inference, infer_file};
 use crate::opinion;
-use crate::runtime::{Concrete, Failure, Runtime, captured};
+use crate::run::plain::captured;
+use crate::runtime::{Concrete, Failure, Runtime};
 
 /// A node of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -11,10 +11,10 @@ use super::value::{Value, axis};
 use crate::ops::Ctx;
 
 /// Runs a body that the node holds as this attribute, on values for the body's inputs.
-pub(super) type Bodies<'a> = dyn Fn(&str, &[Value]) -> Result<Vec<Value>, Why> + 'a;
+pub(crate) type Bodies<'a> = dyn Fn(&str, &[Value]) -> Result<Vec<Value>, Why> + 'a;
 
 /// A node with the values of its operands; its attributes are [`Ctx`]'s.
-pub(super) struct Call<'a> {
+pub(crate) struct Call<'a> {
     pub attributes: Ctx<'a>,
     pub operands: Vec<Option<Value>>,
     /// How what it computes is rounded.

@@ -1,4 +1,4 @@
-//! Our own evaluation of any graph, in f64: what a file says, without an engine.
+//! Every operator in f64: what a file says, without an engine. [`Evaluator`](crate::runtime::Evaluator) runs graphs of them.
 //!
 //! A row an operator, by family. It is slow beside an engine, and has none of an engine's optimiser: what a fused,
 //! quantised or 16-bit graph computes is written here once more, from the operators' definitions.
@@ -13,6 +13,7 @@ mod index;
 mod linear;
 mod microsoft;
 mod movement;
+mod node;
 mod normalise;
 mod pool;
 mod quantised;
@@ -20,19 +21,19 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod round;
-mod run;
 mod table;
 mod value;
 mod window;
 
-pub(crate) use round::range;
+pub(crate) use call::Call;
+pub(crate) use node::{constant_node, finish};
 pub use round::{Noise, Rounding};
-pub use run::Evaluator;
-pub(crate) use run::{NAME, coarse, constant_node};
-pub(crate) use value::Value;
+pub(crate) use round::{Step, is_coarse, range};
+pub(crate) use table::find;
+pub(crate) use value::{MOST_ELEMENTS, Value, limited};
 
 /// Why an operator has no value: what it expected and what it found.
-type Why = String;
+pub(crate) type Why = String;
 
 #[cfg(test)]
 mod tests;

@@ -64,7 +64,7 @@ fn format(dtype: DataType) -> Option<Format> {
 }
 
 /// Whether values of this type are rounded more coarsely than f32.
-pub(super) fn is_coarse(dtype: DataType) -> bool {
+pub(crate) fn is_coarse(dtype: DataType) -> bool {
     format(dtype).is_some_and(|format| format.bits < 24)
 }
 
@@ -132,7 +132,7 @@ fn is_short(x: f64) -> bool {
 
 /// The rounding of one node, or of one constant.
 #[derive(Debug, Clone)]
-pub(super) struct Step<'a> {
+pub(crate) struct Step<'a> {
     rounding: Rounding<'a>,
     random: u64,
 }

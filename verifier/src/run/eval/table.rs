@@ -8,11 +8,11 @@ use super::call::Call;
 use super::value::Value;
 
 /// The outputs of a node.
-pub(super) type Function = fn(&Call) -> Result<Vec<Value>, Why>;
+pub(crate) type Function = fn(&Call) -> Result<Vec<Value>, Why>;
 
 /// An operator.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(crate) struct Row {
     pub name: &'static str,
     pub function: Function,
     /// Whether every element of its outputs is one of its operands', or an integer: nothing is rounded.
@@ -62,7 +62,7 @@ static TABLE: LazyLock<HashMap<(&str, &str), &Row>> = LazyLock::new(|| {
 });
 
 /// The row of an operator; `ai.onnx` is another name for ONNX's own domain.
-pub(super) fn find(domain: &str, name: &str) -> Option<&'static Row> {
+pub(crate) fn find(domain: &str, name: &str) -> Option<&'static Row> {
     let domain = if domain == "ai.onnx" { ONNX } else { domain };
     TABLE.get(&(domain, name)).copied()
 }

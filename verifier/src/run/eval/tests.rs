@@ -5,11 +5,11 @@ use emo_proto::tensor_proto::DataType;
 use emo_proto::{AttributeProto, NodeProto, TensorProto};
 use ndarray::ArrayD;
 
-use super::{Evaluator, Noise, Rounding};
+use super::{Noise, Rounding};
 use crate::runtime::testing::{
     array, attribute_of, file, floats, graph, int, int_list, ints, model, node, text, value,
 };
-use crate::runtime::{Concrete, Failure, Form};
+use crate::runtime::{Concrete, Evaluator, Failure, Form};
 
 /// The outputs of a graph whose f32 inputs are these.
 fn run(

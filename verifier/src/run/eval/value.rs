@@ -9,7 +9,7 @@ use emo_proto::tensor_proto::DataType;
 use super::Why;
 
 /// Elements of a tensor, at most, unless a run says less: what a third-party file's shapes may ask for.
-pub(super) const MOST_ELEMENTS: usize = 1 << 27;
+pub(crate) const MOST_ELEMENTS: usize = 1 << 27;
 
 /// Axes of a tensor, at most: NumPy's limit.
 const MOST_AXES: usize = 64;
@@ -20,7 +20,7 @@ thread_local! {
 }
 
 /// Runs what makes tensors of `most` elements at most. It must not panic.
-pub(super) fn limited<T>(most: usize, run: impl FnOnce() -> T) -> T {
+pub(crate) fn limited<T>(most: usize, run: impl FnOnce() -> T) -> T {
     let before = MOST.replace(most);
     let result = run();
     MOST.set(before);

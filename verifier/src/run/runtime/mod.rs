@@ -3,38 +3,30 @@
 //! [`Concrete`] is a file at given input shapes: what an engine gets is cut out of it, from any
 //! values to any values, its shape arithmetic computed already, with f32 at both ends.
 
-mod afford;
-mod concrete;
-mod dequantise;
-mod failure;
+mod evaluator;
 #[cfg(feature = "engines")]
 mod faults;
-mod fold;
-mod inline;
 #[cfg(feature = "engines")]
 mod ort;
 mod own;
-mod quiet;
 #[cfg(feature = "engines")]
 mod tract;
-mod widen;
 
 use std::path::PathBuf;
 
 use emo_proto::file::OnnxFile;
 use ndarray::ArrayD;
 
-pub use concrete::{Concrete, Cut, Form};
-pub use failure::Failure;
+pub use evaluator::Evaluator;
 #[cfg(feature = "engines")]
 pub use ort::Ort;
 pub use own::{Exact, Own};
-pub use quiet::silence_guarded_panics;
 #[cfg(feature = "engines")]
 pub use tract::Tract;
 
-pub(crate) use concrete::captured;
-pub(crate) use quiet::guarded;
+pub use crate::run::failure::Failure;
+pub use crate::run::plain::{Concrete, Cut, Form};
+pub use crate::run::quiet::silence_guarded_panics;
 
 /// What a run may ask of an engine.
 #[derive(Debug, Clone, Default)]

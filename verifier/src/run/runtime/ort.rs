@@ -54,7 +54,7 @@ impl Ort {
                         .at(path.display())
                 };
                 // Loading runs what is in the file; a malformed one must not end the process.
-                let builder = super::quiet::guarded(|| ort::init_from(&path));
+                let builder = crate::run::quiet::guarded(|| ort::init_from(&path));
                 let builder = builder.map_err(|panic| load(&panic))?.map_err(|error| load(&error))?;
                 let environment = builder.with_name("emo").with_telemetry(false).build();
                 let environment = environment.map_err(|error| load(&error))?;

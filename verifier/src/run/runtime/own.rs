@@ -2,8 +2,9 @@
 
 use ndarray::ArrayD;
 
+use super::evaluator::{Evaluator, NAME};
 use super::{Concrete, Failure, Runtime, Session};
-use crate::eval::{Evaluator, NAME, Rounding};
+use crate::eval::Rounding;
 
 /// Our own evaluation, rounding as the file says.
 #[derive(Debug, Clone, Copy)]

@@ -12,8 +12,8 @@ use tract_onnx::pb;
 use tract_onnx::prelude::*;
 
 use super::faults::fault;
-use super::quiet::guarded;
 use super::{Concrete, Cut, Failure, Form, Runtime, Session, expect_inputs};
+use crate::run::quiet::guarded;
 
 /// tract, optimising for the processor that it runs on.
 #[derive(Debug, Clone, Copy)]

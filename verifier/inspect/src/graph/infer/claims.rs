@@ -3,9 +3,10 @@
 use emo_proto::ValueInfoProto;
 use emo_proto::tensor_proto::DataType;
 
-use super::{Inference, of_type};
+use super::Inference;
 use crate::fact::{Fact, Kind};
 use crate::sym::Expr;
+use crate::typed::of_type;
 
 /// A value that is declared as what it cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,12 +7,12 @@ use emo_proto::tensor_proto::DataType;
 use emo_proto::text::{label, path};
 use emo_proto::{GraphProto, NodeProto, ValueInfoProto};
 
-use super::of_type;
 use super::walk::{Held, Scope, Visit, Walk, rule};
 use crate::cost::Cost;
 use crate::fact::{Fact, Kind};
 use crate::ops::{Ctx, Row, Why};
 use crate::sym::Expr;
+use crate::typed::of_type;
 
 /// Walks of a loop's body with what it carries joined from turn to turn, before all that still
 /// changes is given up.

@@ -14,6 +14,7 @@ mod function;
 mod order;
 mod outputs;
 mod parameters;
+mod reasons;
 mod source;
 mod uses;
 mod values;
@@ -28,9 +29,8 @@ use std::sync::Arc;
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
-use emo_proto::tensor_shape_proto::dimension;
 use emo_proto::text::label;
-use emo_proto::{FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, type_proto};
+use emo_proto::{FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 
 pub use claims::Contradiction;
 pub use outputs::Outputs;
@@ -38,9 +38,11 @@ pub use source::Source;
 pub use values::Values;
 
 use crate::cost::{Cost, Work};
-use crate::fact::{Fact, Kind};
+use crate::fact::Fact;
+use crate::hash::HashSet;
 use crate::ops::Arguments;
 use crate::sym::Expr;
+use crate::typed::of_type;
 
 /// Numbers for named dimensions: `batch` → 1. Axis 2 of the input `images` is `images.2`,
 /// whatever the file calls it; the element of the input `rate`, an integer, is `rate`.
@@ -182,9 +184,6 @@ impl<'a> Inference<'a> {
 /// The place of a value that has none yet.
 const NOWHERE: u32 = u32::MAX;
 
-/// What exporters write for the name of an extent that has none.
-pub(crate) const NAMELESS: [&str; 4] = ["", "?", "-1", "None"];
-
 /// Walks a model with the named dimensions that `bindings` fixes.
 #[must_use]
 pub fn infer<'a>(model: &'a ModelProto, bindings: &Bindings) -> Inference<'a> {
@@ -222,45 +221,6 @@ pub fn declared(input: &ValueInfoProto, bindings: &Bindings) -> Fact {
     fact.holding(element)
 }
 
-/// The fact that a type tells; a nameless extent is called after the value and its axis.
-pub(crate) fn of_type(r#type: &TypeProto, name: &str) -> Fact {
-    let boxed = |inner: Option<&TypeProto>| {
-        let missing = || Fact::unknown(DataType::Undefined, &format!("{name} declares no type"));
-        Arc::new(inner.map_or_else(missing, |t| of_type(t, name)))
-    };
-    let dtype = |code: i32| DataType::try_from(code).unwrap_or(DataType::Undefined);
-    let tensor = |code: i32, shape: &Option<emo_proto::TensorShapeProto>| match shape {
-        None => Fact::unknown(dtype(code), &format!("{name} declares no shape")),
-        Some(shape) => {
-            let dim = |(axis, dim): (usize, &emo_proto::tensor_shape_proto::Dimension)| match &dim.value {
-                Some(dimension::Value::DimValue(n)) if *n >= 0 => Expr::Number(*n),
-                Some(dimension::Value::DimParam(symbol)) if !NAMELESS.contains(&symbol.as_str()) => {
-                    Expr::symbol(symbol)
-                }
-                _ => Expr::symbol(&format!("{name}.{axis}")),
-            };
-            Fact::new(dtype(code), shape.dim.iter().enumerate().map(dim).collect())
-        }
-    };
-    match &r#type.value {
-        Some(type_proto::Value::TensorType(t)) => tensor(t.elem_type(), &t.shape),
-        Some(type_proto::Value::SparseTensorType(t)) => {
-            Fact { kind: Kind::Sparse, ..tensor(t.elem_type(), &t.shape) }
-        }
-        Some(type_proto::Value::SequenceType(t)) => {
-            Fact::sequence(Arc::unwrap_or_clone(boxed(t.elem_type.as_deref())), None)
-        }
-        Some(type_proto::Value::OptionalType(t)) => {
-            Fact::of_kind(Kind::Optional(boxed(t.elem_type.as_deref())))
-        }
-        Some(type_proto::Value::MapType(t)) => {
-            Fact::of_kind(Kind::Map(dtype(t.key_type()), boxed(t.value_type.as_deref())))
-        }
-        Some(type_proto::Value::OpaqueType(_)) => Fact::of_kind(Kind::Opaque),
-        None => Fact::unknown(DataType::Undefined, &format!("{name} declares no type")),
-    }
-}
-
 impl<'a> Inference<'a> {
     /// The body of a scope; none for the main graph.
     #[must_use]
@@ -292,4 +252,10 @@ impl<'a> Inference<'a> {
         let outputs = self.nodes.iter().flat_map(|n| n.node.output.iter().zip(n.written()));
         outputs.filter_map(|(name, fact)| Some((fact.rank()?, name.as_str()))).max_by_key(|(rank, _)| *rank)
     }
+}
+
+/// Inputs that the graph does not give a value to itself.
+pub fn inputs(graph: &GraphProto) -> impl Iterator<Item = &ValueInfoProto> {
+    let given: HashSet<&str> = graph.initializer.iter().map(emo_proto::TensorProto::name).collect();
+    graph.input.iter().filter(move |input| !given.contains(input.name()))
 }

@@ -11,23 +11,11 @@ use std::ops::Deref;
 
 use emo_proto::tensor_proto::DataType;
 
+use super::reasons::{LONE, MADE, OTHER, SCALE, STATISTICS};
 use super::source::{is_quantised, packed};
 use super::uses::{SHOWN, Uses};
 use super::{Constant, Inference, Source};
 use crate::ops;
-
-/// What a constant is that is no parameter, in words of a report.
-pub(super) const MASK: &str = "masks of attention scores";
-pub(super) const ROTATION: &str = "tables of rotations";
-pub(super) const SCALE: &str = "scales of attention";
-pub(super) const QUANTISATION: &str = "scales of quantisation";
-pub(super) const INPUT: &str = "means and deviations of the input";
-pub(super) const GROUPS: &str = "ones and zeros of norms that are written for groups";
-pub(super) const DECODING: &str = "tables that outputs are decoded with";
-const STATISTICS: &str = "running statistics of norms";
-const LONE: &str = "lone numbers";
-const MADE: &str = "constants that the exporter made";
-const OTHER: &str = "bounds, scales and tables of other operators";
 
 /// How a value is made that constants and shapes alone decide.
 enum Made {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use emo_proto::NodeProto;
 
 use super::Inference;
-use super::parameters::{DECODING, GROUPS, INPUT, MASK, QUANTISATION, ROTATION, SCALE};
+use super::reasons::{DECODING, GROUPS, INPUT, MASK, QUANTISATION, ROTATION, SCALE};
 use crate::fact::Fact;
 use crate::sym::Expr;
 

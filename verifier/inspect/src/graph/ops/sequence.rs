@@ -5,8 +5,8 @@ use emo_proto::tensor_proto::DataType;
 use super::cut::joined;
 use super::{Ctx, Row, Why};
 use crate::fact::{Fact, Kind, MOST_ITEMS, Sequence};
-use crate::infer::of_type;
 use crate::sym::Expr;
+use crate::typed::of_type;
 
 pub(super) const ROWS: &[Row] = &[
     Row::free("SequenceEmpty", empty),

@@ -294,6 +294,12 @@ impl Atom {
     }
 }
 
+/// Where a formula must be ranked or drawn: its value with every free dimension at 64.
+#[must_use]
+pub fn estimate(count: &Expr) -> i64 {
+    count.with(&|_| Some(64)).number().unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,13 +9,13 @@ mod scope;
 mod sizes;
 mod storage;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor_proto::DataType;
-use emo_proto::{GraphProto, ModelProto, ValueInfoProto};
+use emo_proto::{ModelProto, ValueInfoProto};
 use serde::Serialize;
 
 use crate::cost::{Cost, Work};
@@ -26,6 +26,8 @@ use crate::memory::{self, Peak};
 use crate::recent::Recent;
 use crate::sym::Expr;
 
+pub use crate::infer::inputs;
+pub use crate::sym::estimate;
 pub use account::{Account, Entry};
 pub use explain::{Difference, Explanation, Rule, explain};
 pub use group::{By, Group, groups};
@@ -198,12 +200,6 @@ fn opsets(model: &ModelProto) -> BTreeMap<String, i64> {
     opsets
 }
 
-/// Inputs that the graph does not give a value to itself.
-pub fn inputs(graph: &GraphProto) -> impl Iterator<Item = &ValueInfoProto> {
-    let given: HashSet<&str> = graph.initializer.iter().map(emo_proto::TensorProto::name).collect();
-    graph.input.iter().filter(move |input| !given.contains(input.name()))
-}
-
 fn port(value: &ValueInfoProto, inference: &Inference) -> Port {
     let fact = inference.values.get(value.name());
     let dtype = fact.map_or(DataType::Undefined, |fact| fact.dtype).as_str_name().to_lowercase();
@@ -354,10 +350,4 @@ impl Counts {
         let Cost { macs, flops, fvcore, mmcv } = &self.cost;
         [("params", &self.params), ("macs", macs), ("flops", flops), ("fvcore", fvcore), ("mmcv", mmcv)]
     }
-}
-
-/// Where a formula must be ranked or drawn: its value with every free dimension at 64.
-#[must_use]
-pub fn estimate(count: &Expr) -> i64 {
-    count.with(&|_| Some(64)).number().unwrap_or(i64::MAX)
 }

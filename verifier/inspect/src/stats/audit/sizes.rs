@@ -6,7 +6,8 @@ use std::fmt::Debug;
 use emo_proto::tensor_shape_proto::{Dimension, dimension};
 use emo_proto::{Error, ModelProto, Result, ValueInfoProto, type_proto};
 
-use crate::infer::{Bindings, NAMELESS};
+use crate::infer::Bindings;
+use crate::typed::NAMELESS;
 
 /// Numbers for named dimensions, and whole shapes for inputs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

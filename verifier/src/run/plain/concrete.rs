@@ -1,22 +1,23 @@
 //! A file at given input shapes, and the graphs that are cut out of it.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::Tensor;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::tensor_shape_proto::{Dimension, dimension};
 use emo_proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto, type_proto,
+    GraphProto, ModelProto, OperatorSetIdProto, SparseTensorProto, TensorProto, TensorShapeProto, TypeProto,
+    ValueInfoProto, type_proto,
 };
 
-use super::{Failure, afford, dequantise, fold, inline, widen};
+use super::value::{Value, cast};
+use super::{afford, coarse, dequantise, fold, inline, widen};
 use crate::audit::Sizes;
-use crate::eval::coarse;
 use crate::fact::Fact;
 use crate::infer::{Bindings, infer, infer_file, order};
+use crate::run::failure::Failure;
 
 /// How a graph is handed to an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,14 +30,6 @@ pub enum Form {
     Plain,
     /// As `Plain`, but with types as written, and floats are computed however small: for our own evaluation.
     Typed,
-}
-
-/// Type and shape of a value of the main graph.
-#[derive(Debug, Clone)]
-pub(super) struct Value {
-    pub dtype: DataType,
-    /// `None` where an extent is not known before the graph runs.
-    pub dims: Option<Vec<usize>>,
 }
 
 /// A graph that was cut out.
@@ -258,22 +251,6 @@ fn declared(input: &ValueInfoProto) -> Option<&TensorShapeProto> {
     }
 }
 
-pub(super) fn cast(from: &str, to: &str, dtype: DataType) -> NodeProto {
-    NodeProto {
-        name: Some(format!("cast {from}")),
-        op_type: Some("Cast".into()),
-        input: vec![from.to_owned()],
-        output: vec![to.to_owned()],
-        attribute: vec![AttributeProto {
-            name: Some("to".to_owned()),
-            r#type: Some(attribute_proto::AttributeType::Int.into()),
-            i: Some(i32::from(dtype).into()),
-            ..AttributeProto::default()
-        }],
-        ..NodeProto::default()
-    }
-}
-
 /// An f32 value; of an output not even the rank is said, which any engine infers.
 fn port_info(name: &str, shape: Option<TensorShapeProto>) -> ValueInfoProto {
     let tensor = type_proto::Tensor { elem_type: Some(DataType::Float.into()), shape };
@@ -287,20 +264,4 @@ fn fixed(dims: &[usize]) -> TensorShapeProto {
         ..Dimension::default()
     };
     TensorShapeProto { dim: dims.iter().map(extent).collect() }
-}
-
-/// The names that the bodies of a node read from around it.
-pub(crate) fn captured<'g>(node: &'g NodeProto, found: &mut Vec<&'g str>) {
-    for body in node.attribute.iter().flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs)) {
-        let mut own: HashSet<&str> = body.input.iter().map(ValueInfoProto::name).collect();
-        own.extend(body.initializer.iter().map(TensorProto::name));
-        own.extend(body.sparse_initializer.iter().filter_map(|s| Some(s.values.as_ref()?.name())));
-        own.extend(body.node.iter().flat_map(|n| &n.output).map(String::as_str));
-        let mut reads: Vec<&str> = body.output.iter().map(ValueInfoProto::name).collect();
-        for node in &body.node {
-            reads.extend(node.input.iter().map(String::as_str));
-            captured(node, &mut reads);
-        }
-        found.extend(reads.into_iter().filter(|name| !name.is_empty() && !own.contains(name)));
-    }
 }

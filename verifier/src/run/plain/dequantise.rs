@@ -7,7 +7,8 @@ use emo_proto::tensor_proto::DataType;
 use emo_proto::text::label;
 use emo_proto::{GraphProto, NodeProto, TensorProto};
 
-use super::concrete::{captured, cast};
+use super::captured;
+use super::value::cast;
 use crate::eval::{Value, constant_node, range};
 
 /// Operators that give a quantised tensor's elements other places: what they give has the same scale.

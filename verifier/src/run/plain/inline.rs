@@ -10,8 +10,9 @@ use emo_proto::{
     ValueInfoProto,
 };
 
-use super::{Failure, widen};
+use super::widen;
 use crate::infer::Inference;
+use crate::run::failure::Failure;
 
 /// Nodes that functions may come to, beyond which a file is held to be a trap.
 const MOST_NODES: usize = 1 << 17;

@@ -8,10 +8,11 @@ use emo_proto::tensor_proto::DataType;
 use emo_proto::{GraphProto, TensorProto, ValueInfoProto};
 use half::{bf16, f16};
 
-use super::Failure;
-use super::concrete::{Value, captured};
+use super::captured;
+use super::value::Value;
 use crate::fact::Fact;
 use crate::infer::Inference;
+use crate::run::failure::Failure;
 
 /// The values of the main graph whose elements are numbers.
 pub(super) fn known(inference: &Inference) -> HashMap<String, Tensor> {

@@ -9,17 +9,16 @@ use emo_proto::text::label;
 use emo_proto::{Error, GraphProto, ModelProto, NodeProto};
 use ndarray::ArrayD;
 
-use super::Why;
-use super::call::Call;
-use super::round::{Rounding, Step, is_coarse, range};
-use super::table::{Row, find};
-use super::value::{MOST_ELEMENTS, Value, limited};
+use super::expect_inputs;
+use crate::eval::{Call, MOST_ELEMENTS, Rounding, Step, Value, Why, find, finish, limited};
 use crate::infer::order;
 use crate::ops::{Arguments, Ctx};
-use crate::runtime::{Concrete, Cut, Failure, Form, expect_inputs, guarded};
+use crate::run::failure::Failure;
+use crate::run::plain::{Concrete, Cut, Form, captured, coarse};
+use crate::run::quiet::guarded;
 
 /// As failures and reports name it.
-pub(crate) const NAME: &str = "f64";
+pub(super) const NAME: &str = "f64";
 
 /// Bodies within bodies, at most.
 const MOST_DEPTH: usize = 32;
@@ -159,64 +158,6 @@ fn settings(graph: &GraphProto) -> HashSet<String> {
     found
 }
 
-/// The nodes behind an input of the graph that round more coarsely than f32, and the types that they round to.
-pub(crate) fn coarse(model: &Concrete, graph: &GraphProto) -> Vec<(String, DataType)> {
-    let mut reached: HashSet<&str> = graph.input.iter().map(emo_proto::ValueInfoProto::name).collect();
-    let mut found = Vec::new();
-    for node in &graph.node {
-        let mut reads: Vec<&str> = node.input.iter().map(String::as_str).collect();
-        crate::runtime::captured(node, &mut reads);
-        if !reads.iter().any(|name| reached.contains(name)) {
-            continue;
-        }
-        reached.extend(node.output.iter().map(String::as_str).filter(|name| !name.is_empty()));
-        if node
-            .input
-            .first()
-            .is_some_and(|name| graph.input.iter().any(|p| p.name() == name) && !model.has(name))
-        {
-            // It makes an input of the file out of f32, which is no node of the file.
-            continue;
-        }
-        let row = find(node.domain(), node.op_type());
-        let (moves, quantises) = row.map_or((false, false), |row| (row.moves, row.quantises));
-        let rounds = |dtype: &DataType| quantises && range(*dtype).is_some() || !moves && is_coarse(*dtype);
-        let dtype = node.output.iter().map(|name| model.dtype(name)).find(rounds);
-        found.extend(dtype.map(|dtype| (label(node), dtype)));
-    }
-    found
-}
-
-/// The first output of a node whose operands are constants, if it has one; as the file says.
-pub(crate) fn constant_node(
-    node: &NodeProto,
-    opset: i64,
-    operands: Vec<Option<Value>>,
-    external: &External,
-) -> Option<Value> {
-    let row = find(node.domain(), node.op_type())?;
-    let arguments = Arguments::new();
-    let call = Call {
-        attributes: Ctx::of_attributes(node, opset, &arguments, external),
-        operands,
-        step: RefCell::new(Step::of(Rounding::Written, "")),
-        terms: Cell::new(0),
-        moved: Cell::new(false),
-        bodies: &|_, _| Err("expected no bodies".to_owned()),
-    };
-    let mut outputs = guarded(|| (row.function)(&call)).ok()?.ok()?;
-    finish(row, &call, &mut outputs);
-    outputs.into_iter().next()
-}
-
-/// Rounds what a node computed.
-fn finish(row: &Row, call: &Call, outputs: &mut [Value]) {
-    if !row.moves && !call.moved.get() {
-        let step = call.step.borrow();
-        outputs.iter_mut().for_each(|value| step.store(value, call.terms.get()));
-    }
-}
-
 /// The values of a graph, and of those around it.
 struct Scope<'a> {
     values: RefCell<HashMap<String, Value>>,
@@ -238,7 +179,7 @@ impl Run<'_> {
         let mut last: HashMap<&str, usize> = HashMap::new();
         for (i, node) in graph.node.iter().enumerate() {
             let mut reads: Vec<&str> = node.input.iter().map(String::as_str).collect();
-            crate::runtime::captured(node, &mut reads);
+            captured(node, &mut reads);
             last.extend(reads.into_iter().map(|name| (name, i)));
         }
         let end = graph.node.len();

@@ -3,10 +3,10 @@
 use emo_proto::ModelProto;
 use emo_proto::tensor::bits;
 
-use super::Failure;
 use crate::fact::Fact;
 use crate::infer::{Inference, NodeFacts};
 use crate::memory::peak;
+use crate::run::failure::Failure;
 use crate::sym::Expr;
 
 /// Bytes that a graph may hold at once while it runs.

@@ -4,13 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use emo_proto::TensorProto;
 
-use super::layers::Place;
-use super::plan::{Count, Entry, Kind, Plan, Site, Step, entry};
+use super::{Count, Entry, Kind, Plan, Site, Step, entry};
 use crate::infer::{Inference, NodeFacts};
+use crate::models::layers::Place;
 use crate::sym::Expr;
 
 /// A graph of ours, value by value.
-pub(super) struct Reading<'a> {
+pub struct Reading<'a> {
     inference: &'a Inference<'a>,
     places: &'a [Place],
     writers: HashMap<&'a str, usize>,

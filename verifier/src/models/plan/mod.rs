@@ -1,20 +1,17 @@
 //! What is expected of a file: read off the graph that the exporter builds for a model with nothing folded.
 
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
 use std::fmt;
 use std::ops::{Add, Sub};
 
-use emo_exporter::encode::outline;
 use emo_exporter::models::Model;
-use emo_exporter::profile::{OPSETS, Profile};
-use emo_exporter::target::{Batch, Target};
-use emo_proto::Result;
 
-use super::layers::{Name, Order, Part, Place, Shape, walk};
-use super::reading::Reading;
+mod build;
+mod reading;
+
+use super::layers::{Order, Place, Shape};
 use crate::cost::{Pool, Work};
-use crate::infer::{Bindings, Inference, infer};
+use crate::infer::Inference;
 
 /// The counts of a part of a file, or of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,51 +128,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Of `model` for `images` of that height and width.
-    ///
-    /// # Errors
-    /// The model does not take that size.
-    pub fn new(model: &Model, size: (usize, usize), images: usize) -> Result<Self> {
-        let target = Target {
-            opset: &OPSETS[OPSETS.len() - 1],
-            size,
-            batch: Batch::Fixed(images.max(1)),
-            ..Target::new(Profile::reference())
-        };
-        let file = outline(&model.build(&target)?, target.opset, &[])?.model;
-        let inference = infer(&file, &Bindings::new());
-        let mut naming = Naming { inference: &inference, layers: Vec::new(), order: Order::default() };
-        let Ok(places) = walk(&inference, &mut naming);
-        let Naming { layers, order, .. } = naming;
-        let graph = Reading::new(&inference, &places);
-        let mut plan = Self {
-            model: model.clone(),
-            layers,
-            sites: Vec::new(),
-            segments: BTreeMap::new(),
-            order,
-            outputs: graph.outputs(),
-        };
-        for (index, node) in inference.nodes.iter().enumerate() {
-            let segment = plan.segments.entry(places[index].clone()).or_default();
-            let (count, step) = (graph.count(node), graph.step(index));
-            segment.count = segment.count + count;
-            segment.pooled += pooled(&node.work);
-            segment.products += if step == Some(Step::Product) { count.macs } else { 0 };
-            segment.doubled += graph.doubled(index, images.max(1));
-            segment.steps.extend(step);
-            segment.nodes.push((node.node.name().to_owned(), step));
-            if let Some(site) = graph.site(index) {
-                segment.sites.push(plan.sites.len());
-                plan.sites.push(site);
-            }
-        }
-        graph.join(&mut plan);
-        let wider = model.with_classes(model.classes + 1).build(&target)?;
-        plan.classifiers(&wider);
-        Ok(plan)
-    }
-
     /// The layer that has that module path.
     #[must_use]
     pub fn layer(&self, name: &str) -> Option<usize> {
@@ -233,47 +185,6 @@ pub fn pooled(work: &Work) -> i64 {
     match work {
         Work::Pool { kind: Pool::GlobalMean, inputs, .. } => inputs.number().unwrap_or(0),
         _ => 0,
-    }
-}
-
-/// Names the layers of a graph of ours, one after the other.
-struct Naming<'a> {
-    inference: &'a Inference<'a>,
-    layers: Vec<Layer>,
-    order: Order,
-}
-
-impl Name for Naming<'_> {
-    type Error = Infallible;
-
-    fn name(&mut self, shape: Shape, part: Part, place: Place) -> Result<usize, Infallible> {
-        let Part { node, weight, bias, .. } = part;
-        self.layers.push(Layer {
-            name: self.inference.nodes[node].node.name().to_owned(),
-            shape,
-            weight: entry(self.inference, &weight),
-            bias: bias.map(|name| entry(self.inference, &name)),
-            place: place.clone(),
-            per_class: 0,
-            attention: None,
-            before: None,
-            after: Vec::new(),
-            merges: None,
-            behind_gelu: false,
-            padding: 0,
-        });
-        Ok(self.order.push(&place))
-    }
-
-    fn add_bias(&mut self, layer: usize, _: usize, bias: String, elements: usize) {
-        let layer = &mut self.layers[layer];
-        if layer.bias.is_none() && elements == layer.shape.outputs {
-            layer.bias = Some(entry(self.inference, &bias));
-        }
-    }
-
-    fn order(&self) -> &Order {
-        &self.order
     }
 }
 
