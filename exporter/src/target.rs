@@ -29,6 +29,34 @@ impl Batch {
     }
 }
 
+/// What leaves the file; which of them a model has is [`Model::output_forms`](crate::models::Model::output_forms).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// What the last layers give: scores and deltas of each level, or maps.
+    Raw,
+    /// Logits of classes; of a segmenter those of every pixel of the input.
+    Logits,
+    /// Logits of every cell of a segmenter's own map.
+    LogitsSmall,
+    /// The class of every pixel, as bytes.
+    Labels,
+}
+
+impl Output {
+    pub const ALL: [Self; 4] = [Output::Raw, Output::Logits, Output::LogitsSmall, Output::Labels];
+
+    /// As the command line spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Output::Raw => "raw",
+            Output::Logits => "logits",
+            Output::LogitsSmall => "logits-small",
+            Output::Labels => "labels",
+        }
+    }
+}
+
 /// What a model is written for: a runtime's row, and the interface and types of the file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Target {
@@ -41,6 +69,8 @@ pub struct Target {
     pub dtype: DataType,
     /// Whether the input is an image of bytes, `[N, H, W, 3]` RGB, normalised in the file.
     pub image_input: bool,
+    /// What leaves the file; the model's own default where it is not said.
+    pub output: Option<Output>,
 }
 
 impl Target {
@@ -54,6 +84,7 @@ impl Target {
             batch: Batch::Fixed(1),
             dtype: DataType::Float,
             image_input: false,
+            output: None,
         }
     }
 

@@ -34,7 +34,7 @@ fn expansion(graph: &Graph, mut x: Value) -> Option<Value> {
             Op::Unary(_) | Op::Clip => x = node.inputs[0],
             // Of an activation's spelling: one operand is computed from the other, or is a number.
             Op::Binary(_) => x = *node.inputs.iter().find(|&&v| graph.value(v).constant.is_none())?,
-            Op::Conv { stride: 1, pad: 0, group: 1 } if node.inputs.len() == 3 => return Some(x),
+            Op::Conv { stride: 1, pad: 0, group: 1, .. } if node.inputs.len() == 3 => return Some(x),
             _ => return None,
         }
     }

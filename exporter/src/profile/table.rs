@@ -8,7 +8,7 @@ use super::condition::Operators;
 use super::lists;
 use super::{
     Attention, Expansion, Forms, Gelu, HighestRank, LayerNorm, Mix, MostImages, Padding, Pool, Profile, Qk,
-    Silu, Windows,
+    Resize, Silu, Windows,
 };
 use crate::graph::Part;
 
@@ -52,6 +52,7 @@ const PUBLISHED: Forms = Forms {
     gelu: Gelu::Operator,
     pool: Pool::Published,
     padding: Padding::Pad,
+    resize: Resize::Any,
 };
 
 /// What measured fastest on processors: everything folded, tokens outermost.
@@ -178,7 +179,7 @@ pub const PROFILES: [Profile; 12] = [
              begin with one, the rest is one piece",
             "not on the list: Flatten, Pad, Expand, Abs, Gather, SpaceToDepth",
         ],
-        forms: Forms { padding: Padding::Concat, ..CHANNELS },
+        forms: Forms { padding: Padding::Concat, resize: Resize::Whole, ..CHANNELS },
     },
     Profile {
         name: "nnapi",

@@ -105,6 +105,11 @@ impl Reference {
             Definition::Emo2(network) => emo2::load(network, &root)?,
             Definition::MobileNetV2(network) => mobilenetv2::load(network, &root)?,
             Definition::Deit(network) => deit::load(network, &root)?,
+            Definition::Dense(_) => {
+                return Err(
+                    Error::new("expected a classifier, found a model of another task").at(&model.name)
+                );
+            }
         };
         Ok(Self { parts, smallest_side: model.smallest_side() })
     }
