@@ -1,5 +1,7 @@
 //! Expansions as products over rows of channels.
 
+use std::collections::HashSet;
+
 use super::edit::{folded, resource};
 use crate::graph::{Dim, Graph, Node, Shape, Value};
 use crate::op::Op;
@@ -18,7 +20,10 @@ pub(crate) fn expansions_as_rows(graph: &mut Graph) {
         _ => false,
     };
     let depthwise = graph.nodes.iter().filter(slow);
-    let expansions: Vec<Value> = depthwise.filter_map(|node| expansion(graph, node.inputs[0])).collect();
+    // Several depthwise convolutions may read one expansion.
+    let mut expansions: Vec<Value> = depthwise.filter_map(|node| expansion(graph, node.inputs[0])).collect();
+    let mut seen = HashSet::new();
+    expansions.retain(|&value| seen.insert(value));
     for value in expansions {
         if let Some(index) = graph.writer(value) {
             as_rows(graph, index);

@@ -20,7 +20,7 @@ mod scope;
 
 use emo_exporter::models::{Definition, Model};
 use emo_exporter::weights::Weights;
-use emo_proto::Result;
+use emo_proto::{Error, Result};
 use ndarray::{Array2, Array4, ArrayD, ArrayView4, Axis, concatenate};
 
 pub use mistake::Mistake;
