@@ -7,51 +7,28 @@ use super::{Form, mean};
 use crate::builder::Builder;
 use crate::graph::{Dim, Value};
 use crate::op::Resize;
-use crate::profile::{self, Pool};
+use crate::profile::Pool;
 use crate::rewrite::{Kind, Rewrite};
 
-/// What fvcore counts of an element of a map that is resized.
-const NEAREST: i64 = 1;
-const LINEAR: i64 = 4;
-
-/// Each cell of `x` doubled, the last row or column once where the sides are odd: what PyTorch's `nearest` makes of a
-/// map that was halved.
-///
-/// # Errors
-/// The sides are no such ones; as every layer: a shape does not fit.
-pub fn resize_nearest(b: &mut Builder, x: Value, size: [usize; 2], form: Form) -> Result<Value> {
-    let (_, channels, height, width) = b.feature_map(x)?;
-    let doubled = [2 * height, 2 * width];
-    if size.iter().zip(doubled).any(|(&to, doubled)| to != doubled && to + 1 != doubled) {
-        let why = format!("expected a map of half of {size:?} cells, found {height}x{width}");
-        return Err(Error::new(why).at(b.path("resize")));
-    }
-    if size == doubled || form.forms().resize == profile::Resize::Any {
-        return b.resize("resize", x, Resize::Nearest, size);
-    }
-    let whole = b.resize("resize", x, Resize::Nearest, doubled)?;
-    let cells = |[height, width]: [usize; 2]| (channels * height * width) as i64;
-    let free = Rewrite::free(Kind::Resize, b.path("resize"), b.path("resize"));
-    b.rewrote(Rewrite { fvcore: NEAREST * (cells(size) - cells(doubled)), ..free });
-    b.crop("crop", whole, &[2, 3], &size)
-}
-
-/// Between the centres of cells, as PyTorch's `bilinear` without aligned corners; the same size is the map itself.
+/// PyTorch's `nearest`; the same size is the map itself.
 ///
 /// # Errors
 /// As every layer: a shape does not fit.
-pub fn resize_linear(b: &mut Builder, x: Value, size: [usize; 2], form: Form) -> Result<Value> {
-    let (n, channels, height, width) = b.feature_map(x)?;
-    if size == [height, width] {
-        return Ok(x);
-    }
-    let whole = size[0].is_multiple_of(height) && size[1].is_multiple_of(width);
-    if whole || form.forms().resize == profile::Resize::Any {
-        return b.resize("resize", x, Resize::Linear, size);
-    }
-    let elements = (n.at_batch_one() * channels * size[0] * size[1]) as i64;
-    let matrices = [interpolation(height, size[0]), interpolation(width, size[1])];
-    b.within("resize", |b| along(b, x, &matrices, Kind::Resize, LINEAR * elements))
+pub fn resize_nearest(b: &mut Builder, x: Value, size: [usize; 2]) -> Result<Value> {
+    resize(b, x, Resize::Nearest, size)
+}
+
+/// PyTorch's `bilinear` without aligned corners; the same size is the map itself.
+///
+/// # Errors
+/// As every layer: a shape does not fit.
+pub fn resize_linear(b: &mut Builder, x: Value, size: [usize; 2]) -> Result<Value> {
+    resize(b, x, Resize::Linear, size)
+}
+
+fn resize(b: &mut Builder, x: Value, mode: Resize, size: [usize; 2]) -> Result<Value> {
+    let (.., height, width) = b.feature_map(x)?;
+    if size == [height, width] { Ok(x) } else { b.resize("resize", x, mode, size) }
 }
 
 /// The means of `x` over a grid of `bins` × `bins` cells, which overlap where they do not divide the map: PyTorch's
@@ -74,14 +51,22 @@ pub fn adaptive_pool(b: &mut Builder, x: Value, bins: usize, form: Form) -> Resu
         return b.average_pool("pool", x, [kernel_h, kernel_w], [stride_h, stride_w]);
     }
     let matrices = [height, width].map(|side| means(side, bins));
-    b.within("pool", |b| along(b, x, &matrices, Kind::Pool, elements))
+    b.within("pool", |b| along(b, x, &matrices, elements))
 }
+
+/// Classes that a byte can name.
+const BYTE: usize = 256;
 
 /// The places of the largest logits, `[N, C, H, W]` → `uint8 [N, H, W]`.
 ///
 /// # Errors
-/// As every layer: a shape does not fit.
+/// There are more than 256 classes; as every layer: a shape does not fit.
 pub fn labels(b: &mut Builder, logits: Value) -> Result<Value> {
+    let (_, classes, ..) = b.feature_map(logits)?;
+    if classes > BYTE {
+        let why = format!("expected {BYTE} classes at most, labels are bytes, found {classes}");
+        return Err(Error::new(why).at("labels"));
+    }
     let places = b.arg_max("argmax", logits, 1)?;
     b.cast("labels.cast", places, DataType::Uint8)
 }
@@ -115,28 +100,14 @@ fn means(side: usize, bins: usize) -> Matrix {
     Matrix { name: format!("means.{side}x{bins}"), to: bins, elements }
 }
 
-/// Cell `i` of `to` lies at (i + ½)·from/to − ½, not before the first cell and not behind the last.
-fn interpolation(from: usize, to: usize) -> Matrix {
-    let mut elements = vec![0.0; from * to];
-    for i in 0..to {
-        let place = ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0);
-        let first = (place as usize).min(from - 1);
-        let share = (place - first as f64) as f32;
-        let second = (first + 1).min(from - 1);
-        elements[first * to + i] += 1.0 - share;
-        elements[second * to + i] += share;
-    }
-    Matrix { name: format!("linear.{from}x{to}"), to, elements }
-}
-
 /// `x: [N, C, h, w]` → `[N, C, H, W]` by a matrix `[h, H]` along the columns and one `[w, W]` along the rows; `fvcore` is
 /// what the published operator counts.
-fn along(b: &mut Builder, x: Value, matrices: &[Matrix; 2], kind: Kind, fvcore: i64) -> Result<Value> {
+fn along(b: &mut Builder, x: Value, matrices: &[Matrix; 2], fvcore: i64) -> Result<Value> {
     let (n, channels, height, width) = b.feature_map(x)?;
     let [rows, columns] = matrices;
     let maps = n.by(channels);
     let macs = (maps.at_batch_one() * height * columns.to * (width + rows.to)) as i64;
-    let free = Rewrite::free(kind, b.path(""), b.path(""));
+    let free = Rewrite::free(Kind::Pool, b.path(""), b.path(""));
     b.rewrote(Rewrite { macs: -macs, fvcore: fvcore - macs, ..free });
     let x = times(b, "width", x, maps.by(height), width, columns)?;
     let x = b.reshape("lines", x, [maps, height.into(), columns.to.into()])?;

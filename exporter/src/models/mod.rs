@@ -317,6 +317,7 @@ impl Model {
         }
         let mut graph = b.finish();
         pass::run(&mut graph, target);
+        target.profile.take(&graph, output)?;
         Ok(graph)
     }
 

@@ -3,8 +3,9 @@
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, Result};
 
-use super::Profile;
-use crate::target::{Batch, Target};
+use super::{PROFILES, Profile};
+use crate::graph::Graph;
+use crate::target::{Batch, Output, Target};
 
 /// The operator sets that a runtime takes, the default first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,5 +80,23 @@ impl Profile {
             self.image_input.check("image of bytes", self.name).map_err(|e| e.at("image input"))?;
         }
         Ok(())
+    }
+
+    /// Whether the row lists every operator of a graph that gives `output`.
+    ///
+    /// # Errors
+    /// It does not: the message says which, by which source, and which targets do.
+    pub(crate) fn take(&self, graph: &Graph, output: Output) -> Result<()> {
+        let lists = |profile: &Self, op: &str| profile.conditions("", op).is_some();
+        let ops = || graph.nodes.iter().map(|node| node.op.onnx_name());
+        let Some(op) = ops().find(|op| !lists(self, op)) else { return Ok(()) };
+        let others = PROFILES.iter().filter(|profile| ops().all(|op| lists(profile, op)));
+        let others: Vec<&str> = others.map(|profile| profile.name).collect();
+        let (name, output, source) = (self.name, output.name(), self.operators.source());
+        let why = format!(
+            "the target {name} takes no {op}, which {output} needs ({source}); of the targets {} take it",
+            others.join(", ")
+        );
+        Err(Error::new(why).at("output"))
     }
 }

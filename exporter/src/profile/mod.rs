@@ -69,7 +69,6 @@ pub struct Forms {
     pub gelu: Gelu,
     pub pool: Pool,
     pub padding: Padding,
-    pub resize: Resize,
 }
 
 /// How a block's expansion is spelled.
@@ -167,14 +166,6 @@ pub enum Padding {
     Pad,
     /// Concat with constants; only where the batch is fixed.
     Concat,
-}
-
-/// Which sides a map may be resized to by an operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resize {
-    Any,
-    /// Whole multiples; others are cut off, or products with constant matrices.
-    Whole,
 }
 
 /// An opset that models can be written in, and what it brings.

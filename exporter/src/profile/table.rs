@@ -8,7 +8,7 @@ use super::condition::Operators;
 use super::lists;
 use super::{
     Attention, Expansion, Forms, Gelu, HighestRank, LayerNorm, Mix, MostImages, Padding, Pool, Profile, Qk,
-    Resize, Silu, Windows,
+    Silu, Windows,
 };
 use crate::graph::Part;
 
@@ -52,7 +52,6 @@ const PUBLISHED: Forms = Forms {
     gelu: Gelu::Operator,
     pool: Pool::Published,
     padding: Padding::Pad,
-    resize: Resize::Any,
 };
 
 /// What measured fastest on processors: everything folded, tokens outermost.
@@ -178,8 +177,10 @@ pub const PROFILES: [Profile; 12] = [
             "a Cast that reads the graph's input stays on the processor (cast_op_builder.cc): float16 files \
              begin with one, the rest is one piece",
             "not on the list: Flatten, Pad, Expand, Abs, Gather, SpaceToDepth",
+            "Resize by scales wants whole ones; by sizes any are taken: linear by half pixels, nearest asymmetric and \
+             rounded down (resize_op_builder.cc)",
         ],
-        forms: Forms { padding: Padding::Concat, resize: Resize::Whole, ..CHANNELS },
+        forms: Forms { padding: Padding::Concat, ..CHANNELS },
     },
     Profile {
         name: "nnapi",
@@ -214,6 +215,8 @@ pub const PROFILES: [Profile; 12] = [
              alone; the provider refuses Transpose above 4 axes (transpose_op_builder.cc), MatMul that \
              broadcasts (op_builder_helpers.cc), and any first operand but float32 (base_op_builder.cc)",
             "the checker takes an operand that is left out for one of free shape: Pad without a value",
+            "Resize is linear by half pixels from API level 30 on, nearest asymmetric and rounded down \
+             (resize_op_builder.cc)",
             "the provider has no batched product: MatMul becomes a split, a FULLY_CONNECTED a matrix, and \
              a concatenation (op_builder_helpers.cc, BuildBatchMatMul)",
         ],

@@ -168,27 +168,20 @@ impl Network {
             Head::SemanticFpn => semantic_fpn::build(b, stages, classes, form)?,
             Head::SegFormer { channels } => segformer::build(b, stages, *channels, classes, form)?,
         };
-        segmented(b, logits, [height, width], output, form)
+        segmented(b, logits, [height, width], output)
     }
 }
 
 /// Logits of the head's size as what was asked for.
-fn segmented(
-    b: &mut Builder,
-    logits: Value,
-    size: [usize; 2],
-    output: Output,
-    form: Form,
-) -> Result<Outputs> {
+fn segmented(b: &mut Builder, logits: Value, size: [usize; 2], output: Output) -> Result<Outputs> {
     if output == Output::LogitsSmall {
         return Ok(vec![("logits".into(), logits)]);
     }
-    let logits = b.within("logits", |b| layer::resize_linear(b, logits, size, form))?;
+    let logits = b.within("logits", |b| layer::resize_linear(b, logits, size))?;
     if output != Output::Labels {
         return Ok(vec![("logits".into(), logits)]);
     }
-    let labels = layer::labels(b, logits)?;
-    Ok(vec![("labels".into(), labels)])
+    Ok(vec![("labels".into(), layer::labels(b, logits)?)])
 }
 
 /// Levels' scores, then their deltas, in the order of mmdetection's outputs.
