@@ -314,10 +314,10 @@ enum Operand {
     Absent,
 }
 
-/// The factor from `from` cells to `to`, such that ⌊from·factor⌋ = to in float32.
+/// The factor from `from` cells to `to`, such that ⌊from·factor⌋ = to in float32 and in exact numbers.
 fn scale(from: usize, to: usize) -> f32 {
     let scale = to as f32 / from as f32;
-    if ((from as f32 * scale).floor() as usize) < to { scale.next_up() } else { scale }
+    if from as f64 * f64::from(scale) < to as f64 { scale.next_up() } else { scale }
 }
 
 /// A reshape's operand: whatever holds the free batch is left to the runtime.
@@ -352,4 +352,19 @@ fn text(name: &str, value: &str) -> AttributeProto {
 fn ints(name: &str, values: impl IntoIterator<Item = usize>) -> AttributeProto {
     let ints = values.into_iter().map(|v| v as i64).collect();
     AttributeProto { ints, ..attribute(name, AttributeType::Ints) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scale;
+
+    #[test]
+    fn scales_give_the_extents() {
+        for (from, to) in (1..200).flat_map(|from| (1..600).map(move |to| (from, to))) {
+            let scale = scale(from, to);
+            assert_eq!((from as f32 * scale).floor() as usize, to, "{from} to {to} in float32");
+            assert_eq!((from as f64 * f64::from(scale)).floor() as usize, to, "{from} to {to}");
+        }
+        assert_eq!(scale(16, 512).to_bits(), 32f32.to_bits());
+    }
 }
