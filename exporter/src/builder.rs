@@ -9,7 +9,7 @@ use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, Result};
 
 use crate::graph::{Dim, Graph, Node, Part, Shape, Source, Value, ValueInfo};
-use crate::op::{Binary, Op, Unary};
+use crate::op::{Binary, Op, Resize, Unary};
 use crate::rewrite::Rewrite;
 use crate::shape;
 
@@ -19,6 +19,8 @@ pub struct Builder {
     graph: Graph,
     scope: Vec<String>,
     part: Part,
+    /// Behind the names of nodes whose weights are shared, while such are added.
+    tag: Option<String>,
 }
 
 impl Builder {
@@ -36,6 +38,14 @@ impl Builder {
         self.scope.push(scope.to_owned());
         let result = body(self);
         self.scope.pop();
+        result
+    }
+
+    /// Everything that `body` adds has `tag` behind its name, but for parameters, which are those of the first time.
+    pub fn again<T>(&mut self, tag: &str, body: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = self.tag.replace(tag.to_owned());
+        let result = body(self);
+        self.tag = outer;
         result
     }
 
@@ -91,7 +101,8 @@ impl Builder {
     /// A constant `name` of this scope.
     pub(crate) fn constant(&mut self, name: &str, shape: impl Into<Shape>, source: Source) -> Value {
         let path = self.path(name);
-        self.value(path, shape.into(), DataType::Float, Some(source))
+        let shared = self.tag.as_ref().and_then(|_| self.graph.values.iter().position(|v| v.name == path));
+        shared.map_or_else(|| self.value(path, shape.into(), DataType::Float, Some(source)), Value)
     }
 
     /// A number that is no parameter; equal numbers are one value.
@@ -128,9 +139,10 @@ impl Builder {
         operands: &[Value],
         stride: usize,
         pad: usize,
+        dilation: usize,
         group: usize,
     ) -> Result<Value> {
-        self.push(name, Op::Conv { stride, pad, group }, operands)
+        self.push(name, Op::Conv { stride, pad, dilation, group }, operands)
     }
 
     /// See [`Op::Gemm`].
@@ -248,6 +260,30 @@ impl Builder {
         self.push(name, Op::GlobalAveragePool, &[x])
     }
 
+    /// See [`Op::AveragePool`].
+    #[track_caller]
+    pub fn average_pool(
+        &mut self,
+        name: &str,
+        x: Value,
+        kernel: [usize; 2],
+        stride: [usize; 2],
+    ) -> Result<Value> {
+        self.push(name, Op::AveragePool { kernel, stride }, &[x])
+    }
+
+    /// See [`Op::Resize`]; to the same size is refused.
+    #[track_caller]
+    pub fn resize(&mut self, name: &str, x: Value, mode: Resize, size: [usize; 2]) -> Result<Value> {
+        self.push(name, Op::Resize { mode, size }, &[x])
+    }
+
+    /// See [`Op::ArgMax`].
+    #[track_caller]
+    pub fn arg_max(&mut self, name: &str, x: Value, axis: usize) -> Result<Value> {
+        self.push(name, Op::ArgMax { axis }, &[x])
+    }
+
     #[track_caller]
     pub fn cast(&mut self, name: &str, x: Value, to: DataType) -> Result<Value> {
         self.push(name, Op::Cast { to }, &[x])
@@ -268,10 +304,14 @@ impl Builder {
     }
 
     fn append(&mut self, name: &str, op: Op, inputs: &[Value], shapes: Vec<Shape>) -> Vec<Value> {
-        let name = self.path(name);
+        let mut name = self.path(name);
+        if let Some(tag) = &self.tag {
+            name = format!("{name}.{tag}");
+        }
         let single = shapes.len() == 1;
         let dtype = match op {
             Op::Cast { to } => to,
+            Op::ArgMax { .. } => DataType::Int64,
             _ => inputs.first().map_or(DataType::Float, |&v| self.graph.value(v).dtype),
         };
         let outputs: Vec<Value> = shapes

@@ -14,7 +14,7 @@ use half::f16;
 use prost::Message;
 
 use crate::graph::{Dim, Graph, Node, Shape, Source, Value, ValueInfo};
-use crate::op::Op;
+use crate::op::{Op, Resize};
 use crate::pass::half::LARGEST;
 use crate::profile::Opset;
 use crate::weights::Weights;
@@ -171,9 +171,13 @@ impl Nodes<'_> {
         for &operand in &node.inputs {
             inputs.push(self.operand(operand)?);
         }
-        let (attributes, integers) = self.spell(node);
-        for operand in integers {
-            inputs.push(self.integers(&operand)?);
+        let (attributes, operands) = self.spell(node);
+        for operand in operands {
+            inputs.push(match operand {
+                Operand::Integers(values) => self.integers(&values)?,
+                Operand::Scales(values) => self.scales(&values)?,
+                Operand::Absent => String::new(),
+            });
         }
         self.nodes.push(NodeProto {
             name: Some(node.name.clone()),
@@ -201,6 +205,13 @@ impl Nodes<'_> {
         Ok(name)
     }
 
+    fn scales(&mut self, values: &[f32]) -> Result<String> {
+        let digits: Vec<String> = values.iter().map(ToString::to_string).collect();
+        let name = format!("scales.{}", digits.join("x"));
+        self.constant(&name, &Tensor::from_f32(vec![values.len()], values.to_vec())?);
+        Ok(name)
+    }
+
     fn constant(&mut self, name: &str, tensor: &Tensor) {
         if self.emitted.insert(name.to_owned()) {
             self.nodes.push(NodeProto {
@@ -216,13 +227,41 @@ impl Nodes<'_> {
         }
     }
 
-    /// The attributes of a node and the integer operands behind its values.
-    fn spell(&self, node: &Node) -> (Vec<AttributeProto>, Vec<Vec<i64>>) {
+    /// By whole factors, else to sizes, but for a free batch, which no size can name.
+    fn resize(&self, node: &Node, mode: Resize) -> (Vec<AttributeProto>, Vec<Operand>) {
+        let extents = |value: Value| self.graph.shape(value).0.clone();
+        let (from, to) = (extents(node.inputs[0]), extents(node.outputs[0]));
+        let fixed = to.iter().all(|d| matches!(d, Dim::Fixed(_)));
+        let numbers = |dims: &[Dim]| dims.iter().map(|d| d.at_batch_one()).collect::<Vec<_>>();
+        let (from, to) = (numbers(&from), numbers(&to));
+        let whole = from.iter().zip(&to).all(|(from, to)| to.is_multiple_of(*from));
+        let attributes = match mode {
+            Resize::Nearest => vec![
+                text("coordinate_transformation_mode", "asymmetric"),
+                text("mode", "nearest"),
+                text("nearest_mode", "floor"),
+            ],
+            Resize::Linear => {
+                vec![text("coordinate_transformation_mode", "half_pixel"), text("mode", "linear")]
+            }
+        };
+        let operands = if whole || !fixed {
+            let scales = from.iter().zip(&to).map(|(&from, &to)| scale(from, to));
+            vec![Operand::Absent, Operand::Scales(scales.collect())]
+        } else {
+            vec![Operand::Absent, Operand::Absent, Operand::Integers(integers(&to))]
+        };
+        (attributes, operands)
+    }
+
+    /// The attributes of a node and the operands behind its values.
+    fn spell(&self, node: &Node) -> (Vec<AttributeProto>, Vec<Operand>) {
+        let one = |values: Vec<i64>| vec![Operand::Integers(values)];
         match &node.op {
-            Op::Conv { stride, pad, group } => {
+            Op::Conv { stride, pad, dilation, group } => {
                 let kernel = &self.graph.shape(node.inputs[1]).0[2..];
                 let attributes = vec![
-                    ints("dilations", [1; 2]),
+                    ints("dilations", [*dilation; 2]),
                     int("group", *group),
                     ints("kernel_shape", kernel.iter().map(|d| d.at_batch_one())),
                     ints("pads", [*pad; 4]),
@@ -240,25 +279,45 @@ impl Nodes<'_> {
             Op::ReduceMean { axes, keep } => {
                 let keep = int("keepdims", usize::from(*keep));
                 if self.opset.reduce_axes_operand {
-                    (vec![keep], vec![integers(axes)])
+                    (vec![keep], one(integers(axes)))
                 } else {
                     (vec![ints("axes", axes.iter().copied()), keep], Vec::new())
                 }
             }
-            Op::Reshape => (Vec::new(), vec![target(self.graph.shape(node.outputs[0]))]),
+            Op::Reshape => (Vec::new(), one(target(self.graph.shape(node.outputs[0])))),
             Op::Transpose { perm } => (vec![ints("perm", perm.iter().copied())], Vec::new()),
-            Op::Split { axis, sizes } => (vec![int("axis", *axis)], vec![integers(sizes)]),
+            Op::Split { axis, sizes } => (vec![int("axis", *axis)], one(integers(sizes))),
             Op::Concat { axis } => (vec![int("axis", *axis)], Vec::new()),
-            Op::Pad { before, behind } => (Vec::new(), vec![[integers(before), integers(behind)].concat()]),
+            Op::Pad { before, behind } => (Vec::new(), one([integers(before), integers(behind)].concat())),
             Op::Crop { axes, extents } => {
-                (Vec::new(), vec![vec![0; axes.len()], integers(extents), integers(axes)])
+                let operands = [vec![0; axes.len()], integers(extents), integers(axes)];
+                (Vec::new(), operands.map(Operand::Integers).into())
             }
             Op::SpaceToDepth { block } => (vec![int("blocksize", *block)], Vec::new()),
             Op::DepthToSpace { block } => (vec![int("blocksize", *block), text("mode", "DCR")], Vec::new()),
             Op::GlobalAveragePool => (Vec::new(), Vec::new()),
+            Op::AveragePool { kernel, stride } => {
+                (vec![ints("kernel_shape", *kernel), ints("strides", *stride)], Vec::new())
+            }
+            Op::Resize { mode, .. } => self.resize(node, *mode),
+            Op::ArgMax { axis } => (vec![int("axis", *axis), int("keepdims", 0)], Vec::new()),
             Op::Cast { to } => (vec![int_signed("to", i64::from(*to as i32))], Vec::new()),
         }
     }
+}
+
+/// What a node reads behind its values.
+enum Operand {
+    Integers(Vec<i64>),
+    Scales(Vec<f32>),
+    /// Left out.
+    Absent,
+}
+
+/// The factor from `from` cells to `to`, such that ⌊from·factor⌋ = to in float32 and in exact numbers.
+fn scale(from: usize, to: usize) -> f32 {
+    let scale = to as f32 / from as f32;
+    if from as f64 * f64::from(scale) < to as f64 { scale.next_up() } else { scale }
 }
 
 /// A reshape's operand: whatever holds the free batch is left to the runtime.
@@ -293,4 +352,19 @@ fn text(name: &str, value: &str) -> AttributeProto {
 fn ints(name: &str, values: impl IntoIterator<Item = usize>) -> AttributeProto {
     let ints = values.into_iter().map(|v| v as i64).collect();
     AttributeProto { ints, ..attribute(name, AttributeType::Ints) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scale;
+
+    #[test]
+    fn scales_give_the_extents() {
+        for (from, to) in (1..200).flat_map(|from| (1..600).map(move |to| (from, to))) {
+            let scale = scale(from, to);
+            assert_eq!((from as f32 * scale).floor() as usize, to, "{from} to {to} in float32");
+            assert_eq!((from as f64 * f64::from(scale)).floor() as usize, to, "{from} to {to}");
+        }
+        assert_eq!(scale(16, 512).to_bits(), 32f32.to_bits());
+    }
 }

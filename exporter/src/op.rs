@@ -6,10 +6,11 @@ use emo_proto::tensor_proto::DataType;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
     /// `x: [N, C, H, W]`, `w: [M, C/group, k, k]`, optional `b: [M]`; equal strides,
-    /// equal zero padding on all four sides.
+    /// equal zero padding on all four sides, taps so many cells apart.
     Conv {
         stride: usize,
         pad: usize,
+        dilation: usize,
         group: usize,
     },
     /// `x: [N, K]`, `w: [M, K]`, `b: [M]` → `x·wᵀ + b: [N, M]`.
@@ -70,6 +71,20 @@ pub enum Op {
     },
     /// `[N, C, H, W]` → `[N, C, 1, 1]`, the mean of each map.
     GlobalAveragePool,
+    /// The means of windows of so many rows and columns, which start so many rows and columns apart.
+    AveragePool {
+        kernel: [usize; 2],
+        stride: [usize; 2],
+    },
+    /// Maps `[N, C, H, W]` of other sides.
+    Resize {
+        mode: Resize,
+        size: [usize; 2],
+    },
+    /// The place of the largest element of one axis, which is dropped: the first of equal ones.
+    ArgMax {
+        axis: usize,
+    },
     /// To the type that the builder was given.
     Cast {
         to: DataType,
@@ -83,8 +98,18 @@ pub enum Unary {
     Exp,
     Sqrt,
     Erf,
+    Relu,
     /// The exact form, ½·x·(1 + erf(x/√2)); opset 20.
     Gelu,
+}
+
+/// How a map is resized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resize {
+    /// Cell i is cell ⌊i·n/m⌋ of n where there are to be m, as PyTorch's `nearest` has it.
+    Nearest,
+    /// Between the centres of cells, PyTorch's `bilinear` without aligned corners.
+    Linear,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +137,7 @@ impl Op {
             Op::Unary(Unary::Exp) => "Exp",
             Op::Unary(Unary::Sqrt) => "Sqrt",
             Op::Unary(Unary::Erf) => "Erf",
+            Op::Unary(Unary::Relu) => "Relu",
             Op::Unary(Unary::Gelu) => "Gelu",
             Op::Binary(Binary::Add) => "Add",
             Op::Binary(Binary::Sub) => "Sub",
@@ -127,6 +153,9 @@ impl Op {
             Op::SpaceToDepth { .. } => "SpaceToDepth",
             Op::DepthToSpace { .. } => "DepthToSpace",
             Op::GlobalAveragePool => "GlobalAveragePool",
+            Op::AveragePool { .. } => "AveragePool",
+            Op::Resize { .. } => "Resize",
+            Op::ArgMax { .. } => "ArgMax",
             Op::Cast { .. } => "Cast",
         }
     }

@@ -10,7 +10,7 @@ use crate::op::Op;
 pub(crate) fn infer(op: &Op, inputs: &[&Shape]) -> Result<Vec<Shape>, String> {
     let one = |shape: Result<Shape, String>| shape.map(|s| vec![s]);
     match op {
-        Op::Conv { stride, pad, group } => one(conv(inputs, *stride, *pad, *group)),
+        Op::Conv { stride, pad, dilation, group } => one(conv(inputs, *stride, *pad, *dilation, *group)),
         Op::Gemm => one(gemm(inputs)),
         Op::MatMul => one(matmul(inputs)),
         Op::BatchNormalization { .. } => one(per_channel(inputs, 1, 5)),
@@ -32,6 +32,9 @@ pub(crate) fn infer(op: &Op, inputs: &[&Shape]) -> Result<Vec<Shape>, String> {
             feature_map(operand(inputs, 0)?)?;
             one(reduce(inputs[0], &[2, 3], true))
         }
+        Op::AveragePool { kernel, stride } => one(average_pool(operand(inputs, 0)?, *kernel, *stride)),
+        Op::Resize { size, .. } => one(resize(operand(inputs, 0)?, *size)),
+        Op::ArgMax { axis } => one(reduce(operand(inputs, 0)?, &[*axis], false)),
         Op::Reshape => Err("a reshape takes its shape from the caller".to_owned()),
     }
 }
@@ -47,7 +50,13 @@ fn feature_map(shape: &Shape) -> Result<(Dim, usize, usize, usize), String> {
     }
 }
 
-fn conv(inputs: &[&Shape], stride: usize, pad: usize, group: usize) -> Result<Shape, String> {
+fn conv(
+    inputs: &[&Shape],
+    stride: usize,
+    pad: usize,
+    dilation: usize,
+    group: usize,
+) -> Result<Shape, String> {
     let (n, c, h, w) = feature_map(operand(inputs, 0)?)?;
     let (Dim::Fixed(m), per_group, kernel, kernel_w) = feature_map(operand(inputs, 1)?)? else {
         return Err("the weight cannot have a free extent".to_owned());
@@ -63,9 +72,12 @@ fn conv(inputs: &[&Shape], stride: usize, pad: usize, group: usize) -> Result<Sh
     {
         return Err(format!("expected a bias [{m}], found {bias}"));
     }
+    if dilation == 0 || kernel == 0 || kernel_w == 0 {
+        return Err(format!("expected a kernel whose taps are apart, found a dilation of {dilation}"));
+    }
     let extent = |side: usize, kernel: usize| {
         (side + 2 * pad)
-            .checked_sub(kernel)
+            .checked_sub(dilation * (kernel - 1) + 1)
             .map(|room| room / stride + 1)
             .ok_or_else(|| format!("a kernel of {kernel} does not fit into {side} with padding {pad}"))
     };
@@ -192,6 +204,23 @@ fn crop(x: &Shape, axes: &[usize], extents: &[usize]) -> Result<Shape, String> {
         }
     }
     Ok(Shape(dims))
+}
+
+fn average_pool(x: &Shape, kernel: [usize; 2], stride: [usize; 2]) -> Result<Shape, String> {
+    let (n, c, h, w) = feature_map(x)?;
+    let extent = |side: usize, axis: usize| match side.checked_sub(kernel[axis]) {
+        Some(room) if kernel[axis] > 0 && stride[axis] > 0 => Ok((room / stride[axis] + 1).into()),
+        _ => Err(format!("expected windows of {kernel:?} each {stride:?} in the map, found {x}")),
+    };
+    Ok([n, c.into(), extent(h, 0)?, extent(w, 1)?].into())
+}
+
+fn resize(x: &Shape, [height, width]: [usize; 2]) -> Result<Shape, String> {
+    let (n, c, h, w) = feature_map(x)?;
+    if height == 0 || width == 0 || (h, w) == (height, width) {
+        return Err(format!("expected other sides than {height}x{width}, found {x}"));
+    }
+    Ok([n, c.into(), height.into(), width.into()].into())
 }
 
 fn space_to_depth(x: &Shape, block: usize) -> Result<Shape, String> {

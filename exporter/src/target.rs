@@ -3,9 +3,9 @@
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, Result};
 
-use crate::graph::Dim;
+use crate::graph::{Dim, Graph};
 use crate::layer::Form;
-use crate::profile::{Allow, MostImages, Opset, Opsets, Profile};
+use crate::profile::{Allow, MostImages, Opset, Opsets, PROFILES, Profile};
 
 /// Largest side of an input, far beyond any use and far below what overflows a count.
 pub const LARGEST_SIDE: usize = 1 << 14;
@@ -29,6 +29,34 @@ impl Batch {
     }
 }
 
+/// What leaves the file; which of them a model has is [`Model::output_forms`](crate::models::Model::output_forms).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// What the last layers give: scores and deltas of each level, or maps.
+    Raw,
+    /// Logits of classes; of a segmenter those of every pixel of the input.
+    Logits,
+    /// Logits of every cell of a segmenter's own map.
+    LogitsSmall,
+    /// The class of every pixel, as bytes.
+    Labels,
+}
+
+impl Output {
+    pub const ALL: [Self; 4] = [Output::Raw, Output::Logits, Output::LogitsSmall, Output::Labels];
+
+    /// As the command line spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Output::Raw => "raw",
+            Output::Logits => "logits",
+            Output::LogitsSmall => "logits-small",
+            Output::Labels => "labels",
+        }
+    }
+}
+
 /// What a model is written for: a runtime's row, and the interface and types of the file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Target {
@@ -41,6 +69,8 @@ pub struct Target {
     pub dtype: DataType,
     /// Whether the input is an image of bytes, `[N, H, W, 3]` RGB, normalised in the file.
     pub image_input: bool,
+    /// What leaves the file; the model's own default where it is not said.
+    pub output: Option<Output>,
 }
 
 impl Target {
@@ -54,6 +84,7 @@ impl Target {
             batch: Batch::Fixed(1),
             dtype: DataType::Float,
             image_input: false,
+            output: None,
         }
     }
 
@@ -108,6 +139,24 @@ impl Target {
                 .map_err(|e| e.at("image input"))?;
         }
         Ok(())
+    }
+
+    /// Whether the row lists every operator of a graph that gives `output`.
+    ///
+    /// # Errors
+    /// It does not: the message says which, by which source, and which targets do.
+    pub(crate) fn take(&self, graph: &Graph, output: Output) -> Result<()> {
+        let lists = |profile: &Profile, op: &str| profile.conditions("", op).is_some();
+        let ops = || graph.nodes.iter().map(|node| node.op.onnx_name());
+        let Some(op) = ops().find(|op| !lists(self.profile, op)) else { return Ok(()) };
+        let others = PROFILES.iter().filter(|profile| ops().all(|op| lists(profile, op)));
+        let others: Vec<&str> = others.map(|profile| profile.name).collect();
+        let (name, output, source) = (self.profile.name, output.name(), self.profile.operators.source());
+        let why = format!(
+            "the target {name} takes no {op}, which {output} needs ({source}); of the targets {} take it",
+            others.join(", ")
+        );
+        Err(Error::new(why).at("output"))
     }
 
     /// How layers are spelled for it.

@@ -1,4 +1,4 @@
-//! SiLU, GELU and ReLU6.
+//! SiLU, GELU, ReLU and ReLU6.
 
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 
@@ -15,6 +15,8 @@ use crate::profile::{Gelu, Silu};
 pub enum Act {
     Silu,
     Gelu,
+    /// max(x, 0).
+    Relu,
     /// min(max(x, 0), 6).
     Relu6,
 }
@@ -33,6 +35,7 @@ pub fn activation(b: &mut Builder, x: Value, act: Act, form: Form) -> Result<Val
             Gelu::Operator | Gelu::Erf => erf_chain(b, x),
             Gelu::Spelled => b.part(Part::Gelu, |b| spelled(b, x)),
         },
+        Act::Relu => b.unary("relu", Unary::Relu, x),
         Act::Relu6 => b.clip("clip", x, 0.0, 6.0),
     })
 }

@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod norm;
+mod resize;
 mod span;
 mod window;
 
@@ -19,6 +20,7 @@ use crate::rewrite::{Kind, Rewrite};
 pub use activation::{Act, activation};
 pub use attention::attend;
 pub use norm::{NORM, NORM_EPSILON, Norm, NormName, Normed, batch_norm, norm};
+pub use resize::{adaptive_pool, labels, resize_linear, resize_nearest};
 pub use span::{Span, span};
 
 pub use window::{Grid, Pattern, pad_tokens};
@@ -55,12 +57,15 @@ impl Form {
     }
 }
 
-/// A convolution of a square kernel, zero-padded by half of it, or cutting patches where it strides by its side.
+/// A convolution of a square kernel, zero-padded by half of what it spans, or cutting patches where it strides by its
+/// side.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conv {
     pub out: usize,
     pub kernel: usize,
     pub stride: usize,
+    /// Its taps are so many cells apart.
+    pub dilation: usize,
     pub depthwise: bool,
     pub bias: bool,
     /// The first output channels are multiplied by a factor: how many, by what.
@@ -79,6 +84,7 @@ impl Conv {
             out,
             kernel: 1,
             stride: 1,
+            dilation: 1,
             depthwise: false,
             bias: false,
             scaled: None,
@@ -115,7 +121,7 @@ impl Conv {
     }
 
     fn pad(&self) -> usize {
-        if self.stride == self.kernel { 0 } else { self.kernel / 2 }
+        if self.stride == self.kernel { 0 } else { self.dilation * (self.kernel / 2) }
     }
 
     fn name(&self) -> &'static str {
@@ -132,7 +138,7 @@ pub fn conv(b: &mut Builder, x: Value, c: &Conv) -> Result<Value> {
     let group = if c.depthwise { channels } else { 1 };
     let mut operands = vec![x];
     operands.extend(c.operands(b, [c.out, channels / group, c.kernel, c.kernel]));
-    b.conv(c.name(), &operands, c.stride, c.pad(), group)
+    b.conv(c.name(), &operands, c.stride, c.pad(), c.dilation, group)
 }
 
 /// The same of a 1×1 convolution over rows of channels, `x: [N, C]` → `[N, out]`: the weight is a

@@ -88,7 +88,7 @@ impl Network {
         for (name, block) in self.blocks() {
             x = b.within(&name, |b| block.build(b, x, form))?;
         }
-        Ok(vec![("logits", head(b, x, classes, form)?)])
+        Ok(vec![("logits".into(), head(b, x, classes, form)?)])
     }
 
     /// Patches as tokens, the class token before them, each with the embedding of its place: → `[N, 1, tokens, dim]`

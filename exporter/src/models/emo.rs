@@ -5,6 +5,7 @@
 
 use emo_proto::Result;
 
+use super::dense::{self, Head, LARGE, SEGMENTED, SMALL};
 use super::mmb::{Attention, AttentionLayout, Block, Layout, MetaMobileBlock, Values};
 use super::{CLASSES, Definition, Model, Outputs};
 use crate::builder::Builder;
@@ -77,6 +78,24 @@ pub(super) fn published() -> [Model; 4] {
     ]
 }
 
+/// The dense models on its backbones: which head, on which variants, the side of the windows, the published sizes.
+pub(super) fn dense() -> Vec<Model> {
+    let rows = [
+        (Head::maps(), 0..4, WINDOW, &[SEGMENTED][..]),
+        (Head::Ssdlite, 0..2, WINDOW, &[SMALL]),
+        (Head::Ssdlite, 2..3, 10, &[SMALL]),
+        (Head::RetinaNet, 0..2, WINDOW, &[LARGE]),
+        (Head::RetinaNet, 2..3, 10, &[LARGE]),
+        (Head::DeepLabV3, 0..2, WINDOW, &[SEGMENTED]),
+        (Head::DeepLabV3, 2..3, 16, &[SEGMENTED]),
+        (Head::PspNet, 0..2, WINDOW, &[SEGMENTED]),
+        (Head::PspNet, 2..3, 16, &[SEGMENTED]),
+        (Head::SemanticFpn, 0..2, WINDOW, &[SEGMENTED]),
+        (Head::SemanticFpn, 2..3, 16, &[SEGMENTED]),
+    ];
+    dense::models(&published(), rows)
+}
+
 /// The columns in which the variants differ; the others are common to all four.
 fn variant(
     name: &'static str,
@@ -126,12 +145,42 @@ impl Network {
     /// # Errors
     /// As every layer: a shape does not fit.
     pub(super) fn build(&self, b: &mut Builder, x: Value, classes: usize, form: Form) -> Result<Outputs> {
-        let mut x = stem(b, x, self.stem, form)?;
-        for (name, block) in self.blocks() {
+        let x = last(&self.features(b, x, form)?, x);
+        Ok(vec![("logits".into(), head(b, x, classes, form)?)])
+    }
+
+    /// The maps behind the stem and behind each stage.
+    ///
+    /// # Errors
+    /// As every layer: a shape does not fit.
+    pub(super) fn features(&self, b: &mut Builder, x: Value, form: Form) -> Result<Vec<Value>> {
+        let x = stem(b, x, self.stem, form)?;
+        through(b, x, &self.stages, self.blocks(), form)
+    }
+}
+
+/// The map behind the last stage; the input where there is none.
+pub(super) fn last(maps: &[Value], input: Value) -> Value {
+    maps.last().copied().unwrap_or(input)
+}
+
+/// The map `x` of the stem, and what each stage makes of it.
+pub(super) fn through(
+    b: &mut Builder,
+    mut x: Value,
+    stages: &[Stage],
+    blocks: Vec<(String, Block)>,
+    form: Form,
+) -> Result<Vec<Value>> {
+    let mut maps = vec![x];
+    let mut blocks = blocks.into_iter();
+    for stage in stages {
+        for (name, block) in blocks.by_ref().take(stage.depth) {
             x = b.within(&name, |b| block.build(b, x, form))?;
         }
-        Ok(vec![("logits", head(b, x, classes, form)?)])
+        maps.push(x);
     }
+    Ok(maps)
 }
 
 /// The blocks of EMO's and EMOv2's stages behind a stem of `dim_in` channels; whether a block attends decides its

@@ -5,6 +5,7 @@
 
 use emo_proto::Result;
 
+use super::dense::{self, Head, LARGE, SEGMENTED, SMALL};
 use super::emo::{self, Stage};
 use super::mmb::{AttentionLayout, Block, Layout, Values};
 use super::{CLASSES, Definition, Model, Outputs};
@@ -89,6 +90,24 @@ pub(super) fn published() -> [Model; 5] {
     ]
 }
 
+/// Side of the windows of all dense models.
+const DENSE_WINDOW: usize = 10;
+
+/// The dense models on its backbones: which head, on which variants, the side of the windows, the published sizes.
+pub(super) fn dense() -> Vec<Model> {
+    let rows = [
+        (Head::maps(), 0..5, DENSE_WINDOW, &[SEGMENTED][..]),
+        (Head::Ssdlite, 0..4, DENSE_WINDOW, &[SMALL, SEGMENTED]),
+        (Head::RetinaNet, 0..4, DENSE_WINDOW, &[LARGE]),
+        (Head::DeepLabV3, 0..4, DENSE_WINDOW, &[SEGMENTED]),
+        (Head::PspNet, 0..4, DENSE_WINDOW, &[SEGMENTED]),
+        (Head::SemanticFpn, 0..4, DENSE_WINDOW, &[SEGMENTED]),
+        (Head::SegFormer { channels: 180 }, 0..1, DENSE_WINDOW, &[SEGMENTED]),
+        (Head::SegFormer { channels: 288 }, 1..4, DENSE_WINDOW, &[SEGMENTED]),
+    ];
+    dense::models(&published(), rows)
+}
+
 /// The columns in which the variants differ; the others are common to all five.
 fn variant(
     name: &'static str,
@@ -115,11 +134,17 @@ impl Network {
     /// # Errors
     /// As every layer: a shape does not fit.
     pub(super) fn build(&self, b: &mut Builder, x: Value, classes: usize, form: Form) -> Result<Outputs> {
-        let mut x = stem(b, x, self.stem, form)?;
-        for (name, block) in self.blocks() {
-            x = b.within(&name, |b| block.build(b, x, form))?;
-        }
-        Ok(vec![("logits", emo::head(b, x, classes, form)?)])
+        let x = emo::last(&self.features(b, x, form)?, x);
+        Ok(vec![("logits".into(), emo::head(b, x, classes, form)?)])
+    }
+
+    /// The maps behind the stem and behind each stage.
+    ///
+    /// # Errors
+    /// As every layer: a shape does not fit.
+    pub(super) fn features(&self, b: &mut Builder, x: Value, form: Form) -> Result<Vec<Value>> {
+        let x = stem(b, x, self.stem, form)?;
+        emo::through(b, x, &self.stages, self.blocks(), form)
     }
 }
 

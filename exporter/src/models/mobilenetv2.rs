@@ -143,6 +143,6 @@ impl Network {
         let rows = b.reshape("global_pool.rows", mean, [n, channels.into()])?;
         let logits =
             b.within("classifier", |b| layer::linear(b, rows, &Conv::pointwise(classes).biased()))?;
-        Ok(vec![("logits", logits)])
+        Ok(vec![("logits".into(), logits)])
     }
 }

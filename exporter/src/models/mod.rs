@@ -3,6 +3,7 @@
 //! A family is a module that knows how to build its rows, and one line in [`Definition`].
 
 pub mod deit;
+pub mod dense;
 pub mod emo;
 pub mod emo2;
 mod image;
@@ -27,7 +28,7 @@ use crate::graph::{Graph, Value};
 use crate::layer::Form;
 use crate::pass;
 use crate::profile::Profile;
-use crate::target::Target;
+use crate::target::{Output, Target};
 use crate::weights::Parameter;
 
 /// Classes of ImageNet-1K.
@@ -64,9 +65,20 @@ pub enum Definition {
     Emo2(emo2::Network),
     MobileNetV2(mobilenetv2::Network),
     Deit(deit::Network),
+    Dense(dense::Network),
 }
 
-/// The published models, family by family.
+/// What a network is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    Classify,
+    /// Maps, for whatever is to stand on them.
+    Features,
+    Detect,
+    Segment,
+}
+
+/// The published classifiers, family by family.
 pub static MODELS: LazyLock<Vec<Model>> = LazyLock::new(|| {
     let mut models: Vec<Model> = emo::published().into();
     models.extend(emo2::published());
@@ -75,14 +87,82 @@ pub static MODELS: LazyLock<Vec<Model>> = LazyLock::new(|| {
     models
 });
 
+/// The published detectors and segmenters, and their backbones alone.
+pub static DENSE: LazyLock<Vec<Model>> = LazyLock::new(|| {
+    let mut models = emo::dense();
+    models.extend(emo2::dense());
+    models
+});
+
 /// The outputs of a network by name, in the order in which a file has them.
-pub type Outputs = Vec<(&'static str, Value)>;
+pub type Outputs = Vec<(Cow<'static, str>, Value)>;
+
+impl Definition {
+    /// Gives attention windows another side, where there are windows.
+    fn set_window(&mut self, window: usize) {
+        match self {
+            Definition::Emo(network) => emo::set_window(&mut network.stages, window),
+            Definition::Emo2(network) => emo::set_window(&mut network.stages, window),
+            Definition::Dense(network) => network.backbone.set_window(window),
+            Definition::MobileNetV2(_) | Definition::Deit(_) => {}
+        }
+    }
+
+    fn stages(&self) -> Option<(usize, &[emo::Stage])> {
+        match self {
+            Definition::Emo(network) => Some((network.stem, &network.stages)),
+            Definition::Emo2(network) => Some((network.stem, &network.stages)),
+            Definition::Dense(network) => network.backbone.stages(),
+            Definition::MobileNetV2(_) | Definition::Deit(_) => None,
+        }
+    }
+
+    fn smallest_side(&self) -> usize {
+        match self {
+            Definition::Emo(network) => emo::smallest_side(&network.stages),
+            Definition::Emo2(network) => emo::smallest_side(&network.stages),
+            Definition::MobileNetV2(network) => network.smallest_side(),
+            Definition::Deit(network) => network.side,
+            Definition::Dense(network) => network.backbone.smallest_side(),
+        }
+    }
+
+    fn blocks(&self) -> Vec<(String, Block)> {
+        match self {
+            Definition::Emo(network) => network.blocks(),
+            Definition::Emo2(network) => network.blocks(),
+            Definition::MobileNetV2(network) => network.blocks(),
+            Definition::Deit(network) => network.blocks(),
+            Definition::Dense(network) => {
+                let path = |name: String| match network.prefix() {
+                    "" => name,
+                    prefix => format!("{prefix}.{name}"),
+                };
+                network.backbone.blocks().into_iter().map(|(name, block)| (path(name), block)).collect()
+            }
+        }
+    }
+
+    /// The maps behind the stem and behind each stage: what a head stands on.
+    ///
+    /// # Errors
+    /// It is not made of stages; as every layer: a shape does not fit.
+    fn features(&self, b: &mut Builder, x: Value, form: Form) -> Result<Vec<Value>> {
+        match self {
+            Definition::Emo(network) => network.features(b, x, form),
+            Definition::Emo2(network) => network.features(b, x, form),
+            Definition::MobileNetV2(_) | Definition::Deit(_) | Definition::Dense(_) => {
+                Err(Error::new("expected a backbone of stages, found another family's network"))
+            }
+        }
+    }
+}
 
 impl Model {
     /// The published model called `name` (`emo-1m`), if there is one.
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Self> {
-        MODELS.iter().find(|model| model.name == name)
+        MODELS.iter().chain(&*DENSE).find(|model| model.name == name)
     }
 
     /// Whether it is a network of somebody's own, whose file is [`own::write`]'s, and no published one.
@@ -110,22 +190,14 @@ impl Model {
     #[must_use]
     pub fn with_window(&self, window: usize) -> Self {
         let mut model = self.clone();
-        match &mut model.definition {
-            Definition::Emo(network) => emo::set_window(&mut network.stages, window),
-            Definition::Emo2(network) => emo::set_window(&mut network.stages, window),
-            Definition::MobileNetV2(_) | Definition::Deit(_) => {}
-        }
+        model.definition.set_window(window);
         model
     }
 
     /// The stem's channels and the stages, of families that are made of them.
     #[must_use]
     pub fn stages(&self) -> Option<(usize, &[emo::Stage])> {
-        match &self.definition {
-            Definition::Emo(network) => Some((network.stem, &network.stages)),
-            Definition::Emo2(network) => Some((network.stem, &network.stages)),
-            Definition::MobileNetV2(_) | Definition::Deit(_) => None,
-        }
+        self.definition.stages()
     }
 
     /// Side of its attention windows, in tokens, where it has windows.
@@ -144,29 +216,58 @@ impl Model {
     /// The smallest side of an input, in pixels: every halving of the map has something to halve.
     #[must_use]
     pub fn smallest_side(&self) -> usize {
+        self.definition.smallest_side()
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn task(&self) -> Task {
         match &self.definition {
-            Definition::Emo(network) => emo::smallest_side(&network.stages),
-            Definition::Emo2(network) => emo::smallest_side(&network.stages),
-            Definition::MobileNetV2(network) => network.smallest_side(),
-            Definition::Deit(network) => network.side,
+            Definition::Dense(network) => network.task(),
+            Definition::Emo(_) | Definition::Emo2(_) | Definition::MobileNetV2(_) | Definition::Deit(_) => {
+                Task::Classify
+            }
         }
     }
 
-    /// Height and width of the images that the model was published for, in pixels.
+    /// Heights and widths of the images that the model was published for, in pixels, the default first.
     #[must_use]
-    pub fn published_side(&self) -> usize {
-        224
+    pub fn published_sizes(&self) -> &'static [(usize, usize)] {
+        match &self.definition {
+            Definition::Dense(network) => network.sizes,
+            Definition::Emo(_) | Definition::Emo2(_) | Definition::MobileNetV2(_) | Definition::Deit(_) => {
+                &[(224, 224)]
+            }
+        }
+    }
+
+    /// The first of them.
+    #[must_use]
+    pub fn published_size(&self) -> (usize, usize) {
+        self.published_sizes()[0]
+    }
+
+    /// What its files may give, the default first.
+    #[must_use]
+    pub fn output_forms(&self) -> &'static [Output] {
+        match &self.definition {
+            Definition::Dense(network) => network.outputs(),
+            Definition::Emo(_) | Definition::Emo2(_) | Definition::MobileNetV2(_) | Definition::Deit(_) => {
+                &[Output::Logits]
+            }
+        }
+    }
+
+    /// What its files for that runtime are written for unless more is asked: the published size, batch 1, float32.
+    #[must_use]
+    pub fn target(&self, profile: &'static Profile) -> Target {
+        Target { size: self.published_size(), ..Target::new(profile) }
     }
 
     /// The Meta Mobile Blocks with their names, in order.
     #[must_use]
     pub fn blocks(&self) -> Vec<(String, Block)> {
-        match &self.definition {
-            Definition::Emo(network) => network.blocks(),
-            Definition::Emo2(network) => network.blocks(),
-            Definition::MobileNetV2(network) => network.blocks(),
-            Definition::Deit(network) => network.blocks(),
-        }
+        self.definition.blocks()
     }
 
     /// The graph of the model as `target` wants it.
@@ -189,10 +290,17 @@ impl Model {
             );
             return Err(Error::new(why).at("input size"));
         }
-        if !(1..=MOST_CLASSES).contains(&self.classes) {
-            let found = self.classes;
-            return Err(Error::new(format!("expected 1 to {MOST_CLASSES}, found {found}")).at("classes"));
+        let (classes, most) = (self.classes, MOST_CLASSES);
+        match self.task() {
+            Task::Features if classes > 0 => {
+                return Err(Error::new(format!("expected none of maps, found {classes}")).at("classes"));
+            }
+            Task::Classify | Task::Detect | Task::Segment if !(1..=most).contains(&classes) => {
+                return Err(Error::new(format!("expected 1 to {most}, found {classes}")).at("classes"));
+            }
+            _ => {}
         }
+        let output = self.output(target)?;
         target.check()?;
         if self.blocks().iter().any(|(_, b)| b.mmb.operator.attention.is_some_and(|a| a.window == Some(0))) {
             return Err(Error::new("expected windows of a token at least, found none").at("window"));
@@ -204,20 +312,40 @@ impl Model {
         } else {
             b.input("input", [batch, 3.into(), height.into(), width.into()], DataType::Float)
         };
-        for (name, value) in self.outputs(&mut b, input, target.form())? {
-            b.output(value, name);
+        for (name, value) in self.outputs(&mut b, input, output, target.form())? {
+            b.output(value, &name);
         }
         let mut graph = b.finish();
         pass::run(&mut graph, target);
+        target.take(&graph, output)?;
         Ok(graph)
     }
 
-    fn outputs(&self, b: &mut Builder, x: Value, form: Form) -> Result<Outputs> {
+    /// What leaves the file for `target`.
+    ///
+    /// # Errors
+    /// The model has no such output.
+    fn output(&self, target: &Target) -> Result<Output> {
+        let forms = self.output_forms();
+        match target.output {
+            None => Ok(forms[0]),
+            Some(output) if forms.contains(&output) => Ok(output),
+            Some(output) => {
+                let forms: Vec<_> = forms.iter().map(|form| form.name()).collect();
+                let why =
+                    format!("expected {} of {}, found {}", forms.join(" or "), self.name, output.name());
+                Err(Error::new(why).at("output"))
+            }
+        }
+    }
+
+    fn outputs(&self, b: &mut Builder, x: Value, output: Output, form: Form) -> Result<Outputs> {
         match &self.definition {
             Definition::Emo(network) => network.build(b, x, self.classes, form),
             Definition::Emo2(network) => network.build(b, x, self.classes, form),
             Definition::MobileNetV2(network) => network.build(b, x, self.classes, form),
             Definition::Deit(network) => network.build(b, x, self.classes, form),
+            Definition::Dense(network) => network.build(b, x, self.classes, (output, form)),
         }
     }
 

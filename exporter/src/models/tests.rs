@@ -31,7 +31,7 @@ fn published() -> impl Iterator<Item = (&'static Model, usize, usize, &'static s
     })
 }
 
-fn learnable<'a>(parameters: impl IntoIterator<Item = &'a Parameter>) -> usize {
+pub(super) fn learnable<'a>(parameters: impl IntoIterator<Item = &'a Parameter>) -> usize {
     let learnable = parameters.into_iter().filter(|p| !p.name.contains(".running_"));
     learnable.map(|p| p.shape.iter().product::<usize>()).sum()
 }
@@ -97,7 +97,7 @@ fn stages_of_emov2_have_the_published_parameters() {
 }
 
 /// Elements that are learnt, of the initializers of a file.
-fn stored(graph: &Graph) -> i64 {
+pub(super) fn stored(graph: &Graph) -> i64 {
     let constants = graph.constants().into_iter().map(|v| graph.value(v));
     let weights = constants.filter(|v| !matches!(v.constant, Some(Source::Numbers(_))));
     let learnt = weights.filter(|v| !v.name.contains(".running_"));

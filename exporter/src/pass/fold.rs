@@ -22,7 +22,8 @@ pub(crate) fn batch_norms(graph: &mut Graph) {
         let norm = Affine::BatchNorm { name: node.name.clone(), epsilon };
         let forward: Vec<usize> = graph.readers(y).collect();
         let backward = graph.writer(x).filter(|&w| matches!(graph.nodes[w].op, Op::Conv { .. }));
-        let pointwise = |&i: &usize| matches!(graph.nodes[i].op, Op::Conv { pad: 0, group: 1, stride: 1 });
+        let pointwise =
+            |&i: &usize| matches!(graph.nodes[i].op, Op::Conv { pad: 0, group: 1, stride: 1, .. });
         let is_output = |v: Value| graph.outputs.contains(&v);
         let (targets, before) = if !forward.is_empty() && forward.iter().all(pointwise) && !is_output(y) {
             (forward, true)
@@ -108,7 +109,7 @@ pub(crate) fn merge_neighbours(graph: &mut Graph) {
 
 /// The convolution that alone reads the convolution `index`, if they can be one.
 fn neighbour(graph: &Graph, index: usize) -> Option<usize> {
-    let pointwise = |i: usize| matches!(graph.nodes[i].op, Op::Conv { pad: 0, group: 1, stride: 1 });
+    let pointwise = |i: usize| matches!(graph.nodes[i].op, Op::Conv { pad: 0, group: 1, stride: 1, .. });
     let node = &graph.nodes[index];
     let untouched = |v: &Value| graph.value(*v).is_parameter();
     let kernel = |i: usize| graph.shape(graph.nodes[i].inputs[1]).0[2..] == [Dim::Fixed(1); 2];

@@ -38,11 +38,16 @@ pub(crate) fn lower(graph: &mut Graph, kept: &[Part]) {
         for operand in &mut node.inputs {
             *operand = lowering.of_type(graph, *operand, dtype);
         }
-        node.outputs.iter().for_each(|output| graph.values[output.0].dtype = dtype);
+        for output in &node.outputs {
+            let value = &mut graph.values[output.0];
+            if value.dtype == DataType::Float {
+                value.dtype = dtype;
+            }
+        }
         lowering.nodes.push(node);
     }
     for output in graph.outputs.clone() {
-        if graph.value(output).dtype == DataType::Float {
+        if graph.value(output).dtype != DataType::Float16 {
             continue;
         }
         // The name belongs to what leaves the graph.

@@ -1,5 +1,7 @@
 //! Expansions as products over rows of channels.
 
+use std::collections::HashSet;
+
 use super::edit::{folded, resource};
 use crate::graph::{Dim, Graph, Node, Shape, Value};
 use crate::op::Op;
@@ -18,7 +20,10 @@ pub(crate) fn expansions_as_rows(graph: &mut Graph) {
         _ => false,
     };
     let depthwise = graph.nodes.iter().filter(slow);
-    let expansions: Vec<Value> = depthwise.filter_map(|node| expansion(graph, node.inputs[0])).collect();
+    // Several depthwise convolutions may read one expansion.
+    let mut expansions: Vec<Value> = depthwise.filter_map(|node| expansion(graph, node.inputs[0])).collect();
+    let mut seen = HashSet::new();
+    expansions.retain(|&value| seen.insert(value));
     for value in expansions {
         if let Some(index) = graph.writer(value) {
             as_rows(graph, index);
@@ -34,7 +39,7 @@ fn expansion(graph: &Graph, mut x: Value) -> Option<Value> {
             Op::Unary(_) | Op::Clip => x = node.inputs[0],
             // Of an activation's spelling: one operand is computed from the other, or is a number.
             Op::Binary(_) => x = *node.inputs.iter().find(|&&v| graph.value(v).constant.is_none())?,
-            Op::Conv { stride: 1, pad: 0, group: 1 } if node.inputs.len() == 3 => return Some(x),
+            Op::Conv { stride: 1, pad: 0, group: 1, .. } if node.inputs.len() == 3 => return Some(x),
             _ => return None,
         }
     }

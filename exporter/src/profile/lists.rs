@@ -20,6 +20,7 @@ const FLOATS: &[DataType] = &[DataType::Float, DataType::Float16];
 pub const COREML: &str = "onnxruntime 1.32 tools/mobile_helpers/coreml_supported_mlprogram_ops.md";
 const COREML_GEMM: &str = "onnxruntime core/providers/coreml/builders/impl/gemm_op_builder.cc";
 const COREML_RESHAPE: &str = "onnxruntime core/providers/coreml/builders/impl/reshape_op_builder.cc";
+const COREML_RESIZE: &str = "onnxruntime core/providers/coreml/builders/impl/resize_op_builder.cc";
 const COREML_CAST: &str = "onnxruntime core/providers/coreml/builders/impl/cast_op_builder.cc";
 
 /// A map, not a line or a volume.
@@ -105,6 +106,18 @@ const COREML_WHEN: &[Permit] = &[
     ),
     microsoft("QuickGelu", COREML),
     microsoft("FusedConv", COREML),
+    // The list has no note. The builder wants constants; scales that are whole, or sizes, which may be any.
+    when(
+        "Resize",
+        COREML_RESIZE,
+        &[
+            Condition::Rank { operand: 0, lowest: 3, highest: 5 },
+            Condition::Constant { operand: 2 },
+            Condition::Constant { operand: 3 },
+            Condition::Text { attribute: "mode", default: "nearest", values: &["nearest", "linear"] },
+            Condition::Int { attribute: "antialias", default: 0, values: &[0] },
+        ],
+    ),
     when(
         "Cast",
         COREML_CAST,
@@ -121,6 +134,8 @@ const NNAPI_MATMUL: &str =
     "onnxruntime core/providers/nnapi/nnapi_builtin/builders/op_builder_helpers.cc, IsSupportedBatchMatMul";
 const NNAPI_RESHAPE: &str =
     "onnxruntime core/providers/nnapi/nnapi_builtin/builders/impl/reshape_op_builder.cc";
+const NNAPI_RESIZE: &str =
+    "onnxruntime core/providers/nnapi/nnapi_builtin/builders/impl/resize_op_builder.cc";
 const NNAPI_CAST: &str = "onnxruntime core/providers/nnapi/nnapi_builtin/builders/impl/cast_op_builder.cc";
 
 /// Scale and zero point.
@@ -179,7 +194,18 @@ const NNAPI_WHEN: &[Permit] = &[
             Condition::NonNegative { operand: 1 },
         ],
     ),
-    when("Resize", NNAPI, &[TWO_D]),
+    // The list has its note on the rank alone; the builder also wants constants.
+    when(
+        "Resize",
+        NNAPI_RESIZE,
+        &[
+            TWO_D,
+            Condition::Constant { operand: 2 },
+            Condition::Constant { operand: 3 },
+            Condition::Text { attribute: "mode", default: "nearest", values: &["nearest", "linear"] },
+            Condition::Int { attribute: "antialias", default: 0, values: &[0] },
+        ],
+    ),
     when("Split", NNAPI, &[Condition::Constant { operand: 1 }, Condition::EqualParts]),
     when("Squeeze", NNAPI, &[Condition::Constant { operand: 1 }]),
     when("Unsqueeze", NNAPI, &[Condition::Constant { operand: 1 }]),
@@ -259,7 +285,7 @@ pub const COREML_LIST: List = List {
     source: COREML,
     plain: "Add ArgMax Ceil Clip Concat Cos Div Elu Erf Exp Gelu GroupNormalization HardSigmoid \
             Identity InstanceNormalization LayerNormalization LeakyRelu MatMul Max Mul PRelu \
-            Reciprocal ReduceMax ReduceMean ReduceSum Relu Resize Round Shape Sigmoid Sin \
+            Reciprocal ReduceMax ReduceMean ReduceSum Relu Round Shape Sigmoid Sin \
             Softmax Softplus Sqrt Squeeze Sub Tanh Transpose Unsqueeze",
     when: COREML_WHEN,
 };

@@ -177,6 +177,8 @@ pub const PROFILES: [Profile; 12] = [
             "a Cast that reads the graph's input stays on the processor (cast_op_builder.cc): float16 files \
              begin with one, the rest is one partition",
             "not on the list: Flatten, Pad, Expand, Abs, Gather, SpaceToDepth",
+            "Resize by scales wants whole ones; by sizes any are taken: linear by half pixels, nearest asymmetric and \
+             rounded down (resize_op_builder.cc)",
         ],
         forms: Forms { padding: Padding::Concat, ..CHANNELS },
     },
@@ -213,6 +215,8 @@ pub const PROFILES: [Profile; 12] = [
              alone; the provider refuses Transpose above 4 axes (transpose_op_builder.cc), MatMul that \
              broadcasts (op_builder_helpers.cc), and any first operand but float32 (base_op_builder.cc)",
             "the checker takes an operand that is left out for one of free shape: Pad without a value",
+            "Resize is linear by half pixels from API level 30 on, nearest asymmetric and rounded down \
+             (resize_op_builder.cc)",
             "the provider has no batched product: MatMul becomes a split, a FULLY_CONNECTED a matrix, and \
              a concatenation (op_builder_helpers.cc, BuildBatchMatMul)",
         ],

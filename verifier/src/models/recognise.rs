@@ -137,8 +137,7 @@ fn plan(model: &Model) -> Result<Arc<Plan>> {
     if let Some(plan) = known().iter().find(|plan| plan.model == *model) {
         return Ok(plan.clone());
     }
-    let side = model.published_side();
-    let plan = Arc::new(Plan::new(model, (side, side), 1)?);
+    let plan = Arc::new(Plan::new(model, model.published_size(), 1)?);
     known().push(plan.clone());
     Ok(plan)
 }

@@ -23,10 +23,10 @@ pub(super) fn at_size(
     model: &Model,
     plan: &Arc<Plan>,
 ) -> Arc<Plan> {
-    let side = model.published_side();
+    let published = model.published_size();
     let input = Input::of(inference);
-    let (size, images) = input.as_ref().map_or(((side, side), 1), |input| (input.size, input.images));
-    let own = match (size, images) == ((side, side), 1) && *model == plan.model {
+    let (size, images) = input.as_ref().map_or((published, 1), |input| (input.size, input.images));
+    let own = match (size, images) == (published, 1) && *model == plan.model {
         true => plan.clone(),
         false => Plan::new(model, size, images).map_or_else(|_| plan.clone(), Arc::new),
     };

@@ -115,6 +115,7 @@ impl Args {
                 Dtype::F16 => DataType::Float16,
             },
             image_input: self.image_input,
+            output: None,
         }
     }
 }

@@ -20,7 +20,7 @@ mod scope;
 
 use emo_exporter::models::{Definition, Model};
 use emo_exporter::weights::Weights;
-use emo_proto::Result;
+use emo_proto::{Error, Result};
 use ndarray::{Array2, Array4, ArrayD, ArrayView4, Axis, concatenate};
 
 pub use mistake::Mistake;
@@ -105,6 +105,11 @@ impl Reference {
             Definition::Emo2(network) => emo2::load(network, &root)?,
             Definition::MobileNetV2(network) => mobilenetv2::load(network, &root)?,
             Definition::Deit(network) => deit::load(network, &root)?,
+            Definition::Dense(_) => {
+                return Err(
+                    Error::new("expected a classifier, found a model of another task").at(&model.name)
+                );
+            }
         };
         Ok(Self { parts, smallest_side: model.smallest_side() })
     }

@@ -33,7 +33,7 @@ pub enum Activation {
     Gelu,
     /// min(max(x, 0), 6)
     Relu6,
-    /// max(x, 0), which no model of ours uses.
+    /// max(x, 0)
     Relu,
     /// GELU's approximation ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), which no model of ours uses.
     TanhGelu,
@@ -47,6 +47,7 @@ impl Activation {
             Act::Silu => Self::Silu,
             Act::Gelu => Self::Gelu,
             Act::Relu6 => Self::Relu6,
+            Act::Relu => Self::Relu,
         }
     }
 

@@ -66,5 +66,6 @@ const fn act(act: Act) -> &'static str {
         Act::Silu => "SiLU",
         Act::Gelu => "GELU",
         Act::Relu6 => "ReLU6",
+        Act::Relu => "ReLU",
     }
 }

@@ -1,0 +1,161 @@
+//! Dense models against the published parameters and PyTorch's shapes.
+
+use std::collections::HashSet;
+
+use crate::graph::Shape;
+use crate::models::tests::{learnable, stored};
+use crate::models::{DENSE, Model};
+use crate::op::Op;
+use crate::profile::{PROFILES, Profile};
+use crate::target::{Batch, Output, Target};
+use crate::weights::Parameter;
+
+fn model(name: &str) -> &'static Model {
+    Model::named(name).unwrap_or_else(|| panic!("{name} is a model"))
+}
+
+/// Learnable parameters of the modules whose names begin so.
+fn group(parameters: &[Parameter], prefix: &str) -> usize {
+    learnable(parameters.iter().filter(|p| p.name.starts_with(prefix)))
+}
+
+/// The backbone, the neck and the head of each model, as the papers' logs sum them.
+#[test]
+fn every_group_has_the_published_parameters() {
+    // EMO-1M, 2M, 5M; EMOv2-1M, 2M, 5M, 20M.
+    let variants = ["emo-1m", "emo-2m", "emo-5m", "emo2-1m", "emo2-2m", "emo2-5m", "emo2-20m"];
+    let backbones = [1_191_832, 2_176_072, 4_819_272, 1_279_484, 2_182_912, 4_836_864, 19_745_312];
+    let pyramid = [2_445_312, 2_463_744, 2_506_752, 2_448_384, 2_463_744, 2_506_752, 2_607_104];
+    let rows = [
+        (
+            "ssdlite",
+            [372_288, 380_480, 403_008, 375_360, 380_480, 403_008, 443_968],
+            [747_860, 786_164, 854_260, 754_244, 786_164, 854_260, 1_024_500],
+        ),
+        (
+            "retinanet",
+            [2_824_192, 2_916_352, 3_158_016, 2_854_912, 2_916_352, 3_158_016, 3_622_912],
+            [6_463_220; 7],
+        ),
+        ("deeplabv3", [0; 7], [4_237_974, 4_475_542, 5_128_854, 4_327_062, 4_475_542, 5_128_854, 6_316_694]),
+        ("pspnet", [0; 7], [2_959_510, 3_066_006, 3_358_870, 2_999_446, 3_066_006, 3_358_870, 3_891_350]),
+        ("semantic-fpn", pyramid, [1_643_158; 7]),
+        ("segformer", [0; 7], [0, 0, 0, 219_750, 493_206, 541_590, 654_486]),
+    ];
+    let mut known = 0;
+    for (head, necks, heads) in rows {
+        for (i, variant) in variants.iter().enumerate().filter(|&(i, _)| heads[i] > 0) {
+            let name = format!("{head}-{variant}");
+            let parameters = model(&name).parameters();
+            let groups = ["backbone.", "neck.", ""].map(|prefix| group(&parameters, prefix));
+            assert_eq!(groups, [backbones[i], necks[i], backbones[i] + necks[i] + heads[i]], "{name}");
+            known += 1;
+        }
+    }
+    let alone = [("emo-6m", 5_846_856), ("emo2-50m", 49_815_560 - 1_024 - 513_000)];
+    for (variant, total) in variants.into_iter().zip(backbones).chain(alone) {
+        let name = format!("{variant}-backbone");
+        assert_eq!(group(&model(&name).parameters(), "stage"), total, "{name}");
+        assert_eq!(group(&model(&name).parameters(), ""), total, "{name}");
+        known += 1;
+    }
+    assert_eq!(known, DENSE.len(), "models without a published total");
+}
+
+/// What PyTorch's definitions give at a size: each output's channels and sides.
+#[test]
+fn outputs_are_pytorchs_by_shape() {
+    let levels = |channels: [usize; 2], sides: &[(usize, usize)]| -> Vec<[usize; 4]> {
+        let level = |channels| sides.iter().map(move |&(h, w)| [1, channels, h, w]);
+        channels.into_iter().flat_map(level).collect()
+    };
+    let small = [(20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)];
+    let large = [(32, 32), (16, 16), (8, 8), (4, 4), (2, 2), (1, 1)];
+    let pyramid = [(40, 56), (20, 28), (10, 14), (5, 7), (3, 4)];
+    let cases = [
+        ("ssdlite-emo-5m", (320, 320), levels([486, 24], &small)),
+        ("ssdlite-emo2-1m", (320, 320), levels([486, 24], &small)),
+        ("ssdlite-emo2-5m", (512, 512), levels([486, 24], &large)),
+        ("retinanet-emo-2m", (320, 448), levels([720, 36], &pyramid)),
+        ("retinanet-emo2-1m", (320, 448), levels([720, 36], &pyramid)),
+        ("deeplabv3-emo2-5m", (256, 320), vec![[1, 150, 256, 320]]),
+        ("pspnet-emo2-2m", (320, 256), vec![[1, 150, 320, 256]]),
+        ("semantic-fpn-emo-1m", (512, 512), vec![[1, 150, 512, 512]]),
+        ("segformer-emo2-2m", (512, 512), vec![[1, 150, 512, 512]]),
+        (
+            "emo-1m-backbone",
+            (200, 131),
+            vec![[1, 32, 50, 33], [1, 48, 25, 17], [1, 80, 13, 9], [1, 168, 7, 5]],
+        ),
+    ];
+    for (name, size, expected) in cases {
+        for profile in &PROFILES {
+            let graph = model(name).build(&Target { size, ..Target::new(profile) }).expect(name);
+            let found: Vec<Shape> = graph.outputs.iter().map(|&output| graph.shape(output).clone()).collect();
+            let expected: Vec<Shape> = expected.iter().copied().map(Shape::from).collect();
+            assert_eq!(found, expected, "{name} for {}", profile.name);
+        }
+    }
+}
+
+/// At the published size and at an odd one, for one image and, where the target takes it, for any number.
+#[test]
+fn every_target_takes_every_model_and_its_account_closes() {
+    for model in &*DENSE {
+        let total = group(&model.parameters(), "") as i64;
+        let odd = (161, 227);
+        let outputs = model.output_forms().iter().map(|&output| Some(output));
+        for (profile, output) in PROFILES.iter().flat_map(|p| outputs.clone().map(move |output| (p, output)))
+        {
+            for (size, batch) in
+                [(model.published_size(), Batch::Fixed(1)), (odd, Batch::Fixed(1)), (odd, Batch::Dynamic)]
+            {
+                let at = format!("{} for {} at {size:?}, {batch:?}", model.name, profile.name);
+                let target = Target { size, batch, output, ..Target::new(profile) };
+                if let Err(refusal) = target.accept() {
+                    assert_eq!(model.build(&target).unwrap_err().to_string(), refusal.to_string(), "{at}");
+                    continue;
+                }
+                let graph = match model.build(&target) {
+                    Ok(graph) => graph,
+                    Err(refusal) => {
+                        // Labels need an operator that some runtimes lack, and nothing else does.
+                        let lacks = profile.conditions("", "ArgMax").is_none();
+                        assert!(output == Some(Output::Labels) && lacks, "{at}: {refusal}");
+                        continue;
+                    }
+                };
+                let removed: i64 = graph.rewrites.iter().map(|r| r.parameters).sum();
+                assert_eq!(stored(&graph) + removed, total, "{at}");
+                assert!(graph.values.iter().all(|v| v.shape.rank() <= 4), "{at}");
+                let names: HashSet<&str> = graph.nodes.iter().map(|n| n.name.as_str()).collect();
+                assert_eq!(names.len(), graph.nodes.len(), "{at}");
+                let norms = graph.nodes.iter().filter(|n| matches!(n.op, Op::BatchNormalization { .. }));
+                assert!(profile.forms.fold == (norms.count() == 0), "{at}: norms");
+                for op in graph.nodes.iter().map(|n| n.op.onnx_name()) {
+                    assert!(profile.conditions("", op).is_some(), "{at}: {op} is not on the row's list");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_model_does_not_give_is_refused() {
+    let build = |name, output| {
+        let target = model(name).target(Profile::reference());
+        model(name).build(&Target { output: Some(output), ..target }).map(|_| ()).map_err(|e| e.to_string())
+    };
+    assert_eq!(build("pspnet-emo-1m", Output::Labels), Ok(()));
+    let why = "output: expected logits or logits-small or labels of pspnet-emo-1m, found raw";
+    assert_eq!(build("pspnet-emo-1m", Output::Raw), Err(why.to_owned()));
+    let why = "output: expected raw of emo-1m-backbone, found labels";
+    assert_eq!(build("emo-1m-backbone", Output::Labels), Err(why.to_owned()));
+    let pspnet = model("pspnet-emo-1m");
+    let labels = |target| Target { output: Some(Output::Labels), ..target };
+    let nnapi = pspnet.build(&labels(pspnet.target(Profile::named("nnapi").unwrap())));
+    let why = nnapi.unwrap_err().to_string();
+    assert!(why.contains("nnapi takes no ArgMax, which labels needs") && why.contains("qnn"), "{why}");
+    let many = pspnet.with_classes(257).build(&labels(pspnet.target(Profile::reference())));
+    assert!(many.unwrap_err().to_string().contains("256 classes at most"));
+}
