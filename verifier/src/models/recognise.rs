@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use emo_exporter::models::{MODELS, Model};
+use emo_exporter::models::{DENSE, MODELS, Model};
 use emo_proto::Result;
 use serde::Serialize;
 
@@ -73,10 +73,7 @@ const TRIED: usize = 3;
 /// # Errors
 /// The departure tells which model the file follows furthest, and where it leaves it.
 pub fn recognise(inference: &Inference) -> Result<Recognition, Departure> {
-    let shapes = shapes(inference);
-    let mut models: Vec<(usize, &Model)> =
-        MODELS.iter().zip(&*SHAPES).map(|(model, own)| (shared(own, &shapes), model)).collect();
-    models.sort_by_key(|(shared, _)| std::cmp::Reverse(*shared));
+    let models = candidates(&shapes(inference));
     let mut best: Option<Departure> = None;
     let mut found: Option<Recognition> = None;
     let most = models.first().map_or(0, |(shared, _)| *shared);
@@ -145,14 +142,29 @@ fn plan(model: &Model) -> Result<Arc<Plan>> {
 /// Shapes of weights, and how many a network has of each.
 type Shapes = HashMap<Vec<usize>, usize>;
 
-/// Those of each published model.
-static SHAPES: LazyLock<Vec<Shapes>> = LazyLock::new(|| {
-    let of = |model: &Model| {
-        let parameters = model.parameters();
-        count(parameters.into_iter().map(|p| p.shape).filter(|shape| shape.len() > 1))
-    };
-    MODELS.iter().map(of).collect()
-});
+/// Published models, and the shapes of each.
+type Rows = LazyLock<Vec<(&'static Model, Shapes)>>;
+
+static CLASSIFIERS: Rows = LazyLock::new(|| MODELS.iter().map(|model| (model, own(model))).collect());
+static OTHERS: Rows = LazyLock::new(|| DENSE.iter().map(|model| (model, own(model))).collect());
+
+fn own(model: &Model) -> Shapes {
+    let parameters = model.parameters();
+    count(parameters.into_iter().map(|p| p.shape).filter(|shape| shape.len() > 1))
+}
+
+/// The models with the number of layers that a file shares with each, those of most first. Where a classifier has as many
+/// layers of every shape as the file, no other task's models are looked at: to build them all takes longer than to judge.
+fn candidates(found: &Shapes) -> Vec<(usize, &'static Model)> {
+    let beside = |rows: &'static Rows| rows.iter().map(|(model, own)| (shared(own, found), *model));
+    let mut models: Vec<_> = beside(&CLASSIFIERS).collect();
+    let layers: usize = found.values().sum();
+    if models.iter().all(|(shared, _)| *shared < layers) {
+        models.extend(beside(&OTHERS));
+    }
+    models.sort_by_key(|(shared, _)| std::cmp::Reverse(*shared));
+    models
+}
 
 fn count(shapes: impl Iterator<Item = Vec<usize>>) -> Shapes {
     let mut counts = Shapes::new();

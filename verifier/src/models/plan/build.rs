@@ -55,8 +55,9 @@ impl Plan {
             }
         }
         graph.join(&mut plan);
-        let wider = model.with_classes(model.classes + 1).build(&target)?;
-        plan.classifiers(&wider);
+        if model.classes > 0 {
+            plan.classifiers(&model.with_classes(model.classes + 1).build(&target)?);
+        }
         Ok(plan)
     }
 }
