@@ -191,6 +191,17 @@ fn float16_files_are_half() {
     }
 }
 
+/// Normalising bytes in the file adds nothing to what is published.
+#[test]
+fn images_of_bytes_leave_the_published_counts() {
+    for profile in PROFILES.iter().filter(|p| p.image_input == Allow::Yes) {
+        let export = Order::new(&MODELS[0], profile).with(|t| t.image_input = true).export(&Spec::Formula(0));
+        let file = open(&export.unwrap().bytes);
+        let (_, claim) = count(&file.model, &Identity::read(&file.model).unwrap());
+        assert!(claim.published.is_some() && claim.holds, "{}: {claim:?}", profile.name);
+    }
+}
+
 /// A file that takes bytes normalises them itself: the reference's logits, whose input is normalised in f64.
 #[test]
 fn images_are_normalised_in_the_file() {

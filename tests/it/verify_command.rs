@@ -38,7 +38,8 @@ fn a_verdict_has_its_fields() {
     for field in ["cause", "first_divergence", "departure"] {
         assert_eq!(right[field], Value::Null, "{field}");
     }
-    let wrong = json_of(&folder, 1, &["verify", "other.onnx", "--weights", "formula:0", "--test-inputs", "2"]);
+    let wrong =
+        json_of(&folder, 1, &["verify", "other.onnx", "--weights", "formula:0", "--test-inputs", "2"]);
     assert_eq!((&wrong["verdict"], &wrong["cause"]), (&"fail".into(), &"weights".into()));
     assert_eq!(wrong["first_divergence"], "stage0.0");
     assert_eq!(wrong["weights"]["differing"][0]["tensor"], "stage0.0.convs.0.0.weight");
@@ -70,7 +71,8 @@ fn every_format_has_the_verdict() {
         ("sarif", ["\"ruleId\": \"tiles\"", "stage3.1"]),
         ("github", ["::error file=", "tiles"]),
     ] {
-        let (code, stdout, stderr) = emo(&folder, &["verify", &wrong, "--test-inputs", "1", "--format", format]);
+        let (code, stdout, stderr) =
+            emo(&folder, &["verify", &wrong, "--test-inputs", "1", "--format", format]);
         assert_eq!(code, 1, "{stderr}");
         for word in words {
             assert!(stdout.contains(word), "{format}: expected {word:?} in {stdout}");
@@ -113,8 +115,9 @@ fn recorded_data_is_written_and_held_to() {
 #[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
 fn any_two_files_are_compared() {
     let folder = exports();
-    let against =
-        |a: &str, b: &str, code: i32| json_of(&folder, code, &["verify", a, "--against", b, "--test-inputs", "2"]);
+    let against = |a: &str, b: &str, code: i32| {
+        json_of(&folder, code, &["verify", a, "--against", b, "--test-inputs", "2"])
+    };
     let same = against("emo-1m.onnx", "emo-1m.onnx", 0);
     assert_eq!((&same["verdict"], &same["max_abs"]), (&"pass".into(), &0.0.into()));
     let other = against("emo-1m.onnx", "other.onnx", 1);
