@@ -30,9 +30,8 @@ pub(super) fn input(b: &mut Builder, batch: Dim, (height, width): (usize, usize)
             let deviation = b.numbers("image.deviation", [3].into(), white(DEVIATION));
             let centred = b.binary("centred", Binary::Sub, x, mean)?;
             let normal = b.binary("normal", Binary::Div, centred, deviation)?;
-            // A vector that divides counts as parameters.
-            let free = Rewrite::free(Kind::Image, "input".to_owned(), b.path("normal"));
-            b.rewrote(Rewrite { parameters: -(DEVIATION.len() as i64), ..free });
+            // Means and deviations of the input are no parameters.
+            b.rewrote(Rewrite::free(Kind::Image, "input".to_owned(), b.path("normal")));
             b.transpose("channels_first", normal, &[0, 3, 1, 2])
         })
     })

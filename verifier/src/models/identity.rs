@@ -7,9 +7,11 @@ use emo_exporter::rewrite::Rewrite;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, ModelProto, Result};
 
+use crate::compare::{FLOAT16, FLOAT32, Tolerance};
 use crate::fact::Fact;
 use crate::image::Image;
 use crate::infer::declared;
+use crate::models::plan::Count;
 use crate::sym::Expr;
 
 /// The model that a file claims to be, and its interface.
@@ -67,6 +69,19 @@ impl Identity {
             weights: property(metadata::WEIGHTS)?.to_owned(),
             rewrites: rewrites.collect::<Result<_>>()?,
         })
+    }
+
+    /// What the rewrites that the file tells took out, in all.
+    #[must_use]
+    pub fn removed(&self) -> Count {
+        let count = |r: &Rewrite| Count { params: r.parameters, macs: r.macs, fvcore: r.fvcore };
+        self.rewrites.iter().map(count).fold(Count::default(), |sum, count| sum + count)
+    }
+
+    /// What its function may be off by: the engine computes in float32 what is stored in float16.
+    #[must_use]
+    pub fn tolerance(&self) -> &'static Tolerance {
+        if self.half { &FLOAT16 } else { &FLOAT32 }
     }
 
     /// Whether published figures apply: 224 × 224, 1000 classes, one image, and the windows that are published for it.

@@ -1,42 +1,31 @@
-//! The reference's logits on the probes, computed once for every file of a model and its weights.
+//! The reference's logits on inputs, computed once for every file of a model and its weights.
 
 use std::sync::OnceLock;
 
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
-use ndarray::{Array4, ArrayD};
 
-use crate::compare::{FLOAT32, Tolerance, compare};
+use crate::compare::Tolerance;
+use crate::image::Image;
+use crate::infer::Bindings;
 use crate::reference::Reference;
 use crate::runtime::{Failure, Runtime};
-use crate::verify::probes::{Probe, allowance};
+use crate::verify::port::Port;
+use crate::verify::probes::{Bench, Probe, Probed};
 
-/// Inputs of one shape with the logits that a right file gives for them.
+/// Inputs with the logits that a right file gives for them.
 pub struct Truth {
     reference: Reference,
     rows: Vec<Row>,
 }
 
-/// An input, and what the reference makes of it.
+/// An input of normalised images, and what the reference makes of it.
 #[derive(Debug, Clone)]
 pub struct Row {
-    probe: String,
-    /// `[N, 3, H, W]`
-    input: ArrayD<f32>,
+    probe: Probe,
     logits: Vec<f64>,
     /// [`Reference::single_sums`] of it, once a file has needed it.
     single_sums: OnceLock<f64>,
-}
-
-/// A file's largest errors over all probes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Measured {
-    pub probes: Vec<String>,
-    /// Largest error of a logit.
-    pub max_abs: f64,
-    /// The same as a share of the largest logit of its input: what a tolerance bounds. Where it is beyond that of f32,
-    /// less what means over a flat map explain.
-    pub of_largest: f64,
 }
 
 impl Row {
@@ -45,15 +34,11 @@ impl Row {
     /// # Errors
     /// The input is no `[N, 3, H, W]`.
     pub fn new(reference: &Reference, probe: Probe) -> Result<Self> {
-        let Probe { name, input, .. } = probe;
-        let logits = reference.logits(&map(&input).map_err(|error| error.at(&name))?, None);
-        Ok(Self { probe: name, input, logits, single_sums: OnceLock::new() })
+        let map = Image::FLOATS.map(&probe.input);
+        let map = map.ok_or_else(|| Error::new("expected an input [N, 3, H, W]").at(&probe.name))?;
+        let logits = reference.logits(&map, None);
+        Ok(Self { probe, logits, single_sums: OnceLock::new() })
     }
-}
-
-fn map(input: &ArrayD<f32>) -> Result<Array4<f64>> {
-    let map = input.mapv(f64::from).into_dimensionality();
-    map.map_err(|error| Error::new(format!("expected an input [N, 3, H, W]: {error}")))
 }
 
 impl Truth {
@@ -63,34 +48,32 @@ impl Truth {
         Self { reference, rows }
     }
 
-    /// Runs a file whose one input is called `input` on every probe.
+    /// Runs a file of normalised images on every input.
     ///
     /// # Errors
-    /// The engine does not take the file, or what it gives has no measure.
-    pub fn measure(&self, file: &OnnxFile, input: &str, runtime: &dyn Runtime) -> Result<Measured, Failure> {
-        let shape = self.rows.first().map_or(Vec::new(), |row| row.input.shape().to_vec());
-        let mut session = runtime.prepare(file, &[(input.to_owned(), shape)], &[])?;
-        let mut measured = Measured { probes: Vec::new(), max_abs: 0.0, of_largest: 0.0 };
-        for row in &self.rows {
-            let outputs = session.run(std::slice::from_ref(&row.input))?;
-            let answer: Vec<f32> = outputs.into_iter().flatten().collect();
-            let difference =
-                compare(&answer, &row.logits).map_err(|e| Failure::Wrong(e.at("logits").at(&row.probe)))?;
-            measured.probes.push(row.probe.clone());
-            measured.max_abs = measured.max_abs.max(difference.max_abs);
-            let relative = difference.relative();
-            let single_sums = |input| self.reference.single_sums(&input, &row.logits);
-            let explain = || *row.single_sums.get_or_init(|| map(&row.input).map_or(0.0, single_sums));
-            let explained = allowance(relative, &FLOAT32, explain);
-            measured.of_largest = measured.of_largest.max((relative - explained).max(0.0));
-        }
-        Ok(measured)
+    /// The engine does not take the file.
+    pub fn measure(
+        &self,
+        file: &OnnxFile,
+        runtime: &dyn Runtime,
+        tolerance: &Tolerance,
+    ) -> Result<Vec<Probed>, Failure> {
+        let port = Port::of(&file.model, &Bindings::new());
+        let port = port.ok_or_else(|| Error::new("expected an input of images, found another interface"))?;
+        let images = self.rows.first().map_or(1, |row| row.probe.input.shape()[0].max(1));
+        let classes = self.rows.first().map_or(1, |row| row.logits.len() / images);
+        let bench = Bench::new(file, &port, classes, runtime, tolerance)?;
+        let probes: Vec<&Probe> = self.rows.iter().map(|row| &row.probe).collect();
+        let rows = self.rows.iter().zip(bench.answers(&probes)?);
+        let probed = rows.flat_map(|(row, answer)| {
+            let explain = |logits: &[f64]| *row.single_sums.get_or_init(|| self.single_sums(row, logits));
+            bench.rows(&row.probe, &answer, row.logits.clone(), explain)
+        });
+        Ok(probed.collect())
     }
-}
 
-impl Measured {
-    #[must_use]
-    pub fn within(&self, tolerance: &Tolerance) -> bool {
-        !self.probes.is_empty() && self.of_largest <= tolerance.bound
+    fn single_sums(&self, row: &Row, logits: &[f64]) -> f64 {
+        let map = Image::FLOATS.map(&row.probe.input);
+        map.map_or(0.0, |map| self.reference.single_sums(&map, logits))
     }
 }

@@ -1,211 +1,140 @@
-//! The verdict on a file of ours: its counts against the published ones, its function
-//! against the reference.
+//! What a file of ours says of itself, held to what its graph shows: the counts that its structure accounts for, its
+//! target's promises, its function beside the reference.
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
+use emo_exporter::profile::Opset;
 use emo_exporter::weights::{Weights, formula};
 use emo_proto::file::OnnxFile;
-use emo_proto::tensor::External;
 use emo_proto::{Error, ModelProto, Result};
-use ndarray::{Array4, ArrayD};
-use serde::Serialize;
+use ndarray::{ArrayD, IxDyn};
 
-use crate::audit::{Audit, audit};
-use crate::compare::{Difference, FLOAT16, FLOAT32, Tolerance, compare, top1};
+use super::claim::{self, Claim};
+use super::plan::Count;
+use crate::audit::{Audit, tally};
+use crate::finding::{Finding, Severity};
 use crate::identity::Identity;
 use crate::image::Image;
-use crate::infer::Bindings;
-use crate::models::figures::{Published, published};
+use crate::infer::{Bindings, infer};
 use crate::probe::runnable;
 use crate::reference::Reference;
 use crate::runtime::Runtime;
+use crate::verify::port::Port;
+use crate::verify::probes::{Bench, Probe, Probed};
 
-/// Images in the probe of a file whose batch is free.
+/// Images in the test input of a file whose batch is free.
 const FREE_BATCH: usize = 3;
-/// Seed of the probe: the formula's input, as in the goldens.
+/// Seed of the test input: the formula's, as in the goldens.
 const PROBE_SEED: u64 = 0;
+/// Every profile stays within the rank that all runtimes take.
+const HIGHEST_RANK: usize = 4;
 
-/// A count of the file, of what rewriting removed (or, where negative, added), and of the published model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Reconciled {
-    pub file: u64,
-    pub removed: i64,
-    /// `None` where nothing is published for this input size or class count.
-    pub published: Option<u64>,
-}
-
-impl Reconciled {
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.file.saturating_add_signed(self.removed)
-    }
-
-    #[must_use]
-    pub fn holds(&self) -> bool {
-        self.published.is_none_or(|published| published == self.total())
-    }
-}
-
-/// The file's counts beside the published ones.
-#[derive(Debug, Clone, Serialize)]
-pub struct Claim {
-    pub params: Reconciled,
-    pub macs: Reconciled,
-    pub fvcore: Reconciled,
-    pub published: Option<&'static Published>,
-    pub holds: bool,
-}
-
-/// The engine's answer beside the reference's.
-#[derive(Debug, Clone, Serialize)]
-pub struct Numerics {
-    pub runtime: &'static str,
-    /// Shape of the probe, `[N, 3, H, W]`; its elements are the formula's.
-    pub probe: Vec<usize>,
-    pub tolerance: Tolerance,
-    #[serde(flatten)]
-    pub difference: Difference,
-    /// Images whose largest logit agrees, of how many.
-    pub top1: (usize, usize),
-    pub holds: bool,
-}
-
-/// Something that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    pub code: &'static str,
-    pub message: String,
-}
-
-/// Counts `model` at batch 1 where its batch is free, and sets them beside the published ones.
+/// Counts `model` at batch 1 where its batch is free, and accounts for what is not there as the model has it.
 #[must_use]
 pub fn count(model: &ModelProto, identity: &Identity) -> (Audit, Claim) {
-    let audit = audit(model, &Bindings::from([("batch".to_owned(), 1)]));
-    let published = published(&identity.model.name).filter(|_| identity.is_published());
-    let sum = |of: fn(&emo_exporter::rewrite::Rewrite) -> i64| {
-        identity.rewrites.iter().map(of).fold(0, i64::saturating_add)
-    };
-    let totals = &audit.totals;
-    let reconciled = |file: &crate::sym::Expr, removed, published| Reconciled {
-        file: file.count().unwrap_or(0),
-        removed,
-        published,
-    };
-    let params = reconciled(&totals.params, sum(|r| r.parameters), published.map(|p| p.exact_params));
-    let macs = reconciled(&totals.cost.macs, sum(|r| r.macs), published.map(|p| p.exact_macs));
-    let fvcore = reconciled(&totals.cost.fvcore, sum(|r| r.fvcore), published.map(|p| p.exact_fvcore));
-    let printed = published.is_none_or(|p| p.prints(params.total(), fvcore.total()));
-    let holds = printed && audit.uncounted.is_empty() && [&params, &macs, &fvcore].iter().all(|c| c.holds());
-    (audit, Claim { params, macs, fvcore, published, holds })
+    let inference = infer(model, &Bindings::from([("batch".to_owned(), 1)]));
+    (tally(model, &inference), claim::check(&inference, &identity.model))
 }
 
-/// Runs the file and the reference on one probe.
+/// Runs the file and the reference on one input.
 ///
 /// # Errors
-/// The engine does not take the file, or the weights are not those of the model.
+/// The engine does not take the file, its answer has no measure, or the weights are not those of the model.
 pub fn numerics(
-    bytes: &Bytes,
+    file: &OnnxFile,
     identity: &Identity,
     weights: &Weights,
     runtime: &dyn Runtime,
-) -> Result<Numerics> {
-    let Probe { input, normalised } = Probe::of(identity)?;
-    let file = OnnxFile::from_bytes(bytes.clone(), External::none())?;
-    let shape = input.shape().to_vec();
-    let mut session = runtime.prepare(&file, &[(input_name(&file.model), shape.clone())], &[])?;
-    let outputs = session.run(&[input])?;
-    let truth = Reference::new(&identity.model, weights)?.logits(&normalised, None);
-    let tolerance = if identity.half { FLOAT16 } else { FLOAT32 };
-    let candidate: Vec<f32> = outputs.iter().flatten().copied().collect();
-    let difference = compare(&candidate, &truth).map_err(|e| e.at("logits"))?;
-    Ok(Numerics {
-        runtime: runtime.name(),
-        probe: shape,
-        tolerance,
-        difference,
-        top1: top1(&candidate, &truth, identity.model.classes),
-        holds: tolerance.admits(&difference),
+) -> Result<Probed> {
+    let probe = probe(identity)?;
+    let lacking = |what: &str| Error::new(format!("expected {what}, found none"));
+    let port = Port::of(&file.model, &Bindings::new()).ok_or_else(|| lacking("an input of images"))?;
+    let bench = Bench::new(file, &port, identity.model.classes, runtime, identity.tolerance())?;
+    let reference = Reference::new(&identity.model, weights)?;
+    let row = bench.run(&reference, &[probe])?.pop().ok_or_else(|| lacking("an answer"))?;
+    match row.reason {
+        Some(reason) => Err(Error::new(reason).at("logits")),
+        None => Ok(row),
+    }
+}
+
+/// What a file of ours is run on: the formula's input, within ±√3; of an image that spread over 0 to 255.
+///
+/// # Errors
+/// It is too large to run here.
+pub fn probe(identity: &Identity) -> Result<Probe> {
+    let (height, width) = identity.size;
+    let shape = [identity.batch.unwrap_or(FREE_BATCH), 3, height, width];
+    runnable(&shape)
+        .map_err(|error| Error::new(format!("{error}; such a file is written without running it")))?;
+    let noise = ArrayD::from_shape_vec(IxDyn(&shape), formula::input(&shape, PROBE_SEED));
+    let noise = noise.map_err(Error::new)?;
+    let input = match identity.image {
+        false => noise,
+        true => {
+            Image::BYTES.lay(noise.mapv(|x| ((f64::from(x) / 3_f64.sqrt() + 1.0) * 127.5).round() as f32))
+        }
+    };
+    Ok(Probe { name: format!("formula {PROBE_SEED}"), input, recorded: None })
+}
+
+/// Everything in the file that contradicts its target, its own words or the model.
+#[must_use]
+pub fn findings(model: &ModelProto, identity: &Identity, audit: &Audit, claim: &Claim) -> Vec<Finding> {
+    let uncounted = audit.findings("").into_iter().map(|finding| Finding { file: None, ..finding });
+    let rows = [
+        ("claim", contradicted(identity, claim)),
+        ("rewrites", misrecorded(identity, audit, claim)),
+        ("rank", rank(audit)),
+        ("initializers", state_dict(model, identity).err()),
+        ("opset", opset(identity)),
+    ];
+    let finding = |(code, message): (&'static str, Option<String>)| {
+        let (severity, place, message) = (Severity::Error, String::new(), message?);
+        Some(Finding { code, severity, place, message, file: None })
+    };
+    uncounted.chain(rows.into_iter().filter_map(finding)).collect()
+}
+
+/// Why the file is not the model that it says it is, by its structure.
+fn contradicted(identity: &Identity, claim: &Claim) -> Option<String> {
+    let said = identity.model.to_string();
+    match claim.holds {
+        false => claim.reason.clone(),
+        true if claim.model != said => {
+            Some(format!("expected {said}, as the file says, found {}", claim.model))
+        }
+        true => None,
+    }
+}
+
+/// What the writer recorded of its rewrites is what the structure shows: two witnesses that know nothing of each other.
+fn misrecorded(identity: &Identity, audit: &Audit, claim: &Claim) -> Option<String> {
+    // Parameters are there once, work is done for every image.
+    let images = identity.batch.unwrap_or(1) as i64;
+    let model = Count {
+        params: claim.params?,
+        macs: claim.macs?.saturating_mul(images),
+        fvcore: claim.fvcore?.saturating_mul(images),
+    };
+    let number = |expr: &crate::sym::Expr| expr.count().map_or(0, u64::cast_signed);
+    let (totals, removed) = (&audit.totals, identity.removed());
+    let [params, macs, fvcore] = [&totals.params, &totals.cost.macs, &totals.cost.fvcore].map(number);
+    let file = Count { params, macs, fvcore };
+    (file + removed != model).then(|| {
+        format!("expected {model}, as the structure shows, found {file} in the file and {removed} recorded as folded")
     })
 }
 
-/// What a file of ours is run on, and what the reference makes of it.
-#[derive(Debug, Clone)]
-pub struct Probe {
-    /// As the file takes it: `[N, 3, H, W]` normalised, or the bytes of images `[N, H, W, 3]`.
-    pub input: ArrayD<f32>,
-    /// `[N, 3, H, W]`.
-    pub normalised: Array4<f64>,
+fn rank(audit: &Audit) -> Option<String> {
+    let found = audit.highest_rank;
+    (found > HIGHEST_RANK).then(|| format!("expected tensors of rank {HIGHEST_RANK} at most, found {found}"))
 }
 
-impl Probe {
-    /// The formula's input, within ±√3; of an image that spread over 0 to 255.
-    ///
-    /// # Errors
-    /// It is too large to run here.
-    pub fn of(identity: &Identity) -> Result<Self> {
-        let batch = identity.batch.unwrap_or(FREE_BATCH);
-        let (height, width) = identity.size;
-        let shape = [batch, 3, height, width];
-        runnable(&shape)
-            .map_err(|error| Error::new(format!("{error}; such a file is written without running it")))?;
-        let noise = Array4::from_shape_vec(shape, formula::input(&shape, PROBE_SEED)).map_err(Error::new)?;
-        let (image, input) = match identity.image {
-            false => (Image::FLOATS, noise),
-            true => {
-                (Image::BYTES, noise.mapv(|x| ((f64::from(x) / 3_f64.sqrt() + 1.0) * 127.5).round() as f32))
-            }
-        };
-        let input = image.lay(input.into_dyn());
-        let normalised = image.map(&input).ok_or_else(|| Error::new("expected an input of four axes"))?;
-        Ok(Self { input, normalised })
-    }
-}
-
-/// What a file of ours calls its one input.
-fn input_name(model: &ModelProto) -> String {
-    model.graph.iter().flat_map(|g| &g.input).map(|i| i.name().to_owned()).next().unwrap_or_default()
-}
-
-/// Everything in `identity` and `audit` that contradicts the profile or the published model.
-#[must_use]
-pub fn findings(model: &ModelProto, identity: &Identity, audit: &Audit, claim: &Claim) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut find = |code, message| findings.push(Finding { code, message });
-    for node in &audit.uncounted {
-        find("uncounted", format!("{} {}: {}", node.operator, node.node, node.reason));
-    }
-    for (code, what, count) in [
-        ("params-differ", "parameters", &claim.params),
-        ("macs-differ", "multiply-adds", &claim.macs),
-        ("fvcore-differ", "FLOPs (fvcore)", &claim.fvcore),
-    ] {
-        if let Some(published) = count.published.filter(|_| !count.holds()) {
-            let (file, removed) = (count.file, count.removed);
-            find(code, format!("expected {published} {what}, found {file} in the file and {removed} folded"));
-        }
-    }
-    if audit.highest_rank > HIGHEST_RANK {
-        find(
-            "rank",
-            format!("expected tensors of rank {HIGHEST_RANK} at most, found {}", audit.highest_rank),
-        );
-    }
-    if let Err(difference) = state_dict(model, identity) {
-        find("initializers", difference);
-    }
-    let opset = emo_exporter::profile::Opset::version(identity.opset);
-    match opset {
-        Some(opset) if opset.ir_version == identity.ir_version => {}
-        _ => find(
-            "opset",
-            format!(
-                "opset {} with ir_version {} is no pair that emo writes",
-                identity.opset, identity.ir_version
-            ),
-        ),
-    }
-    findings
+fn opset(identity: &Identity) -> Option<String> {
+    let Identity { opset, ir_version, .. } = identity;
+    let known = Opset::version(*opset).is_some_and(|known| known.ir_version == *ir_version);
+    (!known).then(|| format!("opset {opset} with ir_version {ir_version} is no pair that emo writes"))
 }
 
 /// The reference profile's initializers are the published state dict, name for name.
@@ -228,6 +157,3 @@ fn state_dict(model: &ModelProto, identity: &Identity) -> Result<(), String> {
         }
     }
 }
-
-/// Every profile stays within the rank that all runtimes take.
-const HIGHEST_RANK: usize = 4;

@@ -17,7 +17,7 @@ use emo_verifier::identity::Identity;
 use emo_verifier::models::recover::recover_as;
 use emo_verifier::range::{Range, ranges};
 use emo_verifier::runtime::Tract;
-use emo_verifier::written::{Probe, count, findings, numerics};
+use emo_verifier::written::{count, findings, numerics, probe};
 use serde_json::json;
 
 use super::files::{apart, write};
@@ -159,7 +159,7 @@ pub fn run(args: &Args) -> Said {
     let (audit, claim) = count(&file.model, &identity);
     let findings = findings(&file.model, &identity, &audit, &claim);
     progress.step("running in tract and in the reference");
-    let run = || numerics(&file.bytes, &identity, &export.weights, &Tract);
+    let run = || numerics(&file, &identity, &export.weights, &Tract);
     let numerics = (!args.no_verify).then(run).transpose()?;
     let half = target.dtype == DataType::Float16 && !args.no_verify;
     let ranges = half.then(|| float16_ranges(&target, &export, &identity)).transpose()?;
@@ -206,7 +206,7 @@ fn float16_ranges(target: &Target, export: &Export, identity: &Identity) -> anyh
     let whole = emo_exporter::export_with(&identity.model, &whole, export.weights.clone())?;
     let names = half::tensors(&export.graph).map(|value| value.name.as_str()).collect();
     let file = OnnxFile::from_bytes(whole.bytes.into(), External::none())?;
-    Ok(ranges(&file, &names, Probe::of(identity)?.input, &Tract)?)
+    Ok(ranges(&file, &names, probe(identity)?.input, &Tract)?)
 }
 
 /// The weights as an ONNX file, if they are one.

@@ -7,12 +7,13 @@ use emo_exporter::weights::{Spec, Weights};
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
 use emo_verifier::audit::storage;
+use emo_verifier::compare::Tolerance;
 use emo_verifier::runtime::Tract;
 use emo_verifier::verify::cause::NOT_EMO;
 use emo_verifier::verify::{Outcome, Request, Verdict, verify};
 
 use super::build::{Made, record};
-use super::entry::{Entry, NOT_STATED, Numerics, Provenance, upper_bound};
+use super::entry::{Entry, NOT_STATED, Numerics, Provenance};
 use super::facts::third_party;
 use super::guard::LARGEST_FILE;
 use super::{Store, decode};
@@ -146,16 +147,10 @@ pub fn measured(file: &OnnxFile, weights: Option<Spec>) -> Result<(Numerics, Opt
 }
 
 fn numerics(verdict: &Verdict) -> Numerics {
-    let figure = |figure: Option<f64>| upper_bound(figure.unwrap_or(f64::INFINITY));
-    Numerics {
-        runtime: verdict.runtime.to_owned(),
-        probes: verdict.probes.iter().map(|probe| probe.name.clone()).collect(),
-        tolerance: verdict.tolerance.unwrap_or_default().to_owned(),
-        bound: figure(verdict.bound),
-        max_abs: figure(verdict.max_abs),
-        of_largest: figure(verdict.max_relative),
-        holds: verdict.verdict == Outcome::Pass,
-    }
+    let (name, bound) = (verdict.tolerance.unwrap_or_default(), verdict.bound.unwrap_or(f64::INFINITY));
+    let tolerance = Tolerance { name, bound, why: "" };
+    let recorded = Numerics::new(verdict.runtime, &tolerance, &verdict.probes);
+    Numerics { holds: verdict.verdict == Outcome::Pass, ..recorded }
 }
 
 /// A verdict and its reason.

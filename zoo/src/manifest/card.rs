@@ -6,7 +6,7 @@ use emo_exporter::models::Model;
 use emo_verifier::image::{DEVIATION, MEAN};
 use emo_verifier::report::thousands;
 
-use super::entry::{Account, Claim, Entry, Input, NOT_STATED, Numerics, Provenance};
+use super::entry::{Account, Claimed, Entry, Input, NOT_STATED, Numerics, Provenance};
 
 /// How a file is run, with `FILE`, `INPUT`, `HEIGHT`, `WIDTH`, `MEAN` and `DEVIATION` to be filled in.
 const ONNX_RUNTIME: &str = include_str!("card/onnxruntime.txt");
@@ -148,9 +148,9 @@ fn evidence(entries: &[&Entry]) -> String {
     let mut text = "## Evidence\n\n".to_owned();
     let claims: Vec<_> = entries.iter().filter_map(|entry| Some((*entry, entry.claim.as_ref()?))).collect();
     if !claims.is_empty() {
-        let parameters: fn(&Claim) -> &Account = |claim| &claim.parameters;
+        let parameters: fn(&Claimed) -> &Account = |claim| &claim.parameters;
         for (what, of) in [("parameters", parameters), ("FLOPs (fvcore)", |claim| &claim.fvcore)] {
-            let row = |(entry, claim): &(&Entry, &Claim)| {
+            let row = |(entry, claim): &(&Entry, &Claimed)| {
                 let Account { file, folded, model, published } = of(claim);
                 let figures =
                     [i128::from(*file), (*folded).into(), (*model).into()].map(|n: i128| thousands(n));

@@ -40,7 +40,7 @@ pub struct Entry {
     pub parameters: Option<u64>,
     pub costs: Costs,
     /// `None` for a file that claims to be no published model.
-    pub claim: Option<Claim>,
+    pub claim: Option<Claimed>,
     /// `None` for a file that claims to be no published model: there is nothing to hold it to.
     pub numerics: Option<Numerics>,
     /// By the profile that the file was held to.
@@ -118,10 +118,10 @@ pub struct Costs {
     pub mmcv: Option<u64>,
 }
 
-/// The counts of a file beside the published ones.
+/// What is recorded of a claim: the counts of a file beside the published ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Claim {
+pub struct Claimed {
     pub model: String,
     pub parameters: Account,
     pub fvcore: Account,

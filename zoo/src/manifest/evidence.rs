@@ -12,7 +12,7 @@ use emo_verifier::reference::Reference;
 use emo_verifier::runtime::{ENGINES, Engine, Runtime as _, Tract};
 use emo_verifier::truth::{Row, Truth};
 use emo_verifier::verify::PROBES;
-use emo_verifier::verify::probes::probes;
+use emo_verifier::verify::probes::{Probed, probes};
 use rayon::prelude::*;
 
 use super::checkpoints::Checkpoints;
@@ -79,18 +79,12 @@ impl Evidence {
     /// # Errors
     /// The engine does not take the file, or its logits have no measure.
     pub fn numerics(&self, file: &OnnxFile) -> Result<Numerics> {
-        let runtime = Tract;
-        let measured =
-            self.truth.measure(file, "input", &runtime).map_err(|failure| Error::new(failure.to_string()))?;
-        Ok(Numerics {
-            runtime: runtime.name().to_owned(),
-            tolerance: FLOAT32.name.to_owned(),
-            bound: FLOAT32.bound,
-            max_abs: upper_bound(measured.max_abs),
-            of_largest: upper_bound(measured.of_largest),
-            holds: measured.within(&FLOAT32),
-            probes: measured.probes,
-        })
+        let measured = self.truth.measure(file, &Tract, &FLOAT32);
+        let measured = measured.map_err(|failure| Error::new(failure.to_string()))?;
+        if let Some((row, reason)) = measured.iter().find_map(|row| Some((row, row.reason.as_ref()?))) {
+            return Err(Error::new(reason).at("logits").at(&row.name));
+        }
+        Ok(Numerics::new(Tract.name(), &FLOAT32, &measured))
     }
 }
 
@@ -99,6 +93,22 @@ impl Evidence {
 const SPREAD: f64 = 1.75;
 
 impl Numerics {
+    /// What is recorded of the rows of a run.
+    #[must_use]
+    pub fn new(runtime: &str, tolerance: &Tolerance, rows: &[Probed]) -> Self {
+        let largest = |figures: &mut dyn Iterator<Item = f64>| figures.fold(0.0, f64::max);
+        let max_abs = |row: &Probed| row.difference.map_or(f64::INFINITY, |d| d.max_abs);
+        Self {
+            runtime: runtime.to_owned(),
+            probes: rows.iter().map(|row| row.name.clone()).collect(),
+            tolerance: tolerance.name.to_owned(),
+            bound: upper_bound(tolerance.bound),
+            max_abs: upper_bound(largest(&mut rows.iter().map(max_abs))),
+            of_largest: upper_bound(largest(&mut rows.iter().map(Probed::unexplained))),
+            holds: !rows.is_empty() && rows.iter().all(|row| row.within(tolerance)),
+        }
+    }
+
     /// The fields in which a run made anew shows something else than what is recorded, with both sides.
     #[must_use]
     pub fn refuted(&self, measured: &Self) -> Vec<(&'static str, String, String)> {

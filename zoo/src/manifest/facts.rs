@@ -4,17 +4,19 @@ use emo_exporter::models::{Model, own};
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, ModelProto, Result};
 use emo_verifier::audit::{self, Audit, tally};
+use emo_verifier::finding::Outcome;
 use emo_verifier::identity::Identity;
 use emo_verifier::image::Image;
 use emo_verifier::infer::{Bindings, Inference, infer};
-use emo_verifier::models::claim;
+use emo_verifier::models::claim::{self, Claim};
 use emo_verifier::models::figures::{Published, published};
 use emo_verifier::sym::Expr;
-use emo_verifier::written::{Reconciled, count, findings};
+use emo_verifier::written::{count, findings};
 use sha2::{Digest as _, Sha256};
 
 use super::entry::{
-    Account, Claim, Costs, Entry, Extent, Input, Metadata, NOT_STATED, Port, Ports, Provenance, SCHEMA, TOOL,
+    Account, Claimed, Costs, Entry, Extent, Input, Metadata, NOT_STATED, Port, Ports, Provenance, SCHEMA,
+    TOOL,
 };
 use super::lint::lint;
 use super::recipe::Recipe;
@@ -65,31 +67,19 @@ pub fn sha256(bytes: &[u8]) -> String {
 pub fn written(file: &OnnxFile, weights: Provenance) -> Result<(Entry, Vec<String>)> {
     let identity = Identity::read(&file.model)?;
     let (audit, claim) = count(&file.model, &identity);
-    let mut against: Vec<String> = findings(&file.model, &identity, &audit, &claim)
-        .into_iter()
-        .map(|f| format!("{}: {}", f.code, f.message))
-        .collect();
+    let found = findings(&file.model, &identity, &audit, &claim);
+    let found = found.into_iter().filter(|finding| finding.outcome() != Outcome::Pass);
+    let mut against: Vec<String> = found.map(|f| format!("{}: {}", f.code, f.message)).collect();
     match weights.origin() {
         Some(origin) if origin.to_string() == identity.weights => {}
         _ => against
             .push(format!("expected other weights: the file says that its own are {}", identity.weights)),
     }
     let recipe = Recipe::of(&identity, weights.clone())?;
-    let account = |reconciled: &Reconciled, print: fn(&Published) -> &'static str| Account {
-        file: reconciled.file,
-        folded: reconciled.removed,
-        model: reconciled.total(),
-        published: claim.published.map(|p| print(p).to_owned()),
-    };
     let free = infer(&file.model, &Bindings::new());
     let mut entry = plain(file, &identity.model.name, &recipe.path(), &audit, &free)?;
     entry.profile = Some(identity.profile.name.to_owned());
-    entry.claim = Some(Claim {
-        model: identity.model.name.to_string(),
-        parameters: account(&claim.params, |p| p.params),
-        fvcore: account(&claim.fvcore, |p| p.flops),
-        holds: claim.holds,
-    });
+    entry.claim = Some(claimed(&identity.model.name, &claim, &entry));
     let own = identity.profile.name;
     if let Some(broken) = entry.lint.get(own).filter(|lint| lint.violations > 0) {
         against.push(format!("{} nodes break the rules of the target {own}", broken.violations));
@@ -124,27 +114,27 @@ pub fn third_party(file: &OnnxFile, model: &str, path: &str, claims: bool) -> Re
         if let Some(reason) = found.reason.as_ref().filter(|_| !found.holds) {
             against.push(reason.clone());
         }
-        let account = |file: Option<u64>, total: Option<i64>, print: fn(&Published) -> &'static str| {
-            let (file, model) = (file.unwrap_or(0), total.and_then(|t| u64::try_from(t).ok()).unwrap_or(0));
-            // Figures of another input or head say nothing of this file.
-            let published = found.published.as_ref().filter(|_| !found.holds || found.reason.is_none());
-            let printed = published.map(|p| print(p).to_owned());
-            Account {
-                file,
-                folded: model.cast_signed().saturating_sub(file.cast_signed()),
-                model,
-                published: printed,
-            }
-        };
-        entry.claim = Some(Claim {
-            model: model.to_owned(),
-            parameters: account(entry.parameters, found.params, |p| p.params),
-            fvcore: account(entry.costs.fvcore, found.fvcore, |p| p.flops),
-            holds: found.holds,
-        });
+        entry.claim = Some(claimed(model, &found, &entry));
         entry.paper = Some(PAPER.to_owned());
     }
     Ok((entry, against))
+}
+
+/// A claim as it is recorded, beside the counts of the file's entry.
+fn claimed(model: &str, claim: &Claim, entry: &Entry) -> Claimed {
+    // Figures of another input or head say nothing of this file.
+    let published = claim.published.as_ref().filter(|_| !claim.holds || claim.reason.is_none());
+    let account = |file: Option<u64>, total: Option<i64>, print: fn(&Published) -> &'static str| {
+        let (file, model) = (file.unwrap_or(0), total.and_then(|t| u64::try_from(t).ok()).unwrap_or(0));
+        let folded = model.cast_signed().saturating_sub(file.cast_signed());
+        Account { file, folded, model, published: published.map(|p| print(p).to_owned()) }
+    };
+    Claimed {
+        model: model.to_owned(),
+        parameters: account(entry.parameters, claim.params, |p| p.params),
+        fvcore: account(entry.costs.fvcore, claim.fvcore, |p| p.flops),
+        holds: claim.holds,
+    }
 }
 
 /// The fields that need no claim: costs from `audit`, of one image; the interface from `inference`, with every free

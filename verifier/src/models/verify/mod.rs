@@ -10,7 +10,7 @@ pub mod divergence;
 pub mod explain;
 mod form;
 mod judge;
-mod port;
+pub(super) mod port;
 pub mod probes;
 mod rounding;
 mod structure;

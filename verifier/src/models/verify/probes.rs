@@ -73,7 +73,7 @@ const MOST_EXPLAINED: f64 = 1e-3;
 
 /// What is added to a tolerance for an error that it does not admit and that may be rounding: what `explain` gives,
 /// [`Reference::single_sums`], which is asked for then alone.
-pub fn allowance(error: f64, tolerance: &Tolerance, explain: impl FnOnce() -> f64) -> f64 {
+fn allowance(error: f64, tolerance: &Tolerance, explain: impl FnOnce() -> f64) -> f64 {
     if (tolerance.bound..MOST_EXPLAINED).contains(&error) { explain() } else { 0.0 }
 }
 
@@ -84,6 +84,13 @@ impl Probed {
         self.difference.is_some_and(|d| d.relative() <= tolerance.bound + self.allowance)
     }
 
+    /// The error as a share of the largest logit, less what is allowed beside the tolerance; infinite where there is no
+    /// measure.
+    #[must_use]
+    pub fn unexplained(&self) -> f64 {
+        self.difference.map_or(f64::INFINITY, |d| (d.relative() - self.allowance).max(0.0))
+    }
+
     fn allow(&mut self, allowance: f64, tolerance: &Tolerance) {
         if !self.within(tolerance) {
             self.allowance = allowance;
@@ -92,9 +99,24 @@ impl Probed {
     }
 }
 
-impl Bench<'_> {
-    /// The file on every probe, beside the reference; the two run side by side, and inputs of one shape share
-    /// a plan.
+impl<'a> Bench<'a> {
+    /// Of a file whose first output is the logits.
+    ///
+    /// # Errors
+    /// It has no output.
+    pub fn new(
+        file: &'a OnnxFile,
+        port: &'a Port,
+        classes: usize,
+        runtime: &'a dyn Runtime,
+        tolerance: &'a Tolerance,
+    ) -> Result<Self, Error> {
+        let output = file.model.graph.iter().flat_map(|graph| &graph.output).next();
+        let output = output.ok_or_else(|| Error::new("expected an output, found none"))?.name();
+        Ok(Self { file, port, output, classes, runtime, tolerance })
+    }
+
+    /// The file on every probe, beside the reference; the two run side by side.
     ///
     /// # Errors
     /// The engine does not take the file.
@@ -117,37 +139,58 @@ impl Bench<'_> {
                 refer();
             }
             drop(refer); // with its end of the channel
-            let mut answers = Vec::with_capacity(probes.len());
-            for run in probes.chunk_by(|a, b| a.input.shape() == b.input.shape()) {
-                let shape = run[0].input.shape().to_vec();
-                let input = &port.name;
-                let concrete = Concrete::new(self.file, &[(input.clone(), shape)])?;
-                let mut session =
-                    self.runtime.ready(&concrete, std::slice::from_ref(input), &[self.output.to_owned()])?;
-                drop(concrete);
-                for probe in run {
-                    let outputs = session.run(std::slice::from_ref(&probe.input))?;
-                    answers.push(outputs.into_iter().flatten().collect::<Vec<f32>>());
-                }
-            }
+            let answers = self.answers(&probes.iter().collect::<Vec<_>>())?;
             let judged = probes.iter().zip(answers).zip(truths);
             let rows = judged.flat_map(|((probe, answer), (input, truth))| {
-                let mut own = self.judge(probe.name.clone(), probe, &answer, truth);
-                let allowance = own.difference.map_or(0.0, |d| {
-                    allowance(d.relative(), self.tolerance, || reference.single_sums(&input, &own.truth))
-                });
-                own.allow(allowance, self.tolerance);
-                let recorded = probe.recorded.as_ref().map(|logits| {
-                    let name = format!("{}, recorded", probe.name);
-                    let logits = logits.iter().map(|&x| f64::from(x)).collect();
-                    let mut row = Probed { recorded: true, ..self.judge(name, probe, &answer, logits) };
-                    row.allow(allowance, self.tolerance);
-                    row
-                });
-                std::iter::once(own).chain(recorded)
+                let explain = |truth: &[f64]| reference.single_sums(&input, truth);
+                self.rows(probe, &answer, truth, explain)
             });
             Ok(rows.collect())
         })
+    }
+
+    /// What the engine makes of each probe; inputs of one shape share a plan.
+    ///
+    /// # Errors
+    /// The engine does not take the file.
+    pub fn answers(&self, probes: &[&Probe]) -> Result<Vec<Vec<f32>>, Failure> {
+        let mut answers = Vec::with_capacity(probes.len());
+        for run in probes.chunk_by(|a, b| a.input.shape() == b.input.shape()) {
+            let shape = run[0].input.shape().to_vec();
+            let input = &self.port.name;
+            let concrete = Concrete::new(self.file, &[(input.clone(), shape)])?;
+            let mut session =
+                self.runtime.ready(&concrete, std::slice::from_ref(input), &[self.output.to_owned()])?;
+            drop(concrete);
+            for probe in run {
+                let outputs = session.run(std::slice::from_ref(&probe.input))?;
+                answers.push(outputs.into_iter().flatten().collect());
+            }
+        }
+        Ok(answers)
+    }
+
+    /// An answer beside the reference's logits, and beside recorded ones where there are any. `explain` gives
+    /// [`Reference::single_sums`] for these logits.
+    pub fn rows(
+        &self,
+        probe: &Probe,
+        answer: &[f32],
+        truth: Vec<f64>,
+        explain: impl FnOnce(&[f64]) -> f64,
+    ) -> Vec<Probed> {
+        let mut own = self.judge(probe.name.clone(), probe, answer, truth);
+        let allowance =
+            own.difference.map_or(0.0, |d| allowance(d.relative(), self.tolerance, || explain(&own.truth)));
+        own.allow(allowance, self.tolerance);
+        let recorded = probe.recorded.as_ref().map(|logits| {
+            let name = format!("{}, recorded", probe.name);
+            let logits = logits.iter().map(|&x| f64::from(x)).collect();
+            let mut row = Probed { recorded: true, ..self.judge(name, probe, answer, logits) };
+            row.allow(allowance, self.tolerance);
+            row
+        });
+        std::iter::once(own).chain(recorded).collect()
     }
 
     fn judge(&self, name: String, probe: &Probe, answer: &[f32], truth: Vec<f64>) -> Probed {
