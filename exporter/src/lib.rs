@@ -35,7 +35,7 @@ pub mod weights;
 use emo_proto::Result;
 
 use crate::graph::Graph;
-use crate::models::{Model, own};
+use crate::models::{Model, Task, own};
 use crate::target::Target;
 use crate::weights::{Origin, Spec, Weights};
 
@@ -48,6 +48,10 @@ pub mod metadata {
     pub const PROFILE: &str = "emo.profile";
     pub const VERSION: &str = "emo.version";
     pub const WEIGHTS: &str = "emo.weights";
+    /// What leaves the file, as [`Output`](crate::target::Output) is called, and how many classes it tells apart; both
+    /// absent where it classifies, which the output's shape tells.
+    pub const OUTPUT: &str = "emo.output";
+    pub const CLASSES: &str = "emo.classes";
     /// A line a rewrite, as [`Rewrite`](crate::rewrite::Rewrite) displays it; absent where there is none.
     pub const REWRITES: &str = "emo.rewrites";
 }
@@ -104,6 +108,11 @@ fn properties(model: &Model, target: &Target, graph: &Graph, origin: &Origin) ->
     ];
     if let Some(definition) = own::definition(model) {
         properties.push((metadata::DEFINITION, definition));
+    }
+    if model.task() != Task::Classify {
+        let output = target.output.unwrap_or(model.output_forms()[0]);
+        properties.push((metadata::OUTPUT, output.name().to_owned()));
+        properties.push((metadata::CLASSES, model.classes.to_string()));
     }
     if !rewrites.is_empty() {
         properties.push((metadata::REWRITES, rewrites.join("\n")));

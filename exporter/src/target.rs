@@ -45,6 +45,12 @@ pub enum Output {
 impl Output {
     pub const ALL: [Self; 4] = [Output::Raw, Output::Logits, Output::LogitsSmall, Output::Labels];
 
+    /// The row called `name`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|output| output.name() == name)
+    }
+
     /// As the command line spells it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -50,11 +50,21 @@ pub struct Model {
 /// Between a model's name and the side of its windows.
 const WINDOW: &str = ", window ";
 
-/// Its name, with the side of its windows where these are not the published ones.
+/// The same before the stages whose maps a backbone gives.
+const STAGES: &str = ", stages ";
+
+/// Its name, with the side of its windows and the stages of its maps where these are not the published ones.
 impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
-        self.other_window().map_or(Ok(()), |window| write!(f, "{WINDOW}{window}"))
+        if let Some(window) = self.other_window() {
+            write!(f, "{WINDOW}{window}")?;
+        }
+        if let Some(stages) = self.other_maps() {
+            let stages: Vec<String> = stages.iter().map(ToString::to_string).collect();
+            write!(f, "{STAGES}{}", stages.join("+"))?;
+        }
+        Ok(())
     }
 }
 
@@ -174,10 +184,51 @@ impl Model {
     /// The model that [`Display`](fmt::Display) tells as `text`: `emo2-5m`, or `emo2-5m, window 8`.
     #[must_use]
     pub fn told(text: &str) -> Option<Self> {
+        if let Some((model, stages)) = text.split_once(STAGES) {
+            let stages: Vec<usize> =
+                stages.split('+').map(|stage| stage.parse().ok()).collect::<Option<_>>()?;
+            return Self::told(model)?.with_maps(&stages).ok();
+        }
         match text.split_once(WINDOW) {
             Some((name, window)) => Some(Self::named(name)?.with_window(window.parse().ok()?)),
             None => Self::named(text).cloned(),
         }
+    }
+
+    /// The same backbone with the maps of these stages as outputs; 0 is the stem.
+    ///
+    /// # Errors
+    /// It is no backbone alone, or has no such stage.
+    pub fn with_maps(&self, chosen: &[usize]) -> Result<Self> {
+        let mut model = self.clone();
+        let last = self.stages().map_or(0, |(_, stages)| stages.len());
+        let Definition::Dense(dense::Network { head: dense::Head::Maps { stages }, .. }) =
+            &mut model.definition
+        else {
+            return Err(Error::new(format!("expected a backbone, found {}", self.name)).at("stages"));
+        };
+        let mut sorted = chosen.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        if sorted.is_empty() || sorted.len() < chosen.len() || sorted.iter().any(|&stage| stage > last) {
+            let why = format!("expected stages out of 0 to {last}, each once, found {chosen:?}");
+            return Err(Error::new(why).at("stages"));
+        }
+        *stages = sorted;
+        Ok(model)
+    }
+
+    /// The stages whose maps a backbone gives.
+    fn maps(&self) -> Option<&[usize]> {
+        match &self.definition {
+            Definition::Dense(dense::Network { head: dense::Head::Maps { stages }, .. }) => Some(stages),
+            _ => None,
+        }
+    }
+
+    /// The same where they are not the published ones.
+    fn other_maps(&self) -> Option<&[usize]> {
+        self.maps().filter(|_| Self::named(&self.name).is_none_or(|named| named.maps() != self.maps()))
     }
 
     /// The same network with another number of classes.

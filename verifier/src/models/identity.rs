@@ -1,9 +1,10 @@
 //! What a file of ours says of itself, held against its own graph.
 
 use emo_exporter::metadata;
-use emo_exporter::models::{Model, own};
+use emo_exporter::models::{Model, Task, own};
 use emo_exporter::profile::Profile;
 use emo_exporter::rewrite::Rewrite;
+use emo_exporter::target::Output;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, ModelProto, Result};
 
@@ -27,6 +28,8 @@ pub struct Identity {
     pub size: (usize, usize),
     /// Whether the input is an image of bytes, `[N, H, W, 3]`, rather than normalised floats.
     pub image: bool,
+    /// What leaves the file.
+    pub output: Output,
     /// Whether weights are float16.
     pub half: bool,
     /// Where the weights came from, as the file tells it.
@@ -51,7 +54,18 @@ impl Identity {
         let known = known(name, property(metadata::DEFINITION).ok())?;
         let profile = Profile::named(profile).ok_or_else(|| unknown(metadata::PROFILE, profile))?;
         let rewrites = property(metadata::REWRITES).unwrap_or_default().lines().map(str::parse);
-        let Interface { batch, size, classes, image } = interface(model)?;
+        let Interface { batch, size, classes, image } = interface(model, known.task())?;
+        let classes = match classes {
+            Some(classes) => classes,
+            None => {
+                let told = property(metadata::CLASSES)?;
+                told.parse().map_err(|_| unknown(metadata::CLASSES, told))?
+            }
+        };
+        let output = match property(metadata::OUTPUT) {
+            Ok(name) => Output::named(name).ok_or_else(|| unknown(metadata::OUTPUT, name))?,
+            Err(_) => known.output_forms()[0],
+        };
         let opset = model.opset_import.iter().find(|set| set.domain().is_empty());
         Ok(Self {
             model: known.with_classes(classes),
@@ -61,6 +75,7 @@ impl Identity {
             batch,
             size,
             image,
+            output,
             half: model
                 .graph
                 .iter()
@@ -84,11 +99,13 @@ impl Identity {
         if self.half { &FLOAT16 } else { &FLOAT32 }
     }
 
-    /// Whether published figures apply: 224 × 224, 1000 classes, one image, and the windows that are published for it.
+    /// Whether published figures apply: a published size, the published classes and windows, one image.
     #[must_use]
     pub fn is_published(&self) -> bool {
-        let model = (self.model.classes, self.model.other_window());
-        (self.size, model, self.batch.unwrap_or(1)) == ((224, 224), (1000, None), 1)
+        let Some(published) = Model::named(&self.model.name) else { return false };
+        *published == self.model
+            && published.published_sizes().contains(&self.size)
+            && self.batch.unwrap_or(1) == 1
     }
 }
 
@@ -112,18 +129,19 @@ fn unknown(key: &str, value: &str) -> Error {
 struct Interface {
     batch: Option<usize>,
     size: (usize, usize),
-    classes: usize,
+    /// `None` where the output does not tell.
+    classes: Option<usize>,
     image: bool,
 }
 
-/// One input [N, 3, H, W], or an image [N, H, W, 3], and one output [N, classes], N alone free.
-fn interface(model: &ModelProto) -> Result<Interface> {
+/// One input [N, 3, H, W], or an image [N, H, W, 3], N alone free; and for a classifier one output [N, classes].
+fn interface(model: &ModelProto, task: Task) -> Result<Interface> {
     let graph = model.graph.as_ref().ok_or_else(|| Error::new("expected a graph, found none"))?;
     let single = |values: &[emo_proto::ValueInfoProto], what: &str| match values {
         [value] => Ok(declared(value, &Default::default())),
         other => Err(Error::new(format!("expected one {what}, found {}", other.len()))),
     };
-    let (input, output) = (single(&graph.input, "input")?, single(&graph.output, "output")?);
+    let input = single(&graph.input, "input")?;
     let refuse = |what: &str, fact: &Fact| {
         Error::new(format!("expected an {what}, found {:?}", fact.dims)).at("interface")
     };
@@ -136,11 +154,15 @@ fn interface(model: &ModelProto) -> Result<Interface> {
         return Err(refuse("input [N, 3, H, W] or [N, H, W, 3]", &input));
     };
     let image = image.axes == Image::BYTES.axes;
-    let classes = match output.dims.as_deref() {
-        Ok([n, classes]) if *n == batch => {
-            size(classes).ok_or_else(|| refuse("output [N, classes]", &output))?
+    let classes = match task {
+        Task::Classify => {
+            let output = single(&graph.output, "output")?;
+            match output.dims.as_deref() {
+                Ok([n, classes]) if *n == batch && size(classes).is_some() => size(classes),
+                _ => return Err(refuse("output [N, classes]", &output)),
+            }
         }
-        _ => return Err(refuse("output [N, classes]", &output)),
+        Task::Features | Task::Detect | Task::Segment => None,
     };
     Ok(Interface { batch: size(&batch), size: (height, width), classes, image })
 }

@@ -7,7 +7,7 @@ use emo_exporter::Export;
 use emo_exporter::models::{MODELS, Model};
 use emo_exporter::pass::half;
 use emo_exporter::profile::{Opset, Profile};
-use emo_exporter::target::{Batch, Target};
+use emo_exporter::target::{Batch, Output as ModelOutput, Target};
 use emo_exporter::weights::{self, Spec};
 use emo_proto::file::OnnxFile;
 use emo_proto::plain::plain;
@@ -48,9 +48,9 @@ pub struct Args {
     /// Take images of bytes, [N, H, W, 3] RGB, and normalise them in the file
     #[arg(long)]
     image_input: bool,
-    /// Height and width of the input: 224, or 256x320
-    #[arg(long, value_parser = size, default_value = "224", value_name = "N|HxW")]
-    size: (usize, usize),
+    /// Height and width of the input: 224, or 256x320 [default: the published ones]
+    #[arg(long, value_parser = size, value_name = "N|HxW")]
+    size: Option<(usize, usize)>,
     /// Images a run: a number, or dynamic
     #[arg(long, value_parser = batch, default_value = "1", value_name = "N|dynamic")]
     batch: Batch,
@@ -60,6 +60,12 @@ pub struct Args {
     /// Side of the attention windows, in tokens, where the model has windows [default: the published one]
     #[arg(long, value_name = "N")]
     window: Option<usize>,
+    /// What a detector, a segmenter or a backbone gives [default: the model's first of these]
+    #[arg(long, value_name = "NAME", value_parser = names::output())]
+    output: Option<ModelOutput>,
+    /// The stages whose maps a backbone gives, 0 being the stem [default: 1,2,3,4]
+    #[arg(long, value_name = "N[,N]", value_delimiter = ',')]
+    stages: Vec<usize>,
     /// The file to write [default: MODEL.onnx]
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -76,6 +82,8 @@ Examples:
       emo-1m.onnx, untrained weights, for any runtime
   emo export emo-1m --target coreml --weights net.pth
       trained, as CoreML runs it best
+  emo export deeplabv3-emo-1m --output labels
+      a segmenter that gives the class of every pixel
   emo export my.toml --size 256x320 --batch dynamic
       a network of one's own";
 
@@ -108,14 +116,14 @@ impl Args {
         Target {
             profile: self.target,
             opset: self.opset.unwrap_or_else(|| self.target.default_opset()),
-            size: self.size,
+            size: self.size.unwrap_or_else(|| self.model.published_size()),
             batch: self.batch,
             dtype: match self.dtype {
                 Dtype::F32 => DataType::Float,
                 Dtype::F16 => DataType::Float16,
             },
             image_input: self.image_input,
-            output: None,
+            output: self.output,
         }
     }
 }
@@ -123,6 +131,7 @@ impl Args {
 impl Args {
     fn model(&self) -> anyhow::Result<Model> {
         let model = self.model.with_classes(self.classes.unwrap_or(self.model.classes));
+        let model = if self.stages.is_empty() { model } else { model.with_maps(&self.stages)? };
         match self.window {
             Some(_) if model.window().is_none() => {
                 bail!("{}: expected a model with windows for --window", model.name)

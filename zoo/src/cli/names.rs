@@ -4,8 +4,9 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use clap::builder::{PossibleValue, TypedValueParser};
-use emo_exporter::models::{MODELS, Model, own};
+use emo_exporter::models::{DENSE, MODELS, Model, own};
 use emo_exporter::profile::{OPSETS, Opset, PROFILES, Profile};
+use emo_exporter::target::Output;
 use emo_verifier::compare::{TOLERANCES, Tolerance};
 use emo_verifier::runtime::{ENGINES, Engine};
 
@@ -29,15 +30,30 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Named<T> {
         // Of its own, since a parser outlives what it parses.
         let Self { what, find, all } = self.clone();
         let parse = move |name: &str| {
-            let unknown = || format!("expected {} out of {}, found {name}", what, all().join(", "));
+            let unknown = || format!("expected {what} {}, found {name}", out_of(all(), name));
             find(name)?.ok_or_else(unknown)
         };
         parse.parse_ref(command, argument, value)
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        Some(Box::new((self.all)().into_iter().map(PossibleValue::new)))
+        let all = (self.all)();
+        // More than a reader would look through; `emo list` has them with their figures.
+        let hidden = all.len() > SPELLED;
+        Some(Box::new(all.into_iter().map(move |name| PossibleValue::new(name).hide(hidden))))
     }
+}
+
+/// Names that are told all; of more the nearest.
+const SPELLED: usize = 20;
+const NEAREST: usize = 3;
+
+fn out_of(mut all: Vec<String>, name: &str) -> String {
+    if all.len() <= SPELLED {
+        return format!("out of {}", all.join(", "));
+    }
+    all.sort_by(|a, b| strsim::jaro_winkler(b, name).total_cmp(&strsim::jaro_winkler(a, name)));
+    format!("of emo list (the nearest are {})", all[..NEAREST].join(", "))
 }
 
 /// A published model, or the file of a network of one's own.
@@ -60,6 +76,11 @@ pub fn opset() -> Named<&'static Opset> {
     Named { what: "an opset", find: |text| Ok(text.parse().ok().and_then(Opset::version)), all }
 }
 
+pub fn output() -> Named<Output> {
+    let all = || Output::ALL.map(|output| output.name().to_owned()).to_vec();
+    Named { what: "an output", find: |name| Ok(Output::named(name)), all }
+}
+
 pub fn engine() -> Named<&'static Engine> {
     let all = || ENGINES.iter().map(|engine| engine.name.to_owned()).collect();
     Named { what: "a runtime", find: |name| Ok(Engine::named(name)), all }
@@ -71,7 +92,7 @@ pub fn tolerance() -> Named<&'static Tolerance> {
 }
 
 fn models() -> Vec<String> {
-    MODELS.iter().map(|model| model.name.to_string()).collect()
+    MODELS.iter().chain(&*DENSE).map(|model| model.name.to_string()).collect()
 }
 
 fn published_or_own(name: &str) -> Result<Option<Model>, String> {

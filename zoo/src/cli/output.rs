@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use emo_exporter::weights::Origin;
 use emo_proto::plain;
-use emo_verifier::audit::{Audit, Counts};
+use emo_verifier::audit::{Audit, Counts, Port};
 use emo_verifier::finding::Finding;
 use emo_verifier::identity::Identity;
 use emo_verifier::models::claim::Claim;
@@ -73,10 +73,20 @@ impl Report<'_> {
     fn interface(&self) -> String {
         let batch = self.identity.batch.map_or("batch".to_owned(), |n| n.to_string());
         let (height, width) = self.identity.size;
-        let classes = self.identity.model.classes;
+        let port = |port: &Port| {
+            let dims = port.shape.iter().flatten().map(|extent| match extent.count() {
+                Some(n) => n.to_string(),
+                None => "batch".to_owned(),
+            });
+            format!("{} [{}]", port.name, dims.collect::<Vec<_>>().join(", "))
+        };
+        let outputs = match &self.audit.outputs[..] {
+            [first, .., last] => format!("{} to {}", port(first), port(last)),
+            outputs => outputs.iter().map(port).collect(),
+        };
         match self.identity.image {
-            true => format!("image [{batch}, {height}, {width}, 3] of bytes → logits [{batch}, {classes}]"),
-            false => format!("input [{batch}, 3, {height}, {width}] → logits [{batch}, {classes}]"),
+            true => format!("image [{batch}, {height}, {width}, 3] of bytes → {outputs}"),
+            false => format!("input [{batch}, 3, {height}, {width}] → {outputs}"),
         }
     }
 
@@ -259,8 +269,19 @@ impl Report<'_> {
 
     /// The same as fields.
     pub fn fields(&self) -> Value {
-        let Identity { model, profile, opset, ir_version, batch, size, image, half, weights, rewrites } =
-            self.identity;
+        let Identity {
+            model,
+            profile,
+            opset,
+            ir_version,
+            batch,
+            size,
+            image,
+            output,
+            half,
+            weights,
+            rewrites,
+        } = self.identity;
         let folds: Vec<Value> = rewrites
             .iter()
             .map(|r| {
@@ -282,6 +303,7 @@ impl Report<'_> {
             "batch": batch,
             "size": [size.0, size.1],
             "classes": model.classes,
+            "output": output.name(),
             "dtype": if *half { "f16" } else { "f32" },
             "image_input": image,
             "weights": weights,

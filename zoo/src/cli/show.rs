@@ -5,7 +5,6 @@ mod core;
 use anyhow::bail;
 use emo_exporter::models::{Model, own};
 use emo_exporter::profile::Profile;
-use emo_exporter::target::Target;
 use emo_verifier::audit::{Audit, By, audit, groups};
 use emo_verifier::infer::Bindings;
 use emo_verifier::report::thousands;
@@ -67,7 +66,7 @@ impl<'a> Counted<'a> {
     /// From the file of the reference target, whose weights nothing needs.
     fn of(model: &'a Model) -> anyhow::Result<Self> {
         let profile = Profile::named("reference").expect("the target that folds nothing is always there");
-        let outline = emo_exporter::outline(model, &Target::new(profile))?;
+        let outline = emo_exporter::outline(model, &model.target(profile))?;
         Ok(Self { model, audit: audit(&outline.model, &Bindings::new()), bytes: outline.bytes })
     }
 
@@ -75,7 +74,8 @@ impl<'a> Counted<'a> {
         let Self { model, audit, .. } = self;
         let mut text = core::text(model);
         text += &format!(
-            "\n224 × 224, {} classes, counted from the file of the reference target:\n\n",
+            "\n{}, {} classes, counted from the file of the reference target:\n\n",
+            size(model),
             model.classes
         );
         // Where blocks are not named as EMO's are, modules stand for them.
@@ -117,6 +117,12 @@ impl<'a> Counted<'a> {
     }
 }
 
+/// Height and width of the input that a model is counted for.
+fn size(model: &Model) -> String {
+    let (height, width) = model.published_size();
+    format!("{height} × {width}")
+}
+
 fn side_by_side(several: &[Counted]) -> String {
     let header = ["", "params", "MACs", "FLOPs (fvcore)", "peak memory", "file size"];
     let rows = several.iter().map(|counted| {
@@ -124,7 +130,14 @@ fn side_by_side(several: &[Counted]) -> String {
         std::iter::once(counted.model.name.to_string()).chain(figures).collect()
     });
     let table = table(&header, rows);
-    table
-        + "\nOne image of 224 × 224, float32, counted from the file of the reference target.\n\
-           Peak memory is that of the values between the nodes, in bytes, as is the size.\n"
+    let mut sizes: Vec<String> = several.iter().map(|counted| size(counted.model)).collect();
+    sizes.dedup();
+    let sizes = match &sizes[..] {
+        [size] => size.clone(),
+        sizes => format!("{}, in turn", sizes.join(", ")),
+    };
+    format!(
+        "{table}\nOne image of {sizes}, float32, counted from the file of the reference target.\n\
+         Peak memory is that of the values between the nodes, in bytes, as is the size.\n"
+    )
 }
