@@ -169,7 +169,7 @@ fn every_format_of_a_checkpoint_gives_the_same_model() {
 #[test]
 fn bad_requests_are_refused() {
     let rows: [(&[&str], &[&str]); 11] = [
-        (&["export", "emo-3m"], &["emo-3m", "emo-1m, emo-2m, emo-5m, emo-6m"]),
+        (&["export", "emo-3m"], &["emo-3m", "emo list", "nearest are emo-"]),
         (&["export", "emo-1m", "--size", "31"], &["31x31", "32"]),
         (&["export", "emo-1m", "--size", "large"], &["large", "256x320"]),
         (&["export", "emo-1m", "--target", "phone"], &["phone", "portable"]),

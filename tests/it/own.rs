@@ -209,7 +209,7 @@ fn a_profile_is_a_target() {
     for command in [&["export"][..], &["show"], &["lint"], &["targets"], &["zoo", "build"]] {
         let (_, help, _) = emo(&folder, &[command, &["--help"]].concat());
         assert!(!help.to_lowercase().contains("profile"), "{help}");
-        let named = if command == ["show"] { "emo-6m" } else { "openvino" };
+        let named = if command == ["show"] { "emo list" } else { "openvino" };
         assert!(help.contains(named), "{help}");
     }
 }

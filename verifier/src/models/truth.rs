@@ -1,9 +1,10 @@
-//! The reference's logits on inputs, computed once for every file of a model and its weights.
+//! The reference's outputs on inputs, computed once for every file of a model and its weights.
 
 use std::sync::OnceLock;
 
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
+use ndarray::ArrayD;
 
 use crate::compare::Tolerance;
 use crate::image::Image;
@@ -11,9 +12,9 @@ use crate::infer::Bindings;
 use crate::reference::Reference;
 use crate::runtime::{Failure, Runtime};
 use crate::verify::port::Port;
-use crate::verify::probes::{Bench, Probe, Probed};
+use crate::verify::probes::{Bench, Probe, Probed, values};
 
-/// Inputs with the logits that a right file gives for them.
+/// Inputs with the outputs that a right file gives for them.
 pub struct Truth {
     reference: Reference,
     rows: Vec<Row>,
@@ -23,7 +24,7 @@ pub struct Truth {
 #[derive(Debug, Clone)]
 pub struct Row {
     probe: Probe,
-    logits: Vec<f64>,
+    outputs: Vec<ArrayD<f64>>,
     /// [`Reference::single_sums`] of it, once a file has needed it.
     single_sums: OnceLock<f64>,
 }
@@ -36,8 +37,8 @@ impl Row {
     pub fn new(reference: &Reference, probe: Probe) -> Result<Self> {
         let map = Image::FLOATS.map(&probe.input);
         let map = map.ok_or_else(|| Error::new("expected an input [N, 3, H, W]").at(&probe.name))?;
-        let logits = reference.logits(&map, None);
-        Ok(Self { probe, logits, single_sums: OnceLock::new() })
+        let outputs = values(reference, &map);
+        Ok(Self { probe, outputs, single_sums: OnceLock::new() })
     }
 }
 
@@ -60,16 +61,15 @@ impl Truth {
     ) -> Result<Vec<Probed>, Failure> {
         let port = Port::of(&file.model, &Bindings::new());
         let port = port.ok_or_else(|| Error::new("expected an input of images, found another interface"))?;
-        let images = self.rows.first().map_or(1, |row| row.probe.input.shape()[0].max(1));
-        let classes = self.rows.first().map_or(1, |row| row.logits.len() / images);
-        let bench = Bench::new(file, &port, classes, runtime, tolerance)?;
+        let bench = Bench::new(file, &port, runtime, tolerance)?;
         let probes: Vec<&Probe> = self.rows.iter().map(|row| &row.probe).collect();
-        let rows = self.rows.iter().zip(bench.answers(&probes)?);
-        let probed = rows.flat_map(|(row, answer)| {
+        let (mut rows, mut probed) = (self.rows.iter(), Vec::new());
+        bench.each(&probes, |probe, answer| {
+            let Some(row) = rows.next() else { return };
             let explain = |logits: &[f64]| *row.single_sums.get_or_init(|| self.single_sums(row, logits));
-            bench.rows(&row.probe, &answer, row.logits.clone(), explain)
-        });
-        Ok(probed.collect())
+            probed.extend(bench.rows(probe, &answer, row.outputs.clone(), explain));
+        })?;
+        Ok(probed)
     }
 
     fn single_sums(&self, row: &Row, logits: &[f64]) -> f64 {

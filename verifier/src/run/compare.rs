@@ -1,6 +1,7 @@
 //! How far a candidate's values are from the truth's, and how far they may be.
 
 use emo_proto::{Error, Result};
+use ndarray::{ArrayD, Axis};
 use serde::Serialize;
 
 /// The error measures of a candidate against the truth, element by element, all in f64.
@@ -75,32 +76,36 @@ pub fn compare<T: Copy + Into<f64>>(candidate: &[T], truth: &[f64]) -> Result<Di
     Ok(Difference { elements: truth.len(), max_abs, max_relative, rms, peak, cosine, sqnr_db })
 }
 
-/// In how many rows of `classes` logits the largest stands at the same place on both sides: (agreeing, rows).
-///
-/// # Panics
-///
-/// If `classes` is 0.
-pub fn top1<T: Copy + Into<f64>>(candidate: &[T], truth: &[f64], classes: usize) -> (usize, usize) {
-    top(1, candidate, truth, classes)
-}
-
-/// In how many rows of `classes` logits the `k` largest stand at the same places on both sides, in any order:
-/// (agreeing, rows).
-///
-/// # Panics
-///
-/// If `classes` is 0.
-pub fn top<T: Copy + Into<f64>>(k: usize, candidate: &[T], truth: &[f64], classes: usize) -> (usize, usize) {
-    let rows = candidate.chunks_exact(classes).zip(truth.chunks_exact(classes));
-    let agreeing = rows.clone().filter(|(c, t)| largest(k, c) == largest(k, t)).count();
-    (agreeing, rows.len())
+/// At how many images, or pixels, of logits `[N, classes, …]` the `k` largest stand at the same places on both sides, in
+/// any order: (agreeing, all). Arrays of other elements agree nowhere.
+#[must_use]
+pub fn top(k: usize, candidate: &ArrayD<f32>, truth: &ArrayD<f64>) -> (usize, usize) {
+    let Ok(candidate) = candidate.to_shape(truth.shape()) else { return (0, 0) };
+    if truth.ndim() < 2 {
+        return (0, 0);
+    }
+    let lanes = truth.lanes(Axis(1)).into_iter().zip(candidate.lanes(Axis(1)));
+    let (mut agreeing, mut all) = (0, 0);
+    for (truth, candidate) in lanes {
+        all += 1;
+        let found = largest(k, candidate.iter().map(|&x| f64::from(x)));
+        agreeing += usize::from(found == largest(k, truth.iter().copied()));
+    }
+    (agreeing, all)
 }
 
 /// Sorted indices of the `k` largest values; of equal ones the first.
-fn largest<T: Copy + Into<f64>>(k: usize, row: &[T]) -> Vec<usize> {
-    let mut indices: Vec<usize> = (0..row.len()).collect();
-    indices.sort_by(|&a, &b| row[b].into().total_cmp(&row[a].into()));
-    indices.truncate(k);
+fn largest(k: usize, row: impl Iterator<Item = f64>) -> Vec<usize> {
+    // The best so far, best first.
+    let mut best: Vec<(f64, usize)> = Vec::with_capacity(k + 1);
+    for (index, value) in row.enumerate() {
+        let place = best.partition_point(|(other, _)| other.total_cmp(&value).is_ge());
+        if place < k {
+            best.insert(place, (value, index));
+            best.truncate(k);
+        }
+    }
+    let mut indices: Vec<usize> = best.into_iter().map(|(_, index)| index).collect();
     indices.sort_unstable();
     indices
 }
@@ -239,12 +244,18 @@ mod tests {
         assert!(!half.admits(&compare(&[2.1, 3.0], &[1.0, 2.0]).unwrap()));
     }
 
+    fn array(values: &[f64]) -> ArrayD<f64> {
+        ArrayD::from_shape_vec(vec![values.len() / 3, 3], values.to_vec()).unwrap()
+    }
+
     #[test]
     fn top1_counts_rows_and_ties_go_to_the_first() {
-        let truth = [1.0, 3.0, 3.0, /**/ 0.0, -1.0, 2.0];
-        assert_eq!(top1(&[0.0, 9.0, 1.0, 5.0, 0.0, 4.0_f32], &truth, 3), (1, 2));
-        assert_eq!(top1(&truth, &truth, 3), (2, 2));
-        assert_eq!(top(2, &[0.0, 3.0, 9.0, 5.0, 0.0, 4.0_f32], &truth, 3), (2, 2));
-        assert_eq!(top(5, &truth, &[-1.0; 6], 3), (2, 2));
+        let truth = array(&[1.0, 3.0, 3.0, /**/ 0.0, -1.0, 2.0]);
+        let other = |values: &[f64]| array(values).mapv(|x| x as f32);
+        assert_eq!(top(1, &other(&[0.0, 9.0, 1.0, 5.0, 0.0, 4.0]), &truth), (1, 2));
+        assert_eq!(top(1, &truth.mapv(|x| x as f32), &truth), (2, 2));
+        assert_eq!(top(2, &other(&[0.0, 3.0, 9.0, 5.0, 0.0, 4.0]), &truth), (2, 2));
+        assert_eq!(top(5, &truth.mapv(|x| x as f32), &array(&[-1.0; 6])), (2, 2));
+        assert_eq!(top(1, &other(&[0.0; 3]), &truth), (0, 0));
     }
 }

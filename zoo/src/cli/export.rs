@@ -29,7 +29,7 @@ use crate::manifest::facts::sha256;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A model by name, or a TOML file that describes a network of one's own
+    /// A model of emo list, or a TOML file that describes a network of one's own
     #[arg(value_name = "MODEL|FILE.toml", value_parser = names::model())]
     model: Model,
     /// A checkpoint (.pth, .pt, .safetensors), anybody's ONNX file of the model, or formula:SEED

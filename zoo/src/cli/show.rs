@@ -18,7 +18,7 @@ use super::{Outcome, Said, names};
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Models by name, or TOML files that describe networks of one's own
+    /// Models of emo list, or TOML files that describe networks of one's own
     #[arg(required = true, value_name = "MODEL|FILE.toml", value_parser = names::model())]
     models: Vec<Model>,
     #[arg(long, value_enum, default_value_t)]

@@ -144,6 +144,7 @@ fn row(
         probes: args.probes,
         own: own(file, args)?,
         pictures: args.image.clone(),
+        keep: args.save_data.is_some(),
         dims: sizes.bindings(&file.model).with_context(|| name.clone())?,
     };
     let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
@@ -264,7 +265,10 @@ fn facts(found: &Found) -> Vec<(&'static str, String)> {
 }
 
 fn probe_table(found: &Found) -> Table {
-    let agreeing = |(n, of): (usize, usize)| Cell::Text(format!("{n}/{of}"));
+    let agreeing = |(n, of): (usize, usize)| match of {
+        0 => Cell::from("-"),
+        _ => Cell::Text(format!("{n}/{of}")),
+    };
     let row = |probe: &Probed| {
         let d = probe.difference.as_ref();
         vec![

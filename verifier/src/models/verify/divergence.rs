@@ -41,8 +41,8 @@ pub struct Divergence<'a> {
     pub model: &'a Concrete<'a>,
     pub runtime: &'a dyn Runtime,
     pub tolerance: &'a Tolerance,
-    /// The graph's input and output.
-    pub ports: (&'a str, &'a str),
+    /// The graph's input and outputs.
+    pub ports: (&'a str, &'a [String]),
 }
 
 /// What the reference makes of a block's input.
@@ -62,7 +62,7 @@ impl Divergence<'_> {
         let boundaries = boundaries(self.inference, self.recognition);
         let steps = self.steps(input);
         let names: Vec<String> =
-            boundaries.iter().map(|b| b.value.clone()).chain([self.ports.1.to_owned()]).collect();
+            boundaries.iter().map(|b| b.value.clone()).chain(self.ports.1.iter().cloned()).collect();
         let mut session = self.runtime.ready(self.model, &[self.ports.0.to_owned()], &names)?;
         let values = session.run(std::slice::from_ref(fed))?;
         drop(session);
@@ -85,7 +85,7 @@ impl Divergence<'_> {
             Start::At(boundary) if first == steps.len() => Some(boundary),
             Start::At(_) | Start::Input(_) => None,
         };
-        verdicts.extend(self.head(&steps, from, values.last(), unbroken));
+        verdicts.extend(self.head(&steps, from, &values[boundaries.len()..], unbroken));
         Ok(verdicts)
     }
 
@@ -127,7 +127,8 @@ impl Divergence<'_> {
             }
         };
         *unbroken &= passed_on <= self.tolerance.bound;
-        let alone = fed.and_then(|(name, map)| self.run(&name, map, &boundary.value));
+        let to = std::slice::from_ref(&boundary.value);
+        let alone = fed.and_then(|(name, map)| self.run(&name, map, to)?.pop());
         let alone = alone.and_then(|value| layout.read(&value, shape));
         let own = alone.as_ref().map(|found| distance(found, slice(&truth)));
         let mut verdict = self.verdict(boundary.block.clone(), boundary.value.clone(), passed_on, own, None);
@@ -153,24 +154,26 @@ impl Divergence<'_> {
         &self,
         steps: &[Step],
         from: Option<&Boundary>,
-        logits: Option<&ArrayD<f32>>,
+        answer: &[ArrayD<f32>],
         unbroken: bool,
     ) -> Option<BlockVerdict> {
-        let (last, logits) = (steps.last()?, logits?);
+        let last = steps.last()?;
         let maps: Vec<Map> = self.reference.taps().iter().map(|&tap| steps[tap].output.clone()).collect();
         let head = |mistake| -> Vec<f64> {
             let outputs = self.reference.head_with(&maps, mistake);
             outputs.into_iter().flat_map(|output| output.value).collect()
         };
         let truth = head(None);
-        let passed_on = distance(&elements(logits), &truth);
+        let passed_on = distance(&elements(answer), &truth);
         let broken = !(unbroken && passed_on <= self.tolerance.bound);
         let fed = from.filter(|_| broken).and_then(|before| {
             let layout = Layout::of(self.model, &before.value, last.output.shape())?;
             Some((before.value.clone(), layout.write(&last.output)))
         });
+        // A head on several maps is not run from one of them.
+        let fed = fed.filter(|_| maps.len() == 1);
         let alone = fed.and_then(|(name, map)| self.run(&name, map, self.ports.1));
-        let (own, cause) = match alone.as_ref().map(elements) {
+        let (own, cause) = match alone.as_deref().map(elements) {
             Some(found) => {
                 let difference = distance(&found, &truth);
                 let head_with = |mistake| self.reference.head_can_make(mistake).then(|| head(Some(mistake)));
@@ -178,13 +181,13 @@ impl Divergence<'_> {
             }
             None => (None, None),
         };
-        Some(self.verdict("head".to_owned(), self.ports.1.to_owned(), passed_on, own, cause))
+        Some(self.verdict("head".to_owned(), self.ports.1.join(", "), passed_on, own, cause))
     }
 
-    /// One value of the graph from another; `None` where the graph cannot be cut there.
-    fn run(&self, from: &str, map: ArrayD<f32>, to: &str) -> Option<ArrayD<f32>> {
-        let mut session = self.runtime.ready(self.model, &[from.to_owned()], &[to.to_owned()]).ok()?;
-        session.run(&[map]).ok()?.pop()
+    /// Values of the graph from another; `None` where the graph cannot be cut there.
+    fn run(&self, from: &str, map: ArrayD<f32>, to: &[String]) -> Option<Vec<ArrayD<f32>>> {
+        let mut session = self.runtime.ready(self.model, &[from.to_owned()], to).ok()?;
+        session.run(&[map]).ok()
     }
 
     fn cause(
@@ -245,8 +248,8 @@ impl Run<'_> {
     }
 }
 
-fn elements(value: &ArrayD<f32>) -> Vec<f32> {
-    value.iter().copied().collect()
+fn elements(values: &[ArrayD<f32>]) -> Vec<f32> {
+    values.iter().flatten().copied().collect()
 }
 
 /// The largest error as a share of the largest value; what has no measure is infinitely far.

@@ -108,18 +108,19 @@ pub fn unexplained(inference: &Inference, recognition: &Recognition, path: &Data
 
 /// Outputs beside the judged one, of which a verdict says nothing.
 #[must_use]
-pub fn unjudged(model: &ModelProto, judged: &str) -> Vec<Finding> {
+pub fn unjudged(model: &ModelProto, judged: &[String]) -> Vec<Finding> {
     let outputs = model.graph.iter().flat_map(|graph| &graph.output).map(ValueInfoProto::name);
     let finding = |name: &str| Finding {
         code: UNJUDGED,
         severity: Severity::Open,
         place: format!("output {name:?}"),
         message: format!(
-            "expected the logits alone, found an output beside {judged}, of which nothing is known"
+            "expected the model's outputs alone, found an output beside {}, of which nothing is known",
+            judged.join(", ")
         ),
         file: None,
     };
-    outputs.filter(|name| *name != judged).map(finding).collect()
+    outputs.filter(|name| !judged.iter().any(|judged| judged == name)).map(finding).collect()
 }
 
 /// What is left of `tokens` when each step has taken one of its spellings: with the choice that leaves least.

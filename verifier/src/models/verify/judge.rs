@@ -99,7 +99,7 @@ impl Judge<'_> {
                 Err(failure) => return Ok(failed(verdict, failure)),
             }
         } else if let Some(wrong) = wrong.filter(|_| clean && self.earned.coarse) {
-            let ports = (self.bench.port.name.as_str(), self.bench.output);
+            let ports = (self.bench.port.name.as_str(), self.bench.outputs.as_slice());
             let saturated = match rounding::saturated(self.file, ports, probes) {
                 Ok(saturated) => saturated,
                 Err(failure) => return Ok(failed(verdict, failure)),
@@ -133,8 +133,12 @@ impl Judge<'_> {
         let of =
             |w: &probes::Probed, p: &Probe| w.name.strip_suffix(", recorded").unwrap_or(&w.name) == p.name;
         if self.earned.coarse {
-            let function_of =
-                Bench { file: self.file, runtime: &Exact, tolerance: &self.earned.function, ..self.bench };
+            let function_of = Bench {
+                file: self.file,
+                runtime: &Exact,
+                tolerance: &self.earned.function,
+                ..self.bench.clone()
+            };
             let probed = function_of.run(function, probes)?;
             let found = probed.iter().filter(|p| !p.recorded).find(|p| !p.holds);
             return Ok(found.and_then(|found| probes.iter().find(|p| of(found, p))));
@@ -145,7 +149,7 @@ impl Judge<'_> {
             return Ok(probe.filter(|_| !wrong.recorded));
         }
         let Some(probe) = probe else { return Ok(None) };
-        let bench = Bench { tolerance: &self.earned.whole, ..self.bench };
+        let bench = Bench { tolerance: &self.earned.whole, ..self.bench.clone() };
         let holds = bench.run(function, std::slice::from_ref(probe)).is_ok_and(|p| p.iter().all(|p| p.holds));
         Ok((!holds).then_some(probe))
     }
@@ -156,7 +160,7 @@ impl Judge<'_> {
         if self.bench.runtime.name() == Own.name() {
             return None;
         }
-        let own = Bench { file: self.file, runtime: &Own, ..self.bench };
+        let own = Bench { file: self.file, runtime: &Own, ..self.bench.clone() };
         let probed = own.run(truth, probes).ok()?;
         probed.iter().all(|probe| probe.within(&self.fair())).then_some(probed)
     }
@@ -172,7 +176,7 @@ impl Judge<'_> {
             model: &model,
             runtime: if self.earned.coarse { &Exact } else { self.bench.runtime },
             tolerance: if self.earned.coarse { &self.earned.function } else { &self.earned.whole },
-            ports: (&port.name, self.bench.output),
+            ports: (&port.name, &self.bench.outputs),
         };
         let input =
             port.image.map(&probe.input).ok_or_else(|| Error::new("expected an input [N, 3, H, W]"))?;

@@ -23,7 +23,6 @@ use emo_exporter::models::{MODELS, Model};
 use emo_exporter::weights::{self as checkpoint, Spec, Weights};
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, ModelProto, NodeProto, Result};
-use ndarray::{ArrayD, IxDyn};
 use serde::Serialize;
 
 use crate::check;
@@ -44,7 +43,7 @@ use crate::path::DataPath;
 use divergence::BlockVerdict;
 pub use form::Form;
 use judge::Judge;
-use port::{Port, logits};
+use port::{Port, outputs};
 use probes::{Bench, Probe, Probed, probes_of};
 pub use weights::TensorDifference;
 
@@ -65,6 +64,8 @@ pub struct Request {
     pub pictures: Vec<PathBuf>,
     /// Numbers for dimensions that the file leaves open.
     pub dims: Bindings,
+    /// Whether the verdict keeps what the file should give, for [`Verdict::sets`].
+    pub keep: bool,
 }
 
 impl Default for Request {
@@ -77,6 +78,7 @@ impl Default for Request {
             own: Vec::new(),
             pictures: Vec::new(),
             dims: Bindings::new(),
+            keep: false,
         }
     }
 }
@@ -172,15 +174,13 @@ impl Verdict {
         }
     }
 
-    /// What was run, with the logits that the file should give: recorded data for others to hold it to.
+    /// What was run, with what the file should give, where the request kept it: recorded data for others to hold it to.
     #[must_use]
     pub fn sets(&self, model: &ModelProto) -> Vec<Set> {
         let outputs = model.graph.as_ref().map_or(1, |graph| graph.output.len());
         let set = |probe: &Probed| {
-            let rows = probe.shape.first().copied().unwrap_or(1).max(1);
-            let logits = probe.truth.iter().map(|&x| x as f32).collect();
-            let logits = ArrayD::from_shape_vec(IxDyn(&[rows, probe.truth.len() / rows]), logits);
-            let recorded = std::iter::once(logits.ok()).chain(std::iter::repeat(None)).take(outputs);
+            let truth = probe.truth.iter().map(|output| Some(output.mapv(|x| x as f32)));
+            let recorded = truth.chain(std::iter::repeat(None)).take(outputs);
             Set { name: probe.name.clone(), inputs: vec![probe.input.clone()], outputs: recorded.collect() }
         };
         self.probes.iter().filter(|probe| !probe.recorded).map(set).collect()
@@ -286,14 +286,16 @@ pub fn verify(
         Ok(recovered) => recovered,
         Err(error) => return Ok(verdict.undecided(format!("its weights cannot be read: {error}"))),
     };
-    let Some(output) = logits(file, &inference, &port, recognition.model.classes) else {
-        return Ok(verdict.undecided("expected an output [N, classes], found none".to_owned()));
+    let outputs = match outputs(file, &inference, &port, &recognition) {
+        Ok(outputs) => outputs,
+        Err(reason) => return Ok(verdict.undecided(reason)),
     };
-    let path = DataPath::new(&inference, &port.name, &output);
+    let input = [port.name.clone()];
+    let path = DataPath::between(&inference, &input, &outputs);
     let own = own_tolerance(&inference, &path);
     (verdict.form, verdict.dtype) = (Some(form::form(&inference, &path)), Some(own.name));
     let mut open = explain::unexplained(&inference, &recognition, &path);
-    open.extend(explain::unjudged(&file.model, &output));
+    open.extend(explain::unjudged(&file.model, &outputs));
     let seen = structure::mistakes(&inference, &recognition, &recovered);
     verdict.findings.splice(0..0, seen.iter().map(|seen| seen.finding.clone()));
     let expected = request.weights.as_ref().map(|spec| load(spec, &recognition)).transpose()?;
@@ -311,7 +313,7 @@ pub fn verify(
     // With a checkpoint's weights, what the file's own were rounded to counts.
     let stored = recovered.stored.values().map(|stored| stored.tolerance).fold(own, coarser);
     let (rounds, own) = (own, if expected.is_some() { stored } else { own });
-    let ports = (port.name.as_str(), output.as_str());
+    let ports = (port.name.as_str(), outputs.as_slice());
     let earned = match rounding::earned(file, ports, &probes, own, expected.is_some()) {
         Ok(earned) => earned,
         Err(failure) => return Ok(verdict.undecided(failure.to_string())),
@@ -323,8 +325,8 @@ pub fn verify(
     let runtime = if rounds == &FLOAT32 || runtime.as_written() { runtime } else { &Own };
     verdict.runtime = runtime.name();
     let run = if runtime.as_written() { whole } else { file };
-    let classes = recognition.model.classes;
-    let bench = Bench { file: run, port: &port, output: &output, classes, runtime, tolerance: &tolerance };
+    let (outputs, keep) = (outputs.clone(), request.keep);
+    let bench = Bench { file: run, port: &port, outputs, runtime, tolerance: &tolerance, keep };
     let (inference, recognition) = (&inference, &recognition);
     let judge = Judge { file, inference, recognition, bench, earned, seen: &seen };
     let verdict = judge.judge(verdict, &recovered, expected.as_ref(), &probes)?;

@@ -1,11 +1,14 @@
 //! A classifier's interface, and what it is run on.
 
+use emo_exporter::models::Task;
 use emo_proto::ModelProto;
 use emo_proto::file::OnnxFile;
 
 use crate::audit::inputs;
 use crate::image::Image;
-use crate::infer::{Bindings, Inference, declared};
+use crate::infer::{Bindings, Inference, NodeFacts, declared};
+use crate::models::layers::Place;
+use crate::models::recognise::Recognition;
 use crate::sym::Expr;
 
 /// Height and width of inputs where neither the file nor the caller says.
@@ -44,14 +47,41 @@ impl Port {
     }
 }
 
-/// The output that has a logit for each class.
-#[must_use]
-pub fn logits(file: &OnnxFile, inference: &Inference, port: &Port, classes: usize) -> Option<String> {
-    let outputs = file.model.graph.iter().flat_map(|g| &g.output).map(emo_proto::ValueInfoProto::name);
-    let count = (port.batch.unwrap_or(1) * classes) as u64;
-    let mut outputs = outputs.filter(|name| {
-        let fact = inference.values.get(name);
-        fact.is_some_and(|fact| fact.count().count().is_none_or(|n| n == count))
-    });
-    outputs.next().map(str::to_owned)
+/// The outputs of a file in the order in which `recognition`'s model has its own.
+///
+/// # Errors
+/// It lacks one: what was expected, and of what shape.
+pub fn outputs(
+    file: &OnnxFile,
+    inference: &Inference,
+    port: &Port,
+    recognition: &Recognition,
+) -> Result<Vec<String>, String> {
+    let Recognition { model, plan, places, .. } = recognition;
+    let found: Vec<&str> =
+        file.model.graph.iter().flat_map(|g| &g.output).map(emo_proto::ValueInfoProto::name).collect();
+    if model.task() == Task::Classify {
+        let count = (port.batch.unwrap_or(1) * model.classes) as u64;
+        let logits = |name: &&&str| {
+            let fact = inference.values.get(name);
+            fact.is_some_and(|fact| fact.count().count().is_none_or(|n| n == count))
+        };
+        let logits = found.iter().find(logits).map(|name| vec![(*name).to_owned()]);
+        return logits.ok_or_else(|| "expected an output [N, classes], found none".to_owned());
+    }
+    // Behind which layers each stands tells which is which, whatever it is called.
+    let place = |name: &str| {
+        let writes = |node: &NodeFacts| node.path.is_empty() && node.node.output.iter().any(|o| o == name);
+        inference.nodes.iter().position(writes).map(|index| &places[index])
+    };
+    let of = |expected: &Place| {
+        found.iter().find(|name| place(name) == Some(expected)).map(|name| (*name).to_owned())
+    };
+    let all: Option<Vec<String>> = plan.outputs.iter().map(of).collect();
+    all.ok_or_else(|| {
+        let (expected, found) = (plan.outputs.len(), found.join(", "));
+        format!(
+            "expected the {expected} outputs of {model}, one behind each of its last layers, found {found}"
+        )
+    })
 }

@@ -1,5 +1,6 @@
 //! A file in an engine beside the reference, input by input.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
@@ -12,7 +13,7 @@ use serde::Serialize;
 
 use super::Request;
 use super::port::Port;
-use crate::compare::{Difference, Tolerance, compare, top, top1};
+use crate::compare::{Difference, Tolerance, compare, top};
 use crate::data::image;
 use crate::probe::{OWN_NOISE, PROBES, probes as table};
 use crate::reference::Reference;
@@ -38,7 +39,10 @@ pub struct Probed {
     /// `None` where the engine's answer has no measure: it is of another size, or not finite.
     #[serde(flatten)]
     pub difference: Option<Difference>,
-    /// Images whose largest logit agrees, of how many.
+    /// The output that is furthest off, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worst: Option<String>,
+    /// Images, or a segmenter's pixels, whose largest logit agrees, of how many; none of 0 for other outputs.
     pub top1: (usize, usize),
     /// The same of the five largest.
     pub top5: (usize, usize),
@@ -49,23 +53,25 @@ pub struct Probed {
     pub recorded: bool,
     /// Why there is no measure.
     pub reason: Option<String>,
-    /// The logits that the file should give, row-major.
+    /// What the file should give, where the bench keeps it.
     #[serde(skip)]
-    pub truth: Vec<f64>,
+    pub truth: Vec<ArrayD<f64>>,
     /// What it was run on.
     #[serde(skip)]
     pub input: ArrayD<f32>,
 }
 
 /// A file's ports and what it is held to.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Bench<'a> {
     pub file: &'a OnnxFile,
     pub port: &'a Port,
-    pub output: &'a str,
-    pub classes: usize,
+    /// In the order in which the reference has them.
+    pub outputs: Vec<String>,
     pub runtime: &'a dyn Runtime,
     pub tolerance: &'a Tolerance,
+    /// Whether rows keep what the file should give: that of a segmenter is large.
+    pub keep: bool,
 }
 
 /// Errors from here on are no rounding.
@@ -100,116 +106,159 @@ impl Probed {
 }
 
 impl<'a> Bench<'a> {
-    /// Of a file whose first output is the logits.
+    /// Of a file whose outputs are those of the model, in its order.
     ///
     /// # Errors
     /// It has no output.
     pub fn new(
         file: &'a OnnxFile,
         port: &'a Port,
-        classes: usize,
         runtime: &'a dyn Runtime,
         tolerance: &'a Tolerance,
     ) -> Result<Self, Error> {
-        let output = file.model.graph.iter().flat_map(|graph| &graph.output).next();
-        let output = output.ok_or_else(|| Error::new("expected an output, found none"))?.name();
-        Ok(Self { file, port, output, classes, runtime, tolerance })
+        let outputs = file.model.graph.iter().flat_map(|graph| &graph.output);
+        let outputs: Vec<String> = outputs.map(|output| output.name().to_owned()).collect();
+        match outputs.is_empty() {
+            true => Err(Error::new("expected an output, found none")),
+            false => Ok(Self { file, port, outputs, runtime, tolerance, keep: false }),
+        }
     }
 
-    /// The file on every probe, beside the reference; the two run side by side.
+    /// The file on every probe, beside the reference; the two run side by side, the reference one input ahead.
     ///
     /// # Errors
     /// The engine does not take the file.
     pub fn run(&self, reference: &Reference, probes: &[Probe]) -> Result<Vec<Probed>, Failure> {
         let port = self.port;
+        let truth = move |probe: &Probe| {
+            let input = port.image.map(&probe.input)?;
+            Some((values(reference, &input), input))
+        };
         thread::scope(|scope| {
-            let (send, truths) = mpsc::sync_channel::<(Array4<f64>, Vec<f64>)>(probes.len());
+            let (send, truths) = mpsc::sync_channel(0);
             let refer = move || {
-                for probe in probes {
-                    let Some(input) = port.image.map(&probe.input) else { return };
-                    let truth = reference.logits(&input, None);
-                    // Nobody waits once the engine has failed.
-                    if send.send((input, truth)).is_err() {
-                        return;
-                    }
-                }
+                // Nobody waits once the engine has failed.
+                let _ = probes.iter().map_while(truth).try_for_each(|row| send.send(row));
             };
-            // The channel holds all answers, so that they can be made first where no thread can be had.
-            if thread::Builder::new().spawn_scoped(scope, refer.clone()).is_err() {
-                refer();
-            }
-            drop(refer); // with its end of the channel
-            let answers = self.answers(&probes.iter().collect::<Vec<_>>())?;
-            let judged = probes.iter().zip(answers).zip(truths);
-            let rows = judged.flat_map(|((probe, answer), (input, truth))| {
-                let explain = |truth: &[f64]| reference.single_sums(&input, truth);
-                self.rows(probe, &answer, truth, explain)
-            });
-            Ok(rows.collect())
+            let aside = thread::Builder::new().spawn_scoped(scope, refer).is_ok();
+            let mut rows = Vec::with_capacity(probes.len());
+            self.each(&probes.iter().collect::<Vec<_>>(), |probe, answer| {
+                let row = if aside { truths.recv().ok() } else { truth(probe) };
+                if let Some((truth, input)) = row {
+                    let explain = |truth: &[f64]| reference.single_sums(&input, truth);
+                    rows.extend(self.rows(probe, &answer, truth, explain));
+                }
+            })?;
+            Ok(rows)
         })
     }
 
-    /// What the engine makes of each probe; inputs of one shape share a plan.
+    /// Shows what the engine makes of each probe; inputs of one shape share a plan.
     ///
     /// # Errors
     /// The engine does not take the file.
-    pub fn answers(&self, probes: &[&Probe]) -> Result<Vec<Vec<f32>>, Failure> {
-        let mut answers = Vec::with_capacity(probes.len());
+    pub fn each(
+        &self,
+        probes: &[&Probe],
+        mut show: impl FnMut(&Probe, Vec<ArrayD<f32>>),
+    ) -> Result<(), Failure> {
         for run in probes.chunk_by(|a, b| a.input.shape() == b.input.shape()) {
             let shape = run[0].input.shape().to_vec();
             let input = &self.port.name;
             let concrete = Concrete::new(self.file, &[(input.clone(), shape)])?;
-            let mut session =
-                self.runtime.ready(&concrete, std::slice::from_ref(input), &[self.output.to_owned()])?;
+            let mut session = self.runtime.ready(&concrete, std::slice::from_ref(input), &self.outputs)?;
             drop(concrete);
             for probe in run {
-                let outputs = session.run(std::slice::from_ref(&probe.input))?;
-                answers.push(outputs.into_iter().flatten().collect());
+                show(probe, session.run(std::slice::from_ref(&probe.input))?);
             }
         }
-        Ok(answers)
+        Ok(())
     }
 
-    /// An answer beside the reference's logits, and beside recorded ones where there are any. `explain` gives
-    /// [`Reference::single_sums`] for these logits.
+    /// An answer beside the reference's outputs, and beside recorded logits where there are any. `explain` gives
+    /// [`Reference::single_sums`] for a classifier's logits.
     pub fn rows(
         &self,
         probe: &Probe,
-        answer: &[f32],
-        truth: Vec<f64>,
+        answer: &[ArrayD<f32>],
+        truth: Vec<ArrayD<f64>>,
         explain: impl FnOnce(&[f64]) -> f64,
     ) -> Vec<Probed> {
-        let mut own = self.judge(probe.name.clone(), probe, answer, truth);
-        let allowance =
-            own.difference.map_or(0.0, |d| allowance(d.relative(), self.tolerance, || explain(&own.truth)));
+        let mut own = self.judge(probe.name.clone(), probe, answer, &truth);
+        let allowance = match (own.difference, &truth[..]) {
+            (Some(d), [logits]) if logits.ndim() == 2 => {
+                allowance(d.relative(), self.tolerance, || explain(&elements(logits)))
+            }
+            _ => 0.0,
+        };
         own.allow(allowance, self.tolerance);
         let recorded = probe.recorded.as_ref().map(|logits| {
             let name = format!("{}, recorded", probe.name);
-            let logits = logits.iter().map(|&x| f64::from(x)).collect();
-            let mut row = Probed { recorded: true, ..self.judge(name, probe, answer, logits) };
+            let logits = [logits.mapv(f64::from)];
+            let mut row = Probed { recorded: true, ..self.judge(name, probe, answer, &logits) };
             row.allow(allowance, self.tolerance);
             row
         });
+        if self.keep {
+            own.truth = truth;
+        }
         std::iter::once(own).chain(recorded).collect()
     }
 
-    fn judge(&self, name: String, probe: &Probe, answer: &[f32], truth: Vec<f64>) -> Probed {
-        let measured = compare(answer, &truth);
-        let difference = measured.as_ref().ok().copied();
+    /// The output that is furthest off stands for all, each measured by its own largest value.
+    fn judge(&self, name: String, probe: &Probe, answer: &[ArrayD<f32>], truth: &[ArrayD<f64>]) -> Probed {
+        let measured = measure(answer, truth, &self.outputs);
+        let difference = measured.as_ref().ok().map(|(_, difference)| *difference);
+        let several = truth.len() > 1;
+        let worst = measured.as_ref().ok().filter(|_| several).map(|(at, _)| self.outputs[*at].clone());
+        let agreeing = |k| match (answer, truth) {
+            ([answer], [truth]) if matches!(truth.ndim(), 2 | 4) && answer.len() == truth.len() => {
+                top(k, answer, truth)
+            }
+            _ => (0, 0),
+        };
         Probed {
             name,
             shape: probe.input.shape().to_vec(),
             difference,
-            top1: top1(answer, &truth, self.classes),
-            top5: top(5, answer, &truth, self.classes),
+            worst,
+            top1: agreeing(1),
+            top5: agreeing(5),
             holds: difference.is_some_and(|d| self.tolerance.admits(&d)),
             reason: measured.err().map(|e| e.to_string()),
             allowance: 0.0,
             recorded: false,
-            truth,
+            truth: Vec::new(),
             input: probe.input.clone(),
         }
     }
+}
+
+/// The reference's outputs.
+pub fn values(reference: &Reference, input: &Array4<f64>) -> Vec<ArrayD<f64>> {
+    reference.outputs(input, None).into_iter().map(|output| output.value).collect()
+}
+
+/// The output that is furthest off as a share of its largest value, and by how much.
+fn measure(answer: &[ArrayD<f32>], truth: &[ArrayD<f64>], names: &[String]) -> Result<(usize, Difference)> {
+    if answer.len() != truth.len() {
+        return Err(Error::new(format!("expected {} outputs, found {}", truth.len(), answer.len())));
+    }
+    let several = truth.len() > 1;
+    let mut worst: Option<(usize, Difference)> = None;
+    for (at, (found, right)) in answer.iter().zip(truth).enumerate() {
+        let found: Vec<f32> = found.iter().copied().collect();
+        let measured = compare(&found, &elements(right));
+        let difference = measured.map_err(|error| if several { error.at(&names[at]) } else { error })?;
+        if worst.is_none_or(|(_, worst)| difference.relative() > worst.relative()) {
+            worst = Some((at, difference));
+        }
+    }
+    worst.ok_or_else(|| Error::new("expected outputs to compare, found none"))
+}
+
+fn elements(value: &ArrayD<f64>) -> Cow<'_, [f64]> {
+    value.as_slice().map_or_else(|| value.iter().copied().collect(), Cow::Borrowed)
 }
 
 /// `count` probes, `[N, 3, H, W]`, for images of `size`: the table's, then more noise. `batch` is how many images a run takes;

@@ -21,14 +21,14 @@ pub struct Earned {
     pub coarse: bool,
 }
 
-/// What `file`, whose input and output are `ports`, earns on inputs of the first shape among `probes`. `own` is the
+/// What `file`, whose input and outputs are `ports`, earns on inputs of the first shape among `probes`. `own` is the
 /// coarsest type on its way; `weights` says whether its weights' rounding counts.
 ///
 /// # Errors
 /// The file is coarser than f32 and has an operator that is not evaluated in f64.
 pub fn earned(
     file: &OnnxFile,
-    ports: (&str, &str),
+    ports: (&str, &[String]),
     probes: &[Probe],
     own: &Tolerance,
     weights: bool,
@@ -54,7 +54,7 @@ pub fn earned(
 ///
 /// # Errors
 /// As [`earned`].
-pub fn saturated(file: &OnnxFile, ports: (&str, &str), probes: &[Probe]) -> Result<f64, Failure> {
+pub fn saturated(file: &OnnxFile, ports: (&str, &[String]), probes: &[Probe]) -> Result<f64, Failure> {
     let Some(first) = probes.first() else { return Ok(0.0) };
     Draws::of(file, ports, first, probes)?.share(Disturbed::Saturated)
 }
@@ -72,14 +72,14 @@ impl<'a> Draws<'a> {
 
     fn of(
         file: &'a OnnxFile,
-        (input, output): (&str, &str),
+        (input, outputs): (&str, &[String]),
         first: &Probe,
         probes: &'a [Probe],
     ) -> Result<Self, Failure> {
         let shape = first.input.shape();
-        let (input, output) = (input.to_owned(), output.to_owned());
+        let input = input.to_owned();
         let model = Concrete::new(file, &[(input.clone(), shape.to_vec())])?;
-        let evaluator = Evaluator::new(&model, &[input], &[output])?;
+        let evaluator = Evaluator::new(&model, &[input], outputs)?;
         let alike = probes.iter().map(|p| &p.input).filter(|i| i.shape() == shape).take(Self::MOST);
         let mut runs = Vec::new();
         for input in alike {

@@ -20,7 +20,7 @@ use crate::manifest::entry::Provenance;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Models by name, or TOML files of networks of one's own [default: every EMO, or those that --weights-dir has
+    /// Models of emo list, or TOML files of networks of one's own [default: every EMO, or those that --weights-dir has
     /// checkpoints of]
     #[arg(long, value_delimiter = ',', value_name = "A,FILE.toml", value_parser = names::model())]
     models: Vec<Model>,
