@@ -193,7 +193,7 @@ fn right_files_of_ours_pass() {
 }
 
 /// The mistakes of EMO that every writer's file is given.
-const MUTATIONS: [Mutation; 16] = [
+pub const MUTATIONS: [Mutation; 16] = [
     mutate::EPSILON,
     mutate::LOCAL_EPSILON,
     mutate::TANH_GELU,
