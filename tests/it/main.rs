@@ -16,6 +16,7 @@ mod cost;
 mod dump;
 mod eval;
 mod exports;
+mod families;
 mod fire;
 mod goldens;
 mod hostile;

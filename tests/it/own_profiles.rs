@@ -9,7 +9,7 @@ use emo_exporter::weights::Spec;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{Message as _, ModelProto};
 use emo_tests::Order;
-use emo_tests::mutate::{self, Subject};
+use emo_tests::mutate::{self, Kind, Mutation, Subject};
 use emo_verifier::audit::audit;
 use emo_verifier::infer::{Bindings, infer_file};
 use emo_verifier::models::claim;
@@ -27,8 +27,11 @@ fn request(model: &str, profile: &str) -> Order {
 
 /// The file of a request, its metadata and its names taken away.
 fn anonymous(request: &Order) -> Vec<u8> {
-    let bytes = request.export(&Spec::Formula(0)).unwrap().bytes;
-    let mut model = ModelProto::decode(&*bytes).unwrap();
+    nameless(&request.export(&Spec::Formula(0)).unwrap().bytes)
+}
+
+fn nameless(bytes: &[u8]) -> Vec<u8> {
+    let mut model = ModelProto::decode(bytes).unwrap();
     model.metadata_props.clear();
     (model.producer_name, model.doc_string) = (None, None);
     let graph = model.graph.as_mut().unwrap();
@@ -176,45 +179,43 @@ fn float16_files_pass_as_float16() {
     }
 }
 
-/// A mistake, the block that it is made in, what it is called, and whether the checkpoint is needed to see it.
-type Row = (fn(&mut Subject, &str) -> Option<()>, &'static str, &'static str, bool);
-
-const MISTAKES: [Row; 11] = [
-    (mutate::tiles, "stage3.2", "tiles", false),
-    (mutate::tanh_gelu, "stage3.4", "tanh-gelu", false),
-    (mutate::no_skip, "stage3.3", "no-skip", false),
-    (mutate::no_shortcut, "stage2.1", "no-shortcut", false),
-    (mutate::no_attention, "stage4.1", "no-attention", false),
+/// A mistake and its block, in files that have lost the end of one.
+const MISTAKES: [(&Mutation, &str); 11] = [
+    (&mutate::TILES, "stage3.2"),
+    (&mutate::TANH_GELU, "stage3.4"),
+    (&mutate::NO_SKIP, "stage3.3"),
+    (&mutate::NO_SHORTCUT, "stage2.1"),
+    (&mutate::NO_ATTENTION, "stage4.1"),
     // On either side of the end that two blocks have lost.
-    (mutate::no_gate, "stage0.1", "no-squeeze-excite", false),
-    (mutate::no_local_activation, "stage0.1", "no-local-activation", false),
-    (mutate::no_value_activation, "stage1.0", "no-value-activation", false),
-    (mutate::no_local_activation, "stage1.0", "no-local-activation", false),
-    (mutate::scaled_value, "stage1.0", "weights", true),
-    (mutate::scaled_weight, "stage1.0", "weights", true),
+    (&mutate::NO_GATE, "stage0.1"),
+    (&mutate::NO_LOCAL_ACTIVATION, "stage0.1"),
+    (&mutate::NO_VALUE_ACTIVATION, "stage1.0"),
+    (&mutate::NO_LOCAL_ACTIVATION, "stage1.0"),
+    (&mutate::SCALED_VALUE, "stage1.0"),
+    (&mutate::SCALED_WEIGHT, "stage1.0"),
 ];
 
 #[test]
 fn a_changed_weight_is_found_in_a_float16_file() {
     let request = request("emo-1m", "ort-cpu").with(|t| t.dtype = DataType::Float16);
-    let subject = Subject::new(anonymous(&request));
-    for (edit, block) in
-        [(mutate::scaled_value as fn(&mut Subject, &str) -> _, "stage1.0"), (mutate::flipped_bit, "stage3.3")]
-    {
-        let verdict = judge(&subject.with(edit, block).unwrap(), FORMULA, 1, &Tract);
+    let subject = Subject::ours(&request);
+    for (mutation, block) in [(mutate::SCALED_VALUE, "stage1.0"), (mutate::FLIPPED_BIT, "stage3.3")] {
+        let bytes = nameless(&subject.with(mutation.edit, block).unwrap());
+        let verdict = judge(&bytes, FORMULA, 1, &Tract);
         let found = (verdict.cause, verdict.first_divergence.as_deref());
-        assert_eq!(found, (Some("weights"), Some(block)), "{:?}", verdict.reason);
+        assert_eq!(found, (Some(mutation.cause), Some(block)), "{:?}", verdict.reason);
     }
 }
 
 #[test]
 fn mistakes_are_found_in_merged_files() {
-    let subject = Subject::new(anonymous(&request("emo-1m", "ort-cpu")));
-    for (edit, block, cause, weights) in MISTAKES {
-        let bytes = subject.with(edit, block).unwrap();
-        let verdict = judge(&bytes, if weights { FORMULA } else { None }, 1, &Tract);
+    let subject = Subject::ours(&request("emo-1m", "ort-cpu"));
+    for (Mutation { what, edit, kind, cause }, block) in MISTAKES {
+        let bytes = nameless(&subject.with(*edit, block).unwrap());
+        let weights = FORMULA.filter(|_| *kind == Kind::Weights);
+        let verdict = judge(&bytes, weights, 1, &Tract);
         let found = (verdict.verdict, verdict.cause, verdict.first_divergence.as_deref());
-        let expected = (Outcome::Fail, Some(cause), Some(block));
-        assert_eq!(found, expected, "{cause} in {block}: {:?}", verdict.reason);
+        let expected = (Outcome::Fail, Some(*cause), Some(block));
+        assert_eq!(found, expected, "{what} in {block}: {:?}", verdict.reason);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use emo_exporter::models::Model;
 use emo_exporter::profile::OPSETS;
 use emo_exporter::target::Batch;
 use emo_exporter::weights::Spec;
@@ -10,7 +11,7 @@ use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
 use emo_tests::Order;
-use emo_tests::mutate::{self, Subject};
+use emo_tests::mutate::{self, Kind, Mutation, Subject};
 use emo_tests::{fixture, onnx};
 use emo_verifier::compare::{FLOAT32, Tolerance};
 use emo_verifier::runtime::Tract;
@@ -34,14 +35,16 @@ fn third_party(name: &str) -> Vec<u8> {
     std::fs::read(fixture(&format!("third_party/{name}.onnx"))).unwrap()
 }
 
-fn export(model: &str, profile: &str, size: (usize, usize), batch: Batch, opset: usize) -> Vec<u8> {
-    let request = Order::named(model, profile);
-    let request = request.with(|t| {
+fn order(model: &str, profile: &str, size: (usize, usize), batch: Batch, opset: usize) -> Order {
+    Order::named(model, profile).with(|t| {
         t.size = size;
         t.batch = batch;
         t.opset = &OPSETS[opset];
-    });
-    request.export(&Spec::Formula(0)).unwrap().bytes
+    })
+}
+
+fn export(model: &str, profile: &str, size: (usize, usize), batch: Batch, opset: usize) -> Vec<u8> {
+    order(model, profile, size, batch, opset).export(&Spec::Formula(0)).unwrap().bytes
 }
 
 /// The right files of other toolchains, and how they are spelled.
@@ -189,51 +192,39 @@ fn right_files_of_ours_pass() {
     }
 }
 
-/// How a mutation shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Whatever the weights.
-    Function,
-    /// Only beside the checkpoint.
-    Weights,
-}
-
-/// A mistake, how it shows, what it is called.
-type Row = (&'static str, fn(&mut Subject, &str) -> Option<()>, Kind, &'static str);
-
-const MUTATIONS: [Row; 16] = [
-    ("a norm's epsilon", mutate::epsilon, Kind::Function, "norm-epsilon"),
-    ("a depthwise norm's epsilon", mutate::local_epsilon, Kind::Function, "norm-epsilon"),
-    ("tanh GELU", mutate::tanh_gelu, Kind::Function, "tanh-gelu"),
-    ("a dropped skip", mutate::no_skip, Kind::Function, "no-skip"),
-    ("a dropped shortcut", mutate::no_shortcut, Kind::Function, "no-shortcut"),
-    ("tiles", mutate::tiles, Kind::Function, "tiles"),
-    ("masked padding", mutate::masked_256x320, Kind::Function, "masked-padding"),
-    ("no activation on v", mutate::no_value_activation, Kind::Function, "no-value-activation"),
-    ("no local activation", mutate::no_local_activation, Kind::Function, "no-local-activation"),
-    ("no squeeze-excite", mutate::no_gate, Kind::Function, "no-squeeze-excite"),
-    ("no attention", mutate::no_attention, Kind::Function, "no-attention"),
-    ("exchanged q and k", mutate::exchanged_qk, Kind::Weights, "exchanged-qk"),
-    ("no attention scale", mutate::no_scale, Kind::Weights, "attention-scale"),
-    ("a scaled weight", mutate::scaled_weight, Kind::Weights, "weights"),
-    ("a flipped bit", mutate::flipped_bit, Kind::Weights, "weights"),
-    ("a transposed kernel", mutate::transposed_kernel, Kind::Weights, "weights"),
+/// The mistakes of EMO that every writer's file is given.
+pub const MUTATIONS: [Mutation; 16] = [
+    mutate::EPSILON,
+    mutate::LOCAL_EPSILON,
+    mutate::TANH_GELU,
+    mutate::NO_SKIP,
+    mutate::NO_SHORTCUT,
+    mutate::TILES,
+    mutate::MASKED_PADDING,
+    mutate::NO_VALUE_ACTIVATION,
+    mutate::NO_LOCAL_ACTIVATION,
+    mutate::NO_GATE,
+    mutate::NO_ATTENTION,
+    mutate::EXCHANGED_QK,
+    mutate::NO_SCALE,
+    mutate::SCALED_WEIGHT,
+    mutate::FLIPPED_BIT,
+    mutate::TRANSPOSED_KERNEL,
 ];
 
 /// Every mutation of a file: in every block with `EMO_THOROUGH=1`, else in one block of one stage, such that with
 /// the other files, numbered by `offset`, every stage has its turn. Returns how many were made.
-fn mutations(name: &str, offset: usize, bytes: Vec<u8>, masks: bool) -> usize {
+fn mutations(name: &str, offset: usize, subject: &Subject, masks: bool) -> usize {
     let thorough = std::env::var("EMO_THOROUGH").is_ok_and(|v| v == "1");
-    let subject = Subject::new(bytes);
     let mut made = 0;
-    for (turn, (what, edit, kind, cause)) in MUTATIONS.into_iter().enumerate() {
-        if (what == "masked padding") != masks {
+    for (turn, mutation) in MUTATIONS.iter().enumerate() {
+        if (mutation.cause == mutate::MASKED_PADDING.cause) != masks {
             continue;
         }
         let mut files: BTreeMap<String, Vec<(String, Vec<u8>)>> = BTreeMap::new();
         for block in subject.blocks() {
             let stage = block.split('.').next().unwrap_or_default().to_owned();
-            if let Some(bytes) = subject.with(edit, &block) {
+            if let Some(bytes) = subject.with(mutation.edit, &block) {
                 files.entry(stage).or_default().push((block, bytes));
             }
         }
@@ -244,26 +235,28 @@ fn mutations(name: &str, offset: usize, bytes: Vec<u8>, masks: bool) -> usize {
         }
         for (block, bytes) in files.into_iter().flatten() {
             made += 1;
-            let place = format!("{name}: {what} in {block}");
-            for weights in [None, FORMULA] {
-                let with = weights.is_some();
-                expect(&place, judge(bytes.clone(), weights, None, 1), &block, kind, cause, with);
-            }
+            found(&format!("{name}: {} in {block}", mutation.what), &bytes, &block, mutation);
         }
     }
     made
 }
 
-fn expect(place: &str, verdict: Verdict, block: &str, kind: Kind, cause: &str, weights: bool) {
-    let reason = verdict.reason.as_deref();
-    if kind == Kind::Weights && !weights {
-        assert_eq!(verdict.verdict, Outcome::Pass, "{place} without weights: {reason:?}");
-        assert!(!verdict.weights.unwrap().open.is_empty(), "{place}");
-        return;
+/// A file with a mistake fails with its block and cause; one that shows beside the checkpoint alone is open without.
+pub fn found(place: &str, bytes: &[u8], block: &str, mutation: &Mutation) {
+    for weights in [None, FORMULA] {
+        let place = format!("{place}, weights {}", weights.is_some());
+        let hidden = mutation.kind == Kind::Weights && weights.is_none();
+        let verdict = judge(bytes.to_vec(), weights, None, 1);
+        let reason = verdict.reason.as_deref();
+        if hidden {
+            assert_eq!(verdict.verdict, Outcome::Pass, "{place}: {reason:?}");
+            assert!(!verdict.weights.unwrap().open.is_empty(), "{place}");
+            continue;
+        }
+        assert_eq!(verdict.verdict, Outcome::Fail, "{place}: {reason:?}");
+        let found = (verdict.cause, verdict.first_divergence.as_deref());
+        assert_eq!(found, (Some(mutation.cause), Some(block)), "{place}: {reason:?}");
     }
-    assert_eq!(verdict.verdict, Outcome::Fail, "{place}, weights {weights}");
-    let found = (verdict.cause, verdict.first_divergence.as_deref());
-    assert_eq!(found, (Some(cause), Some(block)), "{place}, weights {weights}: {reason:?}");
 }
 
 macro_rules! mutations_of_third_party {
@@ -271,8 +264,8 @@ macro_rules! mutations_of_third_party {
         #[test]
         #[cfg_attr(not(shared), ignore = "needs the files of ../shared")]
         fn $test() {
-            let bytes = third_party($file);
-            let made = mutations($file, $offset, bytes, false);
+            let subject = Subject::third_party(third_party($file), Model::named("emo-1m").unwrap());
+            let made = mutations($file, $offset, &subject, false);
             assert!(made >= 12, "{made} mutations were made");
         }
     )*};
@@ -290,10 +283,10 @@ mutations_of_third_party! {
 #[test]
 fn mutations_of_our_files() {
     for (profile, opset, offset) in [("reference", 0, 6), ("portable", 1, 7)] {
-        let bytes = export("emo-1m", profile, (224, 224), Batch::Fixed(1), opset);
-        assert!(mutations(profile, offset, bytes, false) >= 12);
-        let bytes = export("emo-1m", profile, (256, 320), Batch::Fixed(1), opset);
-        assert!(mutations(profile, offset, bytes, true) >= 1);
+        let order = order("emo-1m", profile, (224, 224), Batch::Fixed(1), opset);
+        assert!(mutations(profile, offset, &Subject::ours(&order), false) >= 12);
+        let order = order.with(|t| t.size = (256, 320));
+        assert!(mutations(profile, offset, &Subject::ours(&order), true) >= 1);
     }
 }
 

@@ -6,7 +6,7 @@ use ndarray::{ArrayD, IxDyn};
 
 use crate::infer::{Inference, NodeFacts};
 use crate::models::layers::Place;
-use crate::models::plan::{Kind, Layer, Step, numbered};
+use crate::models::plan::{Kind, Plan, Step, numbered};
 use crate::models::recognise::Recognition;
 use crate::reference::Map;
 use crate::runtime::Concrete;
@@ -38,11 +38,22 @@ pub fn boundaries(inference: &Inference, recognition: &Recognition) -> Vec<Bound
     ends.filter_map(|index| {
         let (layer, found) = (&plan.layers[index], &recognition.found[index]);
         let [part] = found.parts.as_slice() else { return None };
-        let own_norm = layer.after.iter().any(|&site| plan.sites[site].kind == Kind::BatchNorm);
+        let own_norm = owns(plan, index, Kind::BatchNorm);
         let normed = !own_norm && layer.bias.is_none() && found.has_bias();
         Some(Boundary { block: block(index), value: graph.end(part.node, index)?, normed })
     })
     .collect()
+}
+
+/// Whether a layer's block has a norm or a scale behind the layer. Where the next block's first layer alone reads a norm,
+/// the weights of either may hold it; whose it is, its name tells.
+fn owns(plan: &Plan, index: usize, kind: Kind) -> bool {
+    let (place, block) = (Place::from([index]), plan.block_of_layer(index));
+    plan.sites.iter().enumerate().any(|(at, site)| {
+        let named = numbered(&site.name).is_some_and(|own| own == block);
+        let behind = plan.layers[index].after.contains(&at) || site.place == place && named;
+        site.kind == kind && behind
+    })
 }
 
 /// The operators that an activation ends with, in all its spellings.
@@ -76,7 +87,7 @@ impl Readers<'_> {
     /// What a block ends with whose last layer is the node `from`: its bias, its norm, its activation, its shortcut.
     fn end(&self, from: usize, index: usize) -> Option<String> {
         let plan = &self.recognition.plan;
-        let (layer, place) = (&plan.layers[index], Place::from([index]));
+        let place = Place::from([index]);
         let own = |(name, step): &(String, Option<Step>)| {
             step.filter(|_| numbered(name).is_none_or(|block| block == plan.block_of_layer(index)))
         };
@@ -94,13 +105,12 @@ impl Readers<'_> {
             };
             return output(here().find(closes)?);
         }
-        self.linear_end(from, layer, &place)
+        self.linear_end(from, index, &place)
     }
 
     /// The same without an activation.
-    fn linear_end(&self, from: usize, layer: &Layer, place: &Place) -> Option<String> {
-        let owns =
-            |kind: Kind| layer.after.iter().any(|&site| self.recognition.plan.sites[site].kind == kind);
+    fn linear_end(&self, from: usize, index: usize, place: &Place) -> Option<String> {
+        let owns = |kind| owns(&self.recognition.plan, index, kind);
         let mut value = self.node(from).node.output.first()?;
         let mut end = value.clone();
         // Behind moves of axes: only a sum makes them part of the block.
