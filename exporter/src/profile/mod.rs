@@ -165,7 +165,7 @@ pub enum Pool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Padding {
     Pad,
-    /// Concat with constants; only where the batch is fixed.
+    /// Concat with constants, where the batch is fixed.
     Concat,
 }
 

@@ -120,10 +120,10 @@ pub const PROFILES: [Profile; 12] = [
         image_input: Allow::Yes,
         operators: Operators::Any {
             domains: ONNX,
-            source: "the ONNX standard; at sizes that need no padding also CoreML's list",
+            source: "the ONNX standard; where the batch is fixed also CoreML's list",
         },
         notes: &["published modules stay apart: the weights of each are still to be found by name"],
-        forms: Forms { merge: false, ..TOKENS },
+        forms: Forms { merge: false, padding: Padding::Concat, resizing: Resizing::Empty, ..TOKENS },
     },
     Profile {
         name: "ort-cpu",
