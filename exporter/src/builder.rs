@@ -10,6 +10,7 @@ use emo_proto::{Error, Result};
 
 use crate::graph::{Dim, Graph, Node, Part, Shape, Source, Value, ValueInfo};
 use crate::op::{Binary, Op, Resize, Unary};
+use crate::profile::Resizing;
 use crate::rewrite::Rewrite;
 use crate::shape;
 
@@ -274,8 +275,15 @@ impl Builder {
 
     /// See [`Op::Resize`]; to the same size is refused.
     #[track_caller]
-    pub fn resize(&mut self, name: &str, x: Value, mode: Resize, size: [usize; 2]) -> Result<Value> {
-        self.push(name, Op::Resize { mode, size }, &[x])
+    pub fn resize(
+        &mut self,
+        name: &str,
+        x: Value,
+        mode: Resize,
+        size: [usize; 2],
+        resizing: Resizing,
+    ) -> Result<Value> {
+        self.push(name, Op::Resize { mode, size, resizing }, &[x])
     }
 
     /// See [`Op::ArgMax`].

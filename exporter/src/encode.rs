@@ -16,7 +16,7 @@ use prost::Message;
 use crate::graph::{Dim, Graph, Node, Shape, Source, Value, ValueInfo};
 use crate::op::{Op, Resize};
 use crate::pass::half::LARGEST;
-use crate::profile::Opset;
+use crate::profile::{Opset, Resizing};
 use crate::weights::Weights;
 
 /// The version that is stamped into files.
@@ -227,8 +227,8 @@ impl Nodes<'_> {
         }
     }
 
-    /// By whole factors, else to sizes, but for a free batch, which no size can name.
-    fn resize(&self, node: &Node, mode: Resize) -> (Vec<AttributeProto>, Vec<Operand>) {
+    /// No size can name a free batch.
+    fn resize(&self, node: &Node, mode: Resize, resizing: Resizing) -> (Vec<AttributeProto>, Vec<Operand>) {
         let extents = |value: Value| self.graph.shape(value).0.clone();
         let (from, to) = (extents(node.inputs[0]), extents(node.outputs[0]));
         let fixed = to.iter().all(|d| matches!(d, Dim::Fixed(_)));
@@ -245,11 +245,17 @@ impl Nodes<'_> {
                 vec![text("coordinate_transformation_mode", "half_pixel"), text("mode", "linear")]
             }
         };
-        let operands = if whole || !fixed {
+        let grows = from.iter().zip(&to).all(|(from, to)| to >= from);
+        let nothing = || match resizing {
+            Resizing::LeftOut => Operand::Absent,
+            Resizing::Empty | Resizing::Scales => Operand::Scales(Vec::new()),
+        };
+        let operands = if whole || !fixed || (resizing == Resizing::Scales && grows) {
             let scales = from.iter().zip(&to).map(|(&from, &to)| scale(from, to));
-            vec![Operand::Absent, Operand::Scales(scales.collect())]
+            vec![nothing(), Operand::Scales(scales.collect())]
         } else {
-            vec![Operand::Absent, Operand::Absent, Operand::Integers(integers(&to))]
+            let scales = if resizing == Resizing::Scales { Operand::Absent } else { nothing() };
+            vec![nothing(), scales, Operand::Integers(integers(&to))]
         };
         (attributes, operands)
     }
@@ -299,7 +305,7 @@ impl Nodes<'_> {
             Op::AveragePool { kernel, stride } => {
                 (vec![ints("kernel_shape", *kernel), ints("strides", *stride)], Vec::new())
             }
-            Op::Resize { mode, .. } => self.resize(node, *mode),
+            Op::Resize { mode, resizing, .. } => self.resize(node, *mode, *resizing),
             Op::ArgMax { axis } => (vec![int("axis", *axis), int("keepdims", 0)], Vec::new()),
             Op::Cast { to } => (vec![int_signed("to", i64::from(*to as i32))], Vec::new()),
         }

@@ -2,6 +2,8 @@
 
 use emo_proto::tensor_proto::DataType;
 
+use crate::profile::Resizing;
+
 /// An ONNX operator with its attributes and its integer operands.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
@@ -80,6 +82,7 @@ pub enum Op {
     Resize {
         mode: Resize,
         size: [usize; 2],
+        resizing: Resizing,
     },
     /// The place of the largest element of one axis, which is dropped: the first of equal ones.
     ArgMax {

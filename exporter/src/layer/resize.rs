@@ -14,21 +14,22 @@ use crate::rewrite::{Kind, Rewrite};
 ///
 /// # Errors
 /// As every layer: a shape does not fit.
-pub fn resize_nearest(b: &mut Builder, x: Value, size: [usize; 2]) -> Result<Value> {
-    resize(b, x, Resize::Nearest, size)
+pub fn resize_nearest(b: &mut Builder, x: Value, size: [usize; 2], form: Form) -> Result<Value> {
+    resize(b, x, Resize::Nearest, size, form)
 }
 
 /// PyTorch's `bilinear` without aligned corners; the same size is the map itself.
 ///
 /// # Errors
 /// As every layer: a shape does not fit.
-pub fn resize_linear(b: &mut Builder, x: Value, size: [usize; 2]) -> Result<Value> {
-    resize(b, x, Resize::Linear, size)
+pub fn resize_linear(b: &mut Builder, x: Value, size: [usize; 2], form: Form) -> Result<Value> {
+    resize(b, x, Resize::Linear, size, form)
 }
 
-fn resize(b: &mut Builder, x: Value, mode: Resize, size: [usize; 2]) -> Result<Value> {
+fn resize(b: &mut Builder, x: Value, mode: Resize, size: [usize; 2], form: Form) -> Result<Value> {
     let (.., height, width) = b.feature_map(x)?;
-    if size == [height, width] { Ok(x) } else { b.resize("resize", x, mode, size) }
+    let same = size == [height, width];
+    if same { Ok(x) } else { b.resize("resize", x, mode, size, form.forms().resizing) }
 }
 
 /// The means of `x` over a grid of `bins` × `bins` cells, which overlap where they do not divide the map: PyTorch's

@@ -107,7 +107,7 @@ impl Grid {
         }
         let (height, width) = self.padded();
         let missing = [height - self.height, width - self.width];
-        match form.forms().padding {
+        match padding(b, x, form) {
             Padding::Pad => {
                 let mut behind = [0; 4];
                 behind[axis..axis + 2].copy_from_slice(&missing);
@@ -266,7 +266,7 @@ pub fn pad_tokens(
     (before, behind): (usize, usize),
     form: Form,
 ) -> Result<Value> {
-    if form.forms().padding == Padding::Pad {
+    if padding(b, x, form) == Padding::Pad {
         return b.pad(name, x, &[0, before, 0], &[0, behind, 0]);
     }
     let mut parts = Vec::with_capacity(3);
@@ -282,6 +282,12 @@ pub fn pad_tokens(
         }
     }
     b.concat(name, &parts, 1)
+}
+
+/// As the profile has it; no constant is as long as a free batch.
+fn padding(b: &Builder, x: Value, form: Form) -> Padding {
+    let fixed = b.shape(x).0.iter().all(|dim| matches!(dim, Dim::Fixed(_)));
+    if fixed { form.forms().padding } else { Padding::Pad }
 }
 
 fn zeros(b: &mut Builder, shape: Shape) -> Value {

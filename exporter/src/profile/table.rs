@@ -8,7 +8,7 @@ use super::condition::Operators;
 use super::lists;
 use super::{
     Attention, Expansion, Forms, Gelu, HighestRank, LayerNorm, Mix, MostImages, Padding, Pool, Profile, Qk,
-    Silu, Windows,
+    Resizing, Silu, Windows,
 };
 use crate::graph::Part;
 
@@ -52,6 +52,7 @@ const PUBLISHED: Forms = Forms {
     gelu: Gelu::Operator,
     pool: Pool::Published,
     padding: Padding::Pad,
+    resizing: Resizing::LeftOut,
 };
 
 /// What measured fastest on processors: everything folded, tokens outermost.
@@ -119,10 +120,10 @@ pub const PROFILES: [Profile; 12] = [
         image_input: Allow::Yes,
         operators: Operators::Any {
             domains: ONNX,
-            source: "the ONNX standard; at sizes that need no padding also CoreML's list",
+            source: "the ONNX standard; where the batch is fixed also CoreML's list",
         },
         notes: &["published modules stay apart: the weights of each are still to be found by name"],
-        forms: Forms { merge: false, ..TOKENS },
+        forms: Forms { merge: false, padding: Padding::Concat, resizing: Resizing::Empty, ..TOKENS },
     },
     Profile {
         name: "ort-cpu",
@@ -180,7 +181,7 @@ pub const PROFILES: [Profile; 12] = [
             "Resize by scales wants whole ones; by sizes any are taken: linear by half pixels, nearest asymmetric and \
              rounded down (resize_op_builder.cc)",
         ],
-        forms: Forms { padding: Padding::Concat, ..CHANNELS },
+        forms: Forms { padding: Padding::Concat, resizing: Resizing::Empty, ..CHANNELS },
     },
     Profile {
         name: "nnapi",
@@ -220,7 +221,12 @@ pub const PROFILES: [Profile; 12] = [
             "the provider has no batched product: MatMul becomes a split, a FULLY_CONNECTED a matrix, and \
              a concatenation (op_builder_helpers.cc, BuildBatchMatMul)",
         ],
-        forms: Forms { layer_norm: LayerNorm::ChannelFirst, gelu: Gelu::Spelled, ..CHANNELS },
+        forms: Forms {
+            layer_norm: LayerNorm::ChannelFirst,
+            gelu: Gelu::Spelled,
+            resizing: Resizing::Scales,
+            ..CHANNELS
+        },
     },
     Profile {
         name: "qnn",

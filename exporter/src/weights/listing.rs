@@ -1,6 +1,6 @@
 //! The tensors of a file, listed before any is read, under the published names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use emo_proto::Bytes;
@@ -19,6 +19,13 @@ const WRAPPERS: [&str; 2] = ["module.", "backbone."];
 
 /// Integer scalars beside each batch norm's statistics: training state that no export has.
 const IGNORED: &str = "num_batches_tracked";
+
+/// Modules and copies that training has beside a network, and no model: the head that segmenters are trained with,
+/// averages under flattened names beside the weights that they were swapped with.
+const SPARE: [&str; 2] = ["auxiliary_head.", "ema_"];
+
+/// What stands on a backbone: spare where the model is a backbone alone.
+const ON_BACKBONES: [&str; 6] = ["norm.", "head.", "classifier.", "neck.", "bbox_head.", "decode_head."];
 
 /// How files begin that people take for checkpoints.
 const FOREIGN: [(&[u8], &str); 8] = [
@@ -55,9 +62,18 @@ pub(super) fn list(path: &Path, file: &Bytes) -> Result<Listing> {
     Ok(listing)
 }
 
-/// The weights of one network in a checkpoint: its preferred entry's tensors under the
-/// names that `expected` has, and that entry's path, if it is not the whole file.
-pub(super) fn network(mut listing: Listing, expected: &[Parameter]) -> Result<(Listing, Option<String>)> {
+/// The weights of one network in a checkpoint.
+pub(super) struct Network {
+    /// The preferred entry's tensors under the names that the model has.
+    pub tensors: Listing,
+    /// That entry's path, if it is not the whole file.
+    pub entry: Option<String>,
+    /// Tensors of modules that the model does without, by module.
+    pub left_out: BTreeMap<&'static str, usize>,
+}
+
+/// The weights of one network in a checkpoint, for a model of the `expected` ones.
+pub(super) fn network(mut listing: Listing, expected: &[Parameter]) -> Result<Network> {
     let mut path: Vec<&str> = Vec::new();
     let holds = |listing: &Listing, prefix: &str| listing.keys().any(|name| name.starts_with(prefix));
     while let Some(prefix) = NETWORKS.into_iter().find(|prefix| holds(&listing, prefix)) {
@@ -69,22 +85,35 @@ pub(super) fn network(mut listing: Listing, expected: &[Parameter]) -> Result<(L
     }
 
     let known: BTreeSet<&str> = expected.iter().map(|parameter| parameter.name.as_str()).collect();
-    let mut network = Listing::new();
+    let has = |module: &&str| known.iter().any(|name| name.starts_with(module));
+    let alone = !ON_BACKBONES.iter().any(|module| has(module));
+    let spare =
+        SPARE.iter().chain(ON_BACKBONES.iter().filter(|_| alone)).copied().filter(|module| !has(module));
+    let spare: Vec<&'static str> = spare.collect();
+    let mut network = Network {
+        tensors: Listing::new(),
+        entry: (!path.is_empty()).then(|| path.join(".")),
+        left_out: BTreeMap::new(),
+    };
     for (found, entry) in listing {
         if found.ends_with(IGNORED) {
             continue;
         }
         let name = unwrapped(&found, &known);
-        if network.contains_key(name) {
+        if let Some(module) = spare.iter().find(|module| name.starts_with(**module)) {
+            *network.left_out.entry(module.trim_end_matches(['.', '_'])).or_default() += 1;
+            continue;
+        }
+        if network.tensors.contains_key(name) {
             return Err(Error::new(format!(
                 "expected one tensor {0}, found two, one of them as {1}",
                 Shown(name),
                 Shown(&found)
             )));
         }
-        network.insert(name.to_owned(), entry);
+        network.tensors.insert(name.to_owned(), entry);
     }
-    Ok((network, (!path.is_empty()).then(|| path.join("."))))
+    Ok(network)
 }
 
 /// The name without wrappers' prefixes, of which a model may have some itself.
@@ -112,8 +141,8 @@ mod tests {
     fn names(found: &[&str], expected: &[&str]) -> (Vec<String>, Option<String>) {
         let expected: Vec<_> =
             expected.iter().map(|name| Parameter { name: (*name).to_owned(), shape: vec![1] }).collect();
-        let (network, path) = network(listing(found), &expected).unwrap();
-        (network.into_keys().collect(), path)
+        let network = network(listing(found), &expected).unwrap();
+        (network.tensors.into_keys().collect(), network.entry)
     }
 
     #[test]
@@ -142,6 +171,40 @@ mod tests {
     fn a_prefix_that_the_model_has_stays() {
         let (names, _) = names(&["module.backbone.a.bias"], &["backbone.a.bias"]);
         assert_eq!(names, ["backbone.a.bias"]);
+    }
+
+    #[test]
+    fn what_training_alone_has_is_left_out() {
+        let left_out = |found: &[&str], expected: &[&str]| {
+            let parameter = |name: &&str| Parameter { name: (*name).to_owned(), shape: vec![1] };
+            let expected: Vec<_> = expected.iter().map(parameter).collect();
+            let network = network(listing(found), &expected).unwrap();
+            let left_out: Vec<_> = network.left_out.into_iter().collect();
+            (network.tensors.into_keys().collect::<Vec<_>>(), left_out)
+        };
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let segmenter = [
+            "state_dict.backbone.stage0.bias",
+            "state_dict.decode_head.bias",
+            "state_dict.auxiliary_head.conv_seg.bias",
+            "state_dict.auxiliary_head.conv_seg.weight",
+            "state_dict.ema_backbone_stage0_bias",
+            "optimizer.0",
+        ];
+        let expected = ["backbone.stage0.bias", "decode_head.bias"];
+        assert_eq!(
+            left_out(&segmenter, &expected),
+            (owned(&expected), vec![("auxiliary_head", 2), ("ema", 1)])
+        );
+        // A backbone out of a segmenter and out of a classifier.
+        let alone = ["stage0.bias"];
+        let (names, modules) = left_out(&segmenter, &alone);
+        assert_eq!((names, modules.len()), (owned(&alone), 3));
+        let classifier = ["net.stage0.bias", "net.norm.norm.bias", "net.head.bias"];
+        assert_eq!(left_out(&classifier, &alone), (owned(&alone), vec![("head", 1), ("norm", 1)]));
+        // A classifier does not do without a neck.
+        let (names, modules) = left_out(&["head.bias", "neck.bias"], &["head.bias"]);
+        assert_eq!((names, modules), (owned(&["head.bias", "neck.bias"]), vec![]));
     }
 
     #[test]

@@ -18,7 +18,7 @@ const NEAREST_LENGTH: usize = 200;
 const NEAREST_SIMILARITY: f64 = 0.6;
 
 /// What published models call the layer whose rows are classes.
-const HEADS: [&str; 2] = ["head.", "classifier."];
+const HEADS: [&str; 3] = ["head.", "classifier.", "decode_head.conv_seg."];
 
 /// An error that lists all missing, unexpected and misshapen tensors, if there are any.
 ///

@@ -35,6 +35,7 @@ pub struct Parameter {
 pub struct Weights {
     origin: Origin,
     tensors: BTreeMap<String, Tensor>,
+    left_out: BTreeMap<&'static str, usize>,
 }
 
 /// Bytes of a checkpoint: the models' have a hundredth.
@@ -46,7 +47,8 @@ impl Weights {
     /// A checkpoint is a file of `torch.save` or a safetensors file, told apart by
     /// content. Its weights may stand at the top or under `net_E` (preferred), `net`,
     /// `state_dict`, `model`, `model_ema` or `state_dict_ema`, with `module.` and
-    /// `backbone.` before their names, as f16, bf16, f32 or f64.
+    /// `backbone.` before their names, as f16, bf16, f32 or f64. What only training has, and what stands on a
+    /// backbone where the model is one alone, is [left out](Self::left_out).
     ///
     /// # Errors
     ///
@@ -67,7 +69,11 @@ impl Weights {
             let tensor = Tensor::from_f32(shape.clone(), values).expect("the formula fills the shape");
             (name.clone(), tensor)
         };
-        Self { origin: Origin::Formula { seed }, tensors: expected.iter().map(tensor).collect() }
+        Self {
+            origin: Origin::Formula { seed },
+            tensors: expected.iter().map(tensor).collect(),
+            left_out: BTreeMap::new(),
+        }
     }
 
     /// Tensors that were found elsewhere, under their published names.
@@ -79,17 +85,18 @@ impl Weights {
             let tensor = tensor.into_f32().and_then(|t| finite(&t).map(|()| t)).map_err(|e| e.at(&name))?;
             Ok((name, tensor))
         });
-        Ok(Self { origin, tensors: checked.collect::<Result<_>>()? })
+        Ok(Self { origin, tensors: checked.collect::<Result<_>>()?, left_out: BTreeMap::new() })
     }
 
     fn read(path: &Path, expected: &[Parameter]) -> Result<Self> {
         let source = file::Source::open(path)?;
         let file = source.whole(LARGEST)?;
         let load = || {
-            let (listing, entry) = listing::network(listing::list(path, &file)?, expected)?;
-            mismatch::compare(expected, &shapes(&listing))?;
-            let (origin, tensors) = beside(|| Origin::of_file(&file, entry.clone()), || tensors(&listing));
-            Ok(Self { origin, tensors: tensors? })
+            let network = listing::network(listing::list(path, &file)?, expected)?;
+            mismatch::compare(expected, &shapes(&network.tensors))?;
+            let (origin, tensors) =
+                beside(|| Origin::of_file(&file, network.entry.clone()), || tensors(&network.tensors));
+            Ok(Self { origin, tensors: tensors?, left_out: network.left_out })
         };
         let loaded = load().map_err(|error: Error| error.at(path.display()));
         // The reader of pickles opens the file by its name once more.
@@ -99,6 +106,11 @@ impl Weights {
     /// Where the weights came from.
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// Modules of the file that the model does without, and how many tensors each has.
+    pub fn left_out(&self) -> &BTreeMap<&'static str, usize> {
+        &self.left_out
     }
 
     /// The tensor of that name, f32.
@@ -138,8 +150,8 @@ fn beside<A: Send, B>(first: impl Fn() -> A + Send + Sync, second: impl FnOnce()
 /// For a hint after [`Weights::load`] failed: the file may be another model's.
 pub fn fits(path: &Path, expected: &[Parameter]) -> bool {
     let check = || {
-        let (listing, _) = listing::network(listing::list(path, &file::map(path)?)?, expected)?;
-        mismatch::compare(expected, &shapes(&listing))
+        let network = listing::network(listing::list(path, &file::map(path)?)?, expected)?;
+        mismatch::compare(expected, &shapes(&network.tensors))
     };
     check().is_ok()
 }

@@ -23,7 +23,7 @@ pub(super) fn build(b: &mut Builder, stages: &[Value], classes: usize, form: For
         let pooled = b.within("image_pool", |b| {
             let mean = layer::mean(b, x, Pool::GlobalAveragePool, form)?;
             let pooled = b.within("1", |b| module(b, mean, Conv::pointwise(CHANNELS), norm, act, form))?;
-            layer::resize_linear(b, pooled, [height, width])
+            layer::resize_linear(b, pooled, [height, width], form)
         })?;
         let mut branches = vec![pooled];
         for (i, dilation) in DILATIONS.into_iter().enumerate() {

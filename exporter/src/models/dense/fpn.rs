@@ -22,7 +22,7 @@ pub(super) fn build(b: &mut Builder, maps: &[Value], extra: usize, form: Form) -
         let (coarse, fine) = (sums[i], sums[i - 1]);
         sums[i - 1] = b.within(&format!("neck.top_down.{}", i - 1), |b| {
             let (.., height, width) = b.feature_map(fine)?;
-            let coarse = layer::resize_nearest(b, coarse, [height, width])?;
+            let coarse = layer::resize_nearest(b, coarse, [height, width], form)?;
             b.binary("add", Binary::Add, fine, coarse)
         })?;
     }

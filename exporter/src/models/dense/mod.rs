@@ -168,16 +168,22 @@ impl Network {
             Head::SemanticFpn => semantic_fpn::build(b, stages, classes, form)?,
             Head::SegFormer { channels } => segformer::build(b, stages, *channels, classes, form)?,
         };
-        segmented(b, logits, [height, width], output)
+        segmented(b, logits, [height, width], output, form)
     }
 }
 
 /// Logits of the head's size as what was asked for.
-fn segmented(b: &mut Builder, logits: Value, size: [usize; 2], output: Output) -> Result<Outputs> {
+fn segmented(
+    b: &mut Builder,
+    logits: Value,
+    size: [usize; 2],
+    output: Output,
+    form: Form,
+) -> Result<Outputs> {
     if output == Output::LogitsSmall {
         return Ok(vec![("logits".into(), logits)]);
     }
-    let logits = b.within("logits", |b| layer::resize_linear(b, logits, size))?;
+    let logits = b.within("logits", |b| layer::resize_linear(b, logits, size, form))?;
     if output != Output::Labels {
         return Ok(vec![("logits".into(), logits)]);
     }

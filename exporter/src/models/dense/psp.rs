@@ -25,7 +25,7 @@ pub(super) fn build(b: &mut Builder, stages: &[Value], classes: usize, form: For
                 let pooled = layer::adaptive_pool(b, x, bins, form)?;
                 let pooled =
                     b.within("1", |b| module(b, pooled, Conv::pointwise(CHANNELS), norm, act, form))?;
-                layer::resize_linear(b, pooled, [height, width])
+                layer::resize_linear(b, pooled, [height, width], form)
             })?);
         }
         let x = b.concat("concat", &branches, 1)?;

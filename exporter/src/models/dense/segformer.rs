@@ -26,7 +26,7 @@ pub(super) fn build(
         for (i, &stage) in stages.iter().enumerate() {
             maps.push(b.within(&format!("convs.{i}"), |b| {
                 let x = pointwise(b, stage)?;
-                layer::resize_linear(b, x, [height, width])
+                layer::resize_linear(b, x, [height, width], form)
             })?);
         }
         let x = b.concat("concat", &maps, 1)?;

@@ -21,7 +21,7 @@ pub(super) fn build(b: &mut Builder, stages: &[Value], classes: usize, form: For
         for (i, &level) in levels.iter().enumerate() {
             let x = b.within(&format!("scale_heads.{i}"), |b| {
                 let x = enlarged(b, level, i, form)?;
-                layer::resize_linear(b, x, [height, width])
+                layer::resize_linear(b, x, [height, width], form)
             })?;
             sum = Some(match sum {
                 None => x,
@@ -42,7 +42,7 @@ fn enlarged(b: &mut Builder, mut x: Value, level: usize, form: Form) -> Result<V
         if level > 0 {
             let (.., height, width) = b.feature_map(x)?;
             let doubled = [2 * height, 2 * width];
-            x = b.within(&(place + 1).to_string(), |b| layer::resize_linear(b, x, doubled))?;
+            x = b.within(&(place + 1).to_string(), |b| layer::resize_linear(b, x, doubled, form))?;
         }
     }
     Ok(x)
