@@ -6,6 +6,8 @@
 //! count of it at 224 × 224, batch 1, 1000 classes; every row of the published per-module
 //! tables follows from them.
 
+pub mod dense;
+
 use serde::Serialize;
 
 /// The figures of a classifier.
