@@ -122,13 +122,10 @@ impl Args {
 impl Args {
     fn model(&self) -> anyhow::Result<Model> {
         let model = self.model.with_classes(self.classes.unwrap_or(self.model.classes));
-        match self.window {
-            Some(_) if model.window().is_none() => {
-                bail!("{}: expected a model with windows for --window", model.name)
-            }
-            Some(side) => Ok(model.with_window(side)),
-            None => Ok(model),
-        }
+        Ok(match self.window {
+            Some(side) => model.windowed(side)?,
+            None => model,
+        })
     }
 }
 
