@@ -6,7 +6,7 @@ use emo_proto::Message as _;
 use emo_proto::tensor_proto::DataType;
 use emo_tests::{fixture, onnx};
 use emo_verifier::verify::cause::CAUSES;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::command::{emo, json_of, refused};
@@ -43,6 +43,51 @@ fn a_verdict_has_its_fields() {
     assert_eq!((&wrong["verdict"], &wrong["cause"]), (&"fail".into(), &"weights".into()));
     assert_eq!(wrong["first_divergence"], "stage0.0");
     assert_eq!(wrong["weights"]["differing"][0]["tensor"], "stage0.0.convs.0.0.weight");
+}
+
+/// Windows that were not published are told, and are another model than the one that is asked for by name.
+#[test]
+fn windows_that_were_not_published_are_told() {
+    let folder = TempDir::new().unwrap();
+    let nano = concat!(env!("CARGO_MANIFEST_DIR"), "/cmd/reports.in/emo-nano.toml");
+    for (model, side) in [("emo-1m", 8), ("emo-1m", 16), ("emo2-1m", 8), ("emo2-1m", 10), (nano, 8)] {
+        let side = side.to_string();
+        let export = ["export", model, "--window", &side, "--no-verify", "-o", "model.onnx"];
+        assert_eq!(emo(&folder, &export).0, 0);
+        let asked = ["verify", "model.onnx", "--test-inputs", "1", "--model", model];
+        let free = &asked[..4];
+        let sides = if model == "emo2-1m" { "7 or 8" } else { "7" };
+        let published = if model == nano { "" } else { " as published" };
+        let reason = format!("expected attention windows of {sides} tokens a side{published}, found {side}");
+        if (model, side.as_str()) == ("emo2-1m", "8") {
+            for arguments in [free, &asked] {
+                let document = json_of(&folder, 0, arguments);
+                assert!(!document["findings"].to_string().contains("other-window"), "{document}");
+            }
+            continue;
+        }
+        if model != nano {
+            let note = format!("note[other-window]: {reason}; the file is judged with these\n");
+            let (code, text, _) = emo(&folder, free);
+            assert!(code == 0 && text.contains(&note), "{note}: {text}");
+            let document = json_of(&folder, 0, free);
+            assert_eq!(document["model"], format!("{model}, window {side}"));
+            let found = document["findings"].as_array().unwrap().iter().find(|f| f["code"] == "other-window");
+            let expected = json!({
+                "code": "other-window", "severity": "note", "place": "", "file": "model.onnx",
+                "message": format!("{reason}; the file is judged with these"),
+            });
+            assert_eq!(found, Some(&expected), "{document}");
+        }
+        let (code, text, _) = emo(&folder, &asked);
+        let line = format!("error[other-window]: {reason}\n");
+        assert!(
+            code == 1 && text.starts_with("model.onnx  fail other-window: ") && text.contains(&line),
+            "{text}"
+        );
+        let document = json_of(&folder, 1, &asked);
+        assert_eq!((&document["cause"], &document["reason"]), (&"other-window".into(), &reason.into()));
+    }
 }
 
 /// Whoever reads reports by machine finds every cause in the schema.

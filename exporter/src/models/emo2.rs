@@ -13,6 +13,9 @@ use crate::builder::Builder;
 use crate::graph::Value;
 use crate::layer::{self, Act, Conv, Form, Linear, NORM_EPSILON, Pattern};
 
+/// Sides of the windows of the published classifiers: of 224 × 224 pixels, and of 256 × 256 and 512 × 512.
+pub const WINDOWS: [usize; 2] = [emo::WINDOW, 8];
+
 /// A network of the family: the same columns as EMO's; the blocks attend in strided and in contiguous windows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Network {

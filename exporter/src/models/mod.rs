@@ -16,6 +16,7 @@ mod toml_file;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
 use emo_proto::tensor_proto::DataType;
@@ -46,6 +47,9 @@ pub struct Model {
     pub classes: usize,
     pub definition: Definition,
 }
+
+/// Sides of attention windows, in tokens: what anybody has a use for.
+pub const WINDOWS: RangeInclusive<usize> = 1..=64;
 
 /// Between a model's name and the side of its windows.
 const WINDOW: &str = ", window ";
@@ -86,6 +90,13 @@ pub enum Task {
     Features,
     Detect,
     Segment,
+}
+
+fn bounded(window: usize) -> Result<()> {
+    let (least, most) = (WINDOWS.start(), WINDOWS.end());
+    let refuse =
+        || Error::new(format!("expected {least} to {most} tokens a side, found {window}")).at("window");
+    if WINDOWS.contains(&window) { Ok(()) } else { Err(refuse()) }
 }
 
 /// The published classifiers, family by family.
@@ -245,6 +256,30 @@ impl Model {
         model
     }
 
+    /// The same network with attention windows of a side that somebody asks for.
+    ///
+    /// # Errors
+    /// It has no windows, or none of that side.
+    pub fn windowed(&self, side: usize) -> Result<Self> {
+        match self.window() {
+            None => Err(Error::new("expected a model with windows").at(&self.name)),
+            Some(_) => bounded(side).map(|()| self.with_window(side)),
+        }
+    }
+
+    /// The sides of the windows that it was published with, for some size of the picture; a network of one's own has
+    /// its own alone.
+    #[must_use]
+    pub fn published_windows(&self) -> Vec<usize> {
+        match &self.definition {
+            _ if self.is_own() => self.window().into_iter().collect(),
+            Definition::Emo(_) => vec![emo::WINDOW],
+            Definition::Emo2(_) => emo2::WINDOWS.to_vec(),
+            Definition::Dense(_) => Self::named(&self.name).and_then(Self::window).into_iter().collect(),
+            Definition::MobileNetV2(_) | Definition::Deit(_) => Vec::new(),
+        }
+    }
+
     /// The stem's channels and the stages, of families that are made of them.
     #[must_use]
     pub fn stages(&self) -> Option<(usize, &[emo::Stage])> {
@@ -353,9 +388,9 @@ impl Model {
         }
         let output = self.output(target)?;
         target.check()?;
-        if self.blocks().iter().any(|(_, b)| b.mmb.operator.attention.is_some_and(|a| a.window == Some(0))) {
-            return Err(Error::new("expected windows of a token at least, found none").at("window"));
-        }
+        let blocks = self.blocks();
+        let windows = blocks.iter().filter_map(|(_, block)| block.mmb.operator.attention?.window);
+        windows.into_iter().try_for_each(bounded)?;
         let mut b = Builder::new(&self.name);
         let batch = target.batch.dim();
         let input = if target.image_input {

@@ -28,7 +28,7 @@ use toml::de::DeValue;
 use super::emo::{Network, Stage};
 use super::mmb::Attention;
 use super::toml_file::{Section, Source};
-use super::{Definition, MOST_CLASSES, Model};
+use super::{Definition, MOST_CLASSES, Model, WINDOWS};
 use crate::layer::{Act, Norm};
 
 /// Bytes of a file, far beyond six stages.
@@ -48,7 +48,6 @@ const STAGES: RangeInclusive<usize> = 2..=6;
 const CHANNELS: RangeInclusive<usize> = 1..=8192;
 const DEPTH: RangeInclusive<usize> = 1..=64;
 const KERNEL: RangeInclusive<usize> = 1..=31;
-const WINDOW: RangeInclusive<usize> = 1..=64;
 const LARGEST_EXPANSION: f64 = 64.0;
 /// Elements of all weights: protobuf's files end at 2 GiB.
 const MOST_PARAMETERS: usize = 500_000_000;
@@ -151,7 +150,7 @@ fn attention(section: &Section, dim: usize) -> Result<Attention> {
         let what = format!("a number that divides the {dim} channels of dim");
         return Err(section.expected("head_dim", &what, section.get("head_dim")?));
     }
-    Ok(Attention { head_dim, window: Some(section.whole("window", WINDOW)?) })
+    Ok(Attention { head_dim, window: Some(section.whole("window", WINDOWS)?) })
 }
 
 /// Every block has a channel at least to expand to.

@@ -172,7 +172,7 @@ fn a_window_is_that_of_every_stage_that_attends() {
     assert_eq!(model("mobilenetv2-100").with_window(8), *model("mobilenetv2-100"));
     let none = model("emo2-1m").with_window(0).build(&Target::new(Profile::reference()));
     let why = none.unwrap_err().to_string();
-    assert!(why.contains("windows of a token at least"), "{why}");
+    assert!(why.contains("window: expected 1 to 64 tokens a side, found 0"), "{why}");
 }
 
 #[test]

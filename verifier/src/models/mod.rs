@@ -17,6 +17,6 @@ pub mod reference;
 pub mod truth;
 #[cfg(feature = "engines")]
 pub mod verify;
-mod windows;
+pub mod windows;
 #[cfg(feature = "engines")]
 pub mod written;

@@ -50,6 +50,23 @@ pub(super) fn at_size(
     best.1
 }
 
+/// What is against the attention windows of a file that was recognised as `found`: the model that was `asked` for has
+/// others, or none such was published.
+#[must_use]
+pub fn other_window(found: &Model, asked: Option<&Model>) -> Option<String> {
+    let mut sides = asked.unwrap_or(found).published_windows();
+    sides.extend(asked.and_then(Model::window));
+    sides.sort_unstable();
+    sides.dedup();
+    let side = found.window().filter(|side| !sides.contains(side))?;
+    let sides: Vec<_> = sides.iter().map(ToString::to_string).collect();
+    let published = if found.is_own() { "" } else { " as published" };
+    Some(format!(
+        "expected attention windows of {} tokens a side{published}, found {side}",
+        sides.join(" or ")
+    ))
+}
+
 /// Multiply-adds of products of two computed matrices, by place.
 fn products<'p>(
     inference: &Inference,

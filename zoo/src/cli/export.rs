@@ -132,13 +132,10 @@ impl Args {
     fn model(&self) -> anyhow::Result<Model> {
         let model = self.model.with_classes(self.classes.unwrap_or(self.model.classes));
         let model = if self.stages.is_empty() { model } else { model.with_maps(&self.stages)? };
-        match self.window {
-            Some(_) if model.window().is_none() => {
-                bail!("{}: expected a model with windows for --window", model.name)
-            }
-            Some(side) => Ok(model.with_window(side)),
-            None => Ok(model),
-        }
+        Ok(match self.window {
+            Some(side) => model.windowed(side)?,
+            None => model,
+        })
     }
 }
 

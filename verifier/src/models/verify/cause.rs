@@ -18,6 +18,7 @@ pub struct Cause {
 
 pub const NOT_EMO: &str = "not-emo";
 pub const UNRUNNABLE: &str = "unrunnable";
+pub const OTHER_WINDOW: &str = "other-window";
 pub const PRECISION: &str = "precision";
 pub const ROUNDING: &str = "rounding";
 pub const WEIGHTS: &str = "weights";
@@ -31,9 +32,14 @@ pub const RELU: &str = "relu";
 pub const ATTENTION_SCALE: &str = "attention-scale";
 
 /// Every cause of a failure.
-pub const CAUSES: [Cause; 31] = [
+pub const CAUSES: [Cause; 32] = [
     Cause { name: UNRUNNABLE, what: "the file breaks a rule without which nothing can run it", tries: &[] },
     Cause { name: NOT_EMO, what: "the layers along the data path are those of no known model", tries: &[] },
+    Cause {
+        name: OTHER_WINDOW,
+        what: "the attention windows are not of the size that the model has",
+        tries: &[],
+    },
     Cause {
         name: PRECISION,
         what: "the file computes in a coarser type than the tolerance demands",

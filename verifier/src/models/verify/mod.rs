@@ -35,6 +35,7 @@ use crate::lower::lower;
 use crate::models::claim::{self, Claim};
 use crate::models::recognise::{Departure, Recognition, recognise, recognise_as};
 use crate::models::recover::{Recovered, recover};
+use crate::models::windows::other_window;
 use crate::probe::{MOST_IMAGES, runnable};
 use crate::runtime::{Own, Runtime};
 use crate::tolerance::own_tolerance;
@@ -281,6 +282,11 @@ pub fn verify(
         (Some(port.size), port.batch, Some(recognition.model.classes));
     verdict.bytes = port.image.bytes;
     verdict.claim = Some(claim::of(&inference, &recognition));
+    match (other_window(&recognition.model, request.model.as_ref()), &request.model) {
+        (Some(reason), Some(_)) => return Ok(verdict.fail(cause::OTHER_WINDOW, None, reason)),
+        (Some(reason), None) => verdict.findings.push(unpublished(reason)),
+        (None, _) => {}
+    }
 
     let recovered = match recover(file, &inference, &recognition) {
         Ok(recovered) => recovered,
@@ -389,6 +395,17 @@ fn tie(other: &str, recognition: &Recognition) -> Finding {
             "the file has the layers of {other} too; it is judged as {}",
             recognition.model.name
         ),
+        file: None,
+    }
+}
+
+/// A remark on a file that nobody said should be the published model.
+fn unpublished(reason: String) -> Finding {
+    Finding {
+        code: cause::OTHER_WINDOW,
+        severity: Severity::Note,
+        place: String::new(),
+        message: format!("{reason}; the file is judged with these"),
         file: None,
     }
 }
