@@ -198,6 +198,8 @@ pub enum Part {
     Image,
     /// A GELU that is spelled out: powers and differences of near-equal numbers.
     Gelu,
+    /// Scores and boxes in pixels, of which float16 has no fractions: float32 for any target.
+    Boxes,
 }
 
 /// Nodes in execution order, each value assigned once.

@@ -34,6 +34,8 @@ impl Batch {
 pub enum Output {
     /// What the last layers give: scores and deltas of each level, or maps.
     Raw,
+    /// Boxes in pixels and scores of all anchors.
+    Decoded,
     /// Logits of classes; of a segmenter those of every pixel of the input.
     Logits,
     /// Logits of every cell of a segmenter's own map.
@@ -43,7 +45,8 @@ pub enum Output {
 }
 
 impl Output {
-    pub const ALL: [Self; 4] = [Output::Raw, Output::Logits, Output::LogitsSmall, Output::Labels];
+    pub const ALL: [Self; 5] =
+        [Output::Raw, Output::Decoded, Output::Logits, Output::LogitsSmall, Output::Labels];
 
     /// The row called `name`.
     #[must_use]
@@ -56,6 +59,7 @@ impl Output {
     pub fn name(self) -> &'static str {
         match self {
             Output::Raw => "raw",
+            Output::Decoded => "decoded",
             Output::Logits => "logits",
             Output::LogitsSmall => "logits-small",
             Output::Labels => "labels",

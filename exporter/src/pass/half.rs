@@ -32,7 +32,7 @@ pub(crate) fn lower(graph: &mut Graph, kept: &[Part]) {
                 lowering.nodes.push(node);
                 continue;
             }
-            _ if kept.contains(&node.part) => DataType::Float,
+            _ if kept.contains(&node.part) || node.part == Part::Boxes => DataType::Float,
             _ => DataType::Float16,
         };
         for operand in &mut node.inputs {

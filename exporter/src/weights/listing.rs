@@ -86,7 +86,7 @@ pub(super) fn network(mut listing: Listing, expected: &[Parameter]) -> Result<Ne
 
     let known: BTreeSet<&str> = expected.iter().map(|parameter| parameter.name.as_str()).collect();
     let has = |module: &&str| known.iter().any(|name| name.starts_with(module));
-    let alone = !ON_BACKBONES.iter().any(|module| has(module));
+    let alone = !ON_BACKBONES.iter().any(has);
     let spare =
         SPARE.iter().chain(ON_BACKBONES.iter().filter(|_| alone)).copied().filter(|module| !has(module));
     let spare: Vec<&'static str> = spare.collect();

@@ -8,18 +8,21 @@
 //! mmsegmentation's, and so are the names.
 
 mod aspp;
+pub mod boxes;
 mod fpn;
 mod psp;
-mod retinanet;
+pub mod retinanet;
 mod segformer;
 mod semantic_fpn;
-mod ssdlite;
+pub mod ssdlite;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 
 use emo_proto::Result;
+
+use boxes::Coder;
 
 use super::{Definition, Model, Outputs, Task};
 use crate::builder::Builder;
@@ -137,7 +140,8 @@ impl Network {
     #[must_use]
     pub fn outputs(&self) -> &'static [Output] {
         match self.task() {
-            Task::Detect | Task::Features | Task::Classify => &[Output::Raw],
+            Task::Features | Task::Classify => &[Output::Raw],
+            Task::Detect => &[Output::Raw, Output::Decoded],
             Task::Segment => &[Output::Logits, Output::LogitsSmall, Output::Labels],
         }
     }
@@ -161,8 +165,14 @@ impl Network {
                 let chosen = maps.iter().enumerate().filter(|(i, _)| stages.contains(i));
                 return Ok(chosen.map(|(i, &map)| (format!("stage{i}").into(), map)).collect());
             }
-            Head::Ssdlite => return ssdlite::build(b, stages, classes, form),
-            Head::RetinaNet => return retinanet::build(b, stages, classes, form),
+            Head::Ssdlite => {
+                let levels = ssdlite::build(b, stages, classes, form)?;
+                return detected(b, levels, &ssdlite::CODER, classes, (height, width), output);
+            }
+            Head::RetinaNet => {
+                let levels = retinanet::build(b, stages, classes, form)?;
+                return detected(b, levels, &retinanet::CODER, classes, (height, width), output);
+            }
             Head::DeepLabV3 => aspp::build(b, stages, classes, form)?,
             Head::PspNet => psp::build(b, stages, classes, form)?,
             Head::SemanticFpn => semantic_fpn::build(b, stages, classes, form)?,
@@ -190,12 +200,30 @@ fn segmented(
     Ok(vec![("labels".into(), layer::labels(b, logits)?)])
 }
 
-/// Levels' scores, then their deltas, in the order of mmdetection's outputs.
-fn levels(scores: Vec<Value>, deltas: Vec<Value>) -> Outputs {
+/// What a detector gives of each level.
+struct Levels {
+    /// `[N, anchors·classes, h, w]`
+    scores: Vec<Value>,
+    /// `[N, anchors·4, h, w]`
+    deltas: Vec<Value>,
+}
+
+/// Scores and deltas of all levels as what was asked for: raw in the order of mmdetection's outputs.
+fn detected(
+    b: &mut Builder,
+    levels: Levels,
+    coder: &Coder,
+    classes: usize,
+    size: (usize, usize),
+    output: Output,
+) -> Result<Outputs> {
+    if output == Output::Decoded {
+        return boxes::decode(b, &levels, coder, classes, size);
+    }
     let named = |name: &'static str, values: Vec<Value>| {
         values.into_iter().enumerate().map(move |(i, value)| (format!("{name}{i}").into(), value))
     };
-    named("scores", scores).chain(named("deltas", deltas)).collect()
+    Ok(named("scores", levels.scores).chain(named("deltas", levels.deltas)).collect())
 }
 
 /// mmcv's module of a convolution, a batch norm of this ε, and an activation; a convolution without norm has a bias.

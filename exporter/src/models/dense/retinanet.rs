@@ -2,11 +2,11 @@
 
 use emo_proto::Result;
 
-use super::{fpn, levels, module, three};
+use super::boxes::Coder;
+use super::{Levels, fpn, module, three};
 use crate::builder::Builder;
 use crate::graph::Value;
 use crate::layer::{self, Act, Form};
-use crate::models::Outputs;
 
 /// The first of the backbone's stages that it reads, by its place among the four.
 pub const FIRST_STAGE: usize = 1;
@@ -17,8 +17,30 @@ pub const DEPTH: usize = 4;
 /// Anchors of a cell, on every level.
 pub const ANCHORS: usize = 9;
 
+/// Pixels from a cell of the first level to the next; each later level doubles it.
+pub const STRIDE: f64 = 8.0;
+/// Sides of a cell's square anchors, in strides: 4, and thirds of an octave above.
+pub const SIDES: [f64; 3] = [4.0, 5.039_684_199_579_493, 6.349_604_207_872_798];
+
+const fn stride(level: usize) -> f64 {
+    STRIDE * (1 << level) as f64
+}
+
+pub const CODER: Coder = Coder {
+    anchors: |level| {
+        // Height by width.
+        let ratio = |ratio: f64| {
+            SIDES.map(|side| [stride(level) * side / ratio.sqrt(), stride(level) * side * ratio.sqrt()])
+        };
+        [0.5, 1.0, 2.0].map(ratio).concat()
+    },
+    grid: |level| (0.0, stride(level)),
+    deviations: [1.0, 1.0],
+    softmax: false,
+};
+
 /// Logits `[N, 9·classes, h, w]` of all levels, then deltas `[N, 9·4, h, w]`.
-pub(super) fn build(b: &mut Builder, stages: &[Value], classes: usize, form: Form) -> Result<Outputs> {
+pub(super) fn build(b: &mut Builder, stages: &[Value], classes: usize, form: Form) -> Result<Levels> {
     let maps = fpn::build(b, &stages[FIRST_STAGE..], EXTRA, form)?;
     let mut branch = |convs: &str, last: &str, out: usize| -> Result<Vec<Value>> {
         let level = |(i, &map): (usize, &Value)| {
@@ -30,7 +52,7 @@ pub(super) fn build(b: &mut Builder, stages: &[Value], classes: usize, form: For
     };
     let scores = branch("cls_convs", "retina_cls", ANCHORS * classes)?;
     let deltas = branch("reg_convs", "retina_reg", ANCHORS * 4)?;
-    Ok(levels(scores, deltas))
+    Ok(Levels { scores, deltas })
 }
 
 fn predict(

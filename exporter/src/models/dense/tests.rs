@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::{retinanet, ssdlite};
 use crate::graph::Shape;
 use crate::models::tests::{learnable, stored};
 use crate::models::{DENSE, Model};
@@ -158,4 +159,39 @@ fn what_a_model_does_not_give_is_refused() {
     assert!(why.contains("nnapi takes no ArgMax, which labels needs") && why.contains("qnn"), "{why}");
     let many = pspnet.with_classes(257).build(&labels(pspnet.target(Profile::reference())));
     assert!(many.unwrap_err().to_string().contains("256 classes at most"));
+}
+
+/// As many as mmdetection's generators make, and where they lie.
+#[test]
+fn anchors_are_the_published_ones() {
+    let count = |name, size| {
+        let target = Target { size, output: Some(Output::Decoded), ..Target::new(Profile::reference()) };
+        let graph = model(name).build(&target).unwrap();
+        let shapes = graph.outputs.iter().map(|&output| graph.shape(output).clone()).collect::<Vec<_>>();
+        let priors = shapes[0].0[1].at_batch_one();
+        assert_eq!(shapes, [[1, priors, 4], [1, priors, 80]].map(Shape::from), "{name}");
+        priors
+    };
+    assert_eq!(count("ssdlite-emo-1m", (320, 320)), 3_234);
+    assert_eq!(count("retinanet-emo-1m", (320, 448)), 26_883);
+    assert_eq!(count("retinanet-emo2-5m", (800, 1344)), 201_600);
+    let near = |found: [f64; 2], expected: [f64; 2]| {
+        let close = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9);
+        assert!(close, "expected {expected:?}, found {found:?}");
+    };
+    // Six of a cell: a square, a larger one, then height by width of ½, 2, ⅓ and 3.
+    let level = ssdlite::CODER.level(3, 3, 3);
+    assert_eq!(level.len(), 54);
+    near(level[6].centre, [160.5, 53.5]);
+    near(level[6].sides, [202.0, 202.0]);
+    near(level[7].sides, [(202.0_f64 * 253.0).sqrt(); 2]);
+    near(level[8].sides, [202.0 * 2.0_f64.sqrt(), 202.0 / 2.0_f64.sqrt()]);
+    near(level[11].sides, [202.0 / 3.0_f64.sqrt(), 202.0 * 3.0_f64.sqrt()]);
+    // Nine of a cell, which lies at a multiple of its stride: three sizes of each shape.
+    let level = retinanet::CODER.level(1, 2, 3);
+    assert_eq!(level.len(), 54);
+    near(level[9 * 4].centre, [16.0, 16.0]);
+    near(level[3].sides, [64.0, 64.0]);
+    near(level[4].sides, [64.0 * 2.0_f64.cbrt(); 2]);
+    near(level[0].sides, [64.0 * 2.0_f64.sqrt(), 64.0 / 2.0_f64.sqrt()]);
 }
