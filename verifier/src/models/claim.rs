@@ -12,7 +12,7 @@ use emo_exporter::models::{CLASSES, Model};
 use serde::Serialize;
 
 use super::figures::{Published, published};
-use super::layers::Place;
+use super::layers::{Place, linear};
 use super::plan::{Count, Kind, Layer, Segment, Site, pooled};
 use super::recognise::{Departure, Found, Input, Recognition, at_batch_one, recognise, recognise_as};
 use crate::cost::{Pool, Work};
@@ -251,7 +251,7 @@ impl<'a> Part<'a> {
 
     /// Entries for what the file lacks here, each read off its structure.
     fn explain(&self) -> Result<Vec<Entry>, String> {
-        let mut entries: Vec<Entry> = self.pooled().into_iter().collect();
+        let mut entries: Vec<Entry> = self.pooled().into_iter().chain(self.gridded()).collect();
         // Parameters that the file lacks, as far as no entry has them.
         let mut lacking = self.expected.count.params - self.found.params;
         for &site in &self.expected.sites {
@@ -282,6 +282,32 @@ impl<'a> Part<'a> {
         let fvcore = self.expected.pooled - found;
         let (layer, _) = self.layer().filter(|_| fvcore != 0)?;
         Some(Entry { norm: format!("mean behind {}", layer.name), into, params: 0, macs: 0, fvcore })
+    }
+
+    /// Means over grids of cells, which a file has as products with constants or as windows, where fvcore counts the
+    /// elements that are pooled.
+    fn gridded(&self) -> Option<Entry> {
+        let (layer, _) = self.layer().filter(|_| self.expected.gridded > 0)?;
+        let is_layer = |index: usize| {
+            let parts = self.recognition.found.iter().flat_map(|found| &found.parts);
+            parts.into_iter().any(|part| part.node == index)
+        };
+        let here =
+            (0..self.inference.nodes.len()).filter(|&index| self.recognition.places[index] == *self.place);
+        let products = here.filter(|&index| linear(self.inference, index).is_some() && !is_layer(index));
+        let batch = self.input.batch.as_deref();
+        let macs: i64 = products
+            .map(|index| at_batch_one(&self.inference.nodes[index].cost.macs, batch).unwrap_or(0) as i64)
+            .sum();
+        let into = if macs > 0 { "products with constants, and windows" } else { "windows" };
+        let norm = format!("means over grids behind {}", layer.name);
+        Some(Entry {
+            norm,
+            into: into.to_owned(),
+            params: 0,
+            macs: -macs,
+            fvcore: self.expected.gridded - macs,
+        })
     }
 
     /// The layer that is one with the next, which does the work of both.

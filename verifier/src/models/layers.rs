@@ -92,11 +92,12 @@ impl Order {
 pub trait Name {
     type Error;
 
-    /// The layer that `part` is, or is a part of, which stands at `place`.
+    /// The layer that `part` is, or is a part of, which stands at `place`; `None` where it is none: a product with a
+    /// constant that nobody learnt.
     ///
     /// # Errors
     /// It is none that is known.
-    fn name(&mut self, shape: Shape, part: Part, place: Place) -> Result<usize, Self::Error>;
+    fn name(&mut self, shape: Shape, part: Part, place: Place) -> Result<Option<usize>, Self::Error>;
 
     /// Gives part of a layer, `made` by the node with that index, a bias that is added behind it.
     fn add_bias(&mut self, layer: usize, made: usize, bias: String, elements: usize);
@@ -126,12 +127,14 @@ pub fn walk<N: Name>(inference: &Inference, names: &mut N) -> Result<Vec<Place>,
         // A body's nodes run within their node; layers stand in the main graph, on the way of the data.
         let main = node.path.is_empty();
         let output = node.node.output.first().map_or("", String::as_str);
-        if let Some((shape, part)) = linear(inference, index).filter(|_| main && path.has(output)) {
+        let linear = linear(inference, index).filter(|_| main && path.has(output));
+        if let Some((shape, part)) = linear {
             let biased = part.bias.is_some();
-            let layer = names.name(shape, part, place)?;
-            place = names.behind(layer);
-            if !biased {
-                unbiased.insert(output, (layer, index));
+            if let Some(layer) = names.name(shape, part, place.clone())? {
+                place = names.behind(layer);
+                if !biased {
+                    unbiased.insert(output, (layer, index));
+                }
             }
         } else if node.node.op_type() == "Add"
             && let Some((layer, made)) = operands().find_map(|name| unbiased.get(name).copied())

@@ -308,21 +308,21 @@ impl Matching<'_> {
 impl Name for Matching<'_> {
     type Error = String;
 
-    fn name(&mut self, shape: Shape, part: Part, place: Place) -> Result<usize, String> {
+    fn name(&mut self, shape: Shape, part: Part, place: Place) -> Result<Option<usize>, String> {
         let open: Vec<usize> = self.open(&place).collect();
         let at = |is: &dyn Fn(usize) -> bool| open.iter().copied().find(|&layer| is(layer));
         if let Some(layer) = at(&|layer| self.is_whole(layer, shape)) {
             self.take(layer, shape, part);
-            return Ok(layer);
+            return Ok(Some(layer));
         }
         if let Some((layer, classes)) = open.iter().find_map(|&l| Some((l, self.classifies(l, shape)?))) {
             self.classes = Some(classes);
             self.take(layer, shape, part);
-            return Ok(layer);
+            return Ok(Some(layer));
         }
         if let Some(layer) = at(&|layer| self.is_part(layer, shape)) {
             self.take(layer, shape, part);
-            return Ok(layer);
+            return Ok(Some(layer));
         }
         if let Some((first, second)) =
             open.iter().find_map(|&first| Some((first, self.product(first, shape)?)))
@@ -330,11 +330,15 @@ impl Name for Matching<'_> {
             let merged = self.plan.layers[first].shape;
             self.found[first] = Some(Found { parts: Vec::new(), shape: merged });
             self.take(second, shape, part);
-            return Ok(second);
+            return Ok(Some(second));
         }
         if let Some(layer) = self.displaced(shape, &place) {
             self.take(layer, shape, part);
-            return Ok(layer);
+            return Ok(Some(layer));
+        }
+        // Means over grids of cells may be products with constants.
+        if self.plan.segments.get(&place).is_some_and(|segment| segment.gridded > 0) && shape.is_pointwise() {
+            return Ok(None);
         }
         let node = self.inference.nodes[part.node].place();
         let expected =

@@ -3,6 +3,18 @@
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use emo_proto::plain::plain;
 
+/// Words in lines of so many columns at most.
+pub fn wrapped(words: &[&str], width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            Some(line) if line.len() + word.len() < width => *line += &format!(" {word}"),
+            _ => lines.push((*word).to_owned()),
+        }
+    }
+    lines
+}
+
 /// A table without rules; lines are indented by one blank.
 #[must_use]
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {

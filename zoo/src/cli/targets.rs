@@ -6,7 +6,7 @@ use emo_exporter::profile::{Allow, Condition, MostImages, Operators, Opset, PROF
 use serde_json::{Value, json};
 
 use super::output::{Format, json};
-use super::table::table;
+use super::table::{table, wrapped};
 use super::{Outcome, Said, names};
 
 #[derive(Debug, clap::Args)]
@@ -124,7 +124,7 @@ fn detail(profile: &Profile) -> String {
             section("operators", &sourced(list.len().to_string(), source));
             let plain: Vec<&str> =
                 list.iter().filter(|(_, when, _)| when.is_empty()).map(|(op, ..)| op.as_str()).collect();
-            let lines: Vec<String> = wrapped(&plain);
+            let lines: Vec<String> = wrapped(&plain, WIDTH);
             section("", &lines);
             for (op, when, from) in list.iter().filter(|(_, when, _)| !when.is_empty()) {
                 let when: Vec<_> = when.iter().map(ToString::to_string).collect();
@@ -137,25 +137,15 @@ fn detail(profile: &Profile) -> String {
 }
 
 /// What the runtime takes beyond the rank that it should be given.
+/// Of lists of words, in columns.
+const WIDTH: usize = 88;
+
 fn taken(profile: &Profile) -> String {
     match profile.rank.taken {
         taken if taken == profile.rank.rank => String::new(),
         usize::MAX => "; any is taken".to_owned(),
         taken => format!("; {taken} is taken"),
     }
-}
-
-/// Words in lines of a readable width.
-fn wrapped(words: &[&str]) -> Vec<String> {
-    const WIDTH: usize = 88;
-    let mut lines: Vec<String> = Vec::new();
-    for word in words {
-        match lines.last_mut() {
-            Some(line) if line.len() + word.len() < WIDTH => *line += &format!(" {word}"),
-            _ => lines.push((*word).to_owned()),
-        }
-    }
-    lines
 }
 
 /// A line a layer.

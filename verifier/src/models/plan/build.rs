@@ -1,16 +1,17 @@
 //! A plan, made of the exporter's graph.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
 
 use emo_exporter::encode::outline;
 use emo_exporter::models::Model;
 use emo_exporter::profile::{OPSETS, Profile};
+use emo_exporter::rewrite::Kind;
 use emo_exporter::target::{Batch, Target};
 use emo_proto::Result;
 
 use super::reading::Reading;
-use super::{Layer, Plan, Step, entry, pooled};
+use super::{Count, Layer, Plan, Step, entry, pooled};
 use crate::infer::{Bindings, Inference, infer};
 use crate::models::layers::{Name, Order, Part, Place, Shape, walk};
 
@@ -26,9 +27,12 @@ impl Plan {
             batch: Batch::Fixed(images.max(1)),
             ..Target::new(Profile::reference())
         };
-        let file = outline(&model.build(&target)?, target.opset, &[])?.model;
+        let built = model.build(&target)?;
+        let file = outline(&built, target.opset, &[])?.model;
         let inference = infer(&file, &Bindings::new());
-        let mut naming = Naming { inference: &inference, layers: Vec::new(), order: Order::default() };
+        let parameters = model.parameters().into_iter().map(|parameter| parameter.name).collect();
+        let (layers, order) = (Vec::new(), Order::default());
+        let mut naming = Naming { inference: &inference, parameters, layers, order };
         let Ok(places) = walk(&inference, &mut naming);
         let Naming { layers, order, .. } = naming;
         let graph = Reading::new(&inference, &places);
@@ -54,6 +58,14 @@ impl Plan {
                 plan.sites.push(site);
             }
         }
+        // What no operator pools is spelled otherwise even with nothing folded; the model pools.
+        for pool in built.rewrites.iter().filter(|rewrite| rewrite.kind == Kind::Pool) {
+            let node = inference.nodes.iter().position(|node| node.node.name().starts_with(&pool.into));
+            let Some(segment) = node.and_then(|node| plan.segments.get_mut(&places[node])) else { continue };
+            let count = Count { params: pool.parameters, macs: pool.macs, fvcore: pool.fvcore };
+            segment.count = segment.count + count;
+            segment.gridded += pool.fvcore - pool.macs;
+        }
         graph.join(&mut plan);
         if model.classes > 0 {
             plan.classifiers(&model.with_classes(model.classes + 1).build(&target)?);
@@ -65,6 +77,8 @@ impl Plan {
 /// Names the layers of a graph of ours, one after the other.
 struct Naming<'a> {
     inference: &'a Inference<'a>,
+    /// The names of what the model has learnt.
+    parameters: HashSet<String>,
     layers: Vec<Layer>,
     order: Order,
 }
@@ -72,8 +86,11 @@ struct Naming<'a> {
 impl Name for Naming<'_> {
     type Error = Infallible;
 
-    fn name(&mut self, shape: Shape, part: Part, place: Place) -> Result<usize, Infallible> {
+    fn name(&mut self, shape: Shape, part: Part, place: Place) -> Result<Option<usize>, Infallible> {
         let Part { node, weight, bias, .. } = part;
+        if !self.parameters.contains(&weight) {
+            return Ok(None);
+        }
         self.layers.push(Layer {
             name: self.inference.nodes[node].node.name().to_owned(),
             shape,
@@ -88,7 +105,7 @@ impl Name for Naming<'_> {
             behind_gelu: false,
             padding: 0,
         });
-        Ok(self.order.push(&place))
+        Ok(Some(self.order.push(&place)))
     }
 
     fn add_bias(&mut self, layer: usize, _: usize, bias: String, elements: usize) {

@@ -105,6 +105,8 @@ pub struct Segment {
     pub count: Count,
     /// Elements that are pooled.
     pub pooled: i64,
+    /// Elements that are pooled over grids of cells, which a file may spell as products or windows.
+    pub gridded: i64,
     /// Multiply-adds of products of two computed matrices.
     pub products: i64,
     /// Multiply-adds of products that are there twice where the map is one window: tiles and strides are the same.
