@@ -57,10 +57,11 @@ const EMO2: [Row; 24] = [
     (mutate::TRANSPOSED_KERNEL, "stage1.1", TARGETS),
 ];
 
-const MOBILENET: [Row; 4] = [
+const MOBILENET: [Row; 5] = [
     // Blocks that have no shortcut end with their norm, where it is a node.
     (mutate::NO_SHORTCUT, "blocks.3.2", TWO),
     (mutate::RELU, "blocks.2.1", TWO),
+    (mutate::HALF_OPEN_CLIP, "blocks.4.2", TWO),
     (mutate::TENSORFLOW_EPSILON, "blocks.3.1", UNFOLDED),
     (mutate::SCALED_WEIGHT, "blocks.5.1", TWO),
 ];

@@ -90,10 +90,19 @@ pub(super) fn sigmoid_gelu(s: &mut Subject, block: &str) -> Edit {
 
 /// ReLU for ReLU6, everywhere in the block.
 pub(super) fn relu(s: &mut Subject, block: &str) -> Edit {
+    unbound(s, block, |n| *n = node("Relu", &[&n.input[0]], &[&n.output[0]], Vec::new()))
+}
+
+/// The same as some tools write it: a Clip without an upper bound.
+pub(super) fn half_open_clip(s: &mut Subject, block: &str) -> Edit {
+    unbound(s, block, |n| n.input.truncate(2))
+}
+
+fn unbound(s: &mut Subject, block: &str, edit: fn(&mut NodeProto)) -> Edit {
     let inside = |n: &&mut NodeProto| n.op_type() == "Clip" && n.name().starts_with(&format!("{block}."));
     let bounded: Vec<&mut NodeProto> = s.graph().node.iter_mut().filter(inside).collect();
     let found = !bounded.is_empty();
-    bounded.into_iter().for_each(|n| *n = node("Relu", &[&n.input[0]], &[&n.output[0]], Vec::new()));
+    bounded.into_iter().for_each(edit);
     found.then_some(())
 }
 

@@ -64,6 +64,7 @@ pub const FEED_FORWARD_EPSILON: Mutation =
 pub const TANH_GELU: Mutation = function("tanh GELU", function::tanh_gelu, "tanh-gelu");
 pub const SIGMOID_GELU: Mutation = function("sigmoid GELU", function::sigmoid_gelu, "sigmoid-gelu");
 pub const RELU: Mutation = function("ReLU", function::relu, "relu");
+pub const HALF_OPEN_CLIP: Mutation = function("a Clip without upper bound", function::half_open_clip, "relu");
 pub const NO_SKIP: Mutation = function("a dropped skip", function::no_skip, "no-skip");
 pub const NO_SHORTCUT: Mutation = function("a dropped shortcut", function::no_shortcut, "no-shortcut");
 pub const NO_ATTENTION_SHORTCUT: Mutation =

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use emo_exporter::models::{CLASSES, Model};
 use serde::Serialize;
 
+use super::figures::dense::{self, Dense};
 use super::figures::{Published, published};
 use super::layers::{Place, linear};
 use super::plan::{Count, Kind, Layer, Segment, Site, pooled};
@@ -44,8 +45,32 @@ pub struct Claim {
     pub holds: bool,
     pub account: Vec<Entry>,
     pub published: Option<Published>,
+    /// What is published of a detector or a segmenter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dense: Option<Held>,
     /// Why it does not hold, and where; or what the figures cannot be compared with.
     pub reason: Option<String>,
+}
+
+/// The published row of a detector or a segmenter, and the model beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Held {
+    #[serde(flatten)]
+    pub published: Dense,
+    /// FLOPs of the model as the row's tool counts them, at the row's size; `None` where a mean over pictures is published.
+    pub counted: Option<u64>,
+}
+
+impl Held {
+    /// Of a model with the published classes and windows.
+    fn of(model: &Model) -> Option<Self> {
+        let published = dense::published(&model.name).filter(|_| Model::named(&model.name) == Some(model))?;
+        Some(Self { published, counted: published.counted(model).ok()? })
+    }
+
+    fn holds(&self, params: i64) -> bool {
+        u64::try_from(params) == Ok(self.published.exact_params) && self.counted == self.published.exact_flops
+    }
 }
 
 /// Checks the claim that a file is `model`, whatever its classes.
@@ -59,6 +84,7 @@ pub fn check(inference: &Inference, model: &Model) -> Claim {
         holds: false,
         account: Vec::new(),
         published: published(&model.name).copied(),
+        dense: None,
         reason: Some(reason),
     };
     match recognise_as(inference, model) {
@@ -84,6 +110,7 @@ pub fn of(inference: &Inference, recognition: &Recognition) -> Claim {
             holds: false,
             account: Vec::new(),
             published: figures,
+            dense: None,
             reason: Some(reason),
         },
     }
@@ -121,6 +148,8 @@ fn judge(
         let fvcore_holds = !counts || fvcore == Ok(figures.exact_fvcore);
         params_hold && macs_hold && fvcore_holds
     });
+    let dense = Held::of(&recognition.model);
+    let holds = holds && dense.is_none_or(|dense| dense.holds(total.params));
     let (h, w) = input.size;
     let reason = match figures {
         Some(figures) if !holds => {
@@ -140,7 +169,17 @@ fn judge(
                  {classes}{this}"
             ))
         }
-        _ => None,
+        _ => dense.filter(|_| !holds).map(|Held { published, counted }| {
+            let flops =
+                |flops: Option<u64>| flops.map_or("a mean over pictures".to_owned(), |n| n.to_string());
+            format!(
+                "expected {} parameters and {} FLOPs, found {} and {}",
+                published.exact_params,
+                flops(published.exact_flops),
+                total.params,
+                flops(counted)
+            )
+        }),
     };
     Claim {
         model: recognition.model.to_string(),
@@ -150,6 +189,7 @@ fn judge(
         holds,
         account,
         published: figures.filter(|_| head),
+        dense,
         reason,
     }
 }

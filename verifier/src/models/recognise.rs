@@ -73,22 +73,30 @@ const TRIED: usize = 3;
 /// # Errors
 /// The departure tells which model the file follows furthest, and where it leaves it.
 pub fn recognise(inference: &Inference) -> Result<Recognition, Departure> {
-    let models = candidates(&shapes(inference));
+    let shapes = shapes(inference);
     let mut best: Option<Departure> = None;
     let mut found: Option<Recognition> = None;
-    let most = models.first().map_or(0, |(shared, _)| *shared);
-    for (shared, model) in models.into_iter().take(TRIED) {
-        // A model of which the file has fewer layers is no tie.
-        if found.is_some() && shared < most {
-            break;
-        }
-        match (recognise_as(inference, model), &mut found) {
-            (Ok(recognition), None) => found = Some(recognition),
-            (Ok(other), Some(found)) => found.ties.push(other.model.name.to_string()),
-            (Err(departure), _) if best.as_ref().is_none_or(|b| departure.matched > b.matched) => {
-                best = Some(departure);
+    // To build all models of other tasks takes longer than to judge a classifier.
+    for rows in [&CLASSIFIERS, &OTHERS] {
+        let mut models: Vec<_> = rows.iter().map(|(model, own)| (shared(own, &shapes), *model)).collect();
+        models.sort_by_key(|(shared, _)| std::cmp::Reverse(*shared));
+        let most = models.first().map_or(0, |(shared, _)| *shared);
+        for (shared, model) in models.into_iter().take(TRIED) {
+            // A model of which the file has fewer layers is no tie.
+            if found.is_some() && shared < most {
+                break;
             }
-            (Err(_), _) => {}
+            match (recognise_as(inference, model), &mut found) {
+                (Ok(recognition), None) => found = Some(recognition),
+                (Ok(other), Some(found)) => found.ties.push(other.model.name.to_string()),
+                (Err(departure), _) if best.as_ref().is_none_or(|b| departure.matched > b.matched) => {
+                    best = Some(departure);
+                }
+                (Err(_), _) => {}
+            }
+        }
+        if found.is_some() {
+            break;
         }
     }
     found.ok_or_else(|| best.expect("there are models"))
@@ -151,19 +159,6 @@ static OTHERS: Rows = LazyLock::new(|| DENSE.iter().map(|model| (model, own(mode
 fn own(model: &Model) -> Shapes {
     let parameters = model.parameters();
     count(parameters.into_iter().map(|p| p.shape).filter(|shape| shape.len() > 1))
-}
-
-/// The models with the number of layers that a file shares with each, those of most first. Where a classifier has as many
-/// layers of every shape as the file, no other task's models are looked at: to build them all takes longer than to judge.
-fn candidates(found: &Shapes) -> Vec<(usize, &'static Model)> {
-    let beside = |rows: &'static Rows| rows.iter().map(|(model, own)| (shared(own, found), *model));
-    let mut models: Vec<_> = beside(&CLASSIFIERS).collect();
-    let layers: usize = found.values().sum();
-    if models.iter().all(|(shared, _)| *shared < layers) {
-        models.extend(beside(&OTHERS));
-    }
-    models.sort_by_key(|(shared, _)| std::cmp::Reverse(*shared));
-    models
 }
 
 fn count(shapes: impl Iterator<Item = Vec<usize>>) -> Shapes {

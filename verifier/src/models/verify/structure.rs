@@ -1,5 +1,7 @@
 //! Mistakes that a file's structure shows, even where its numbers drown them.
 
+use emo_proto::NodeProto;
+
 use crate::finding::{Finding, Severity};
 use crate::infer::{Inference, NodeFacts};
 use crate::models::plan::Step;
@@ -34,14 +36,20 @@ pub fn mistakes(inference: &Inference, recognition: &Recognition, recovered: &Re
             let nodes = inference.nodes.iter().zip(&recognition.places);
             nodes.filter(|(_, at)| *at == place).map(|(node, _)| node)
         };
-        let relu = here().find(|node| node.node.op_type() == "Relu");
-        let bounded = here().any(|node| matches!(node.node.op_type(), "Clip" | "Min"));
+        let clips = |node: &NodeProto| node.op_type() == "Clip";
+        let relu = here().find(|n| n.node.op_type() == "Relu" || clips(n.node) && !has_upper_bound(n.node));
+        let bounded = here().any(|n| n.node.op_type() == "Min" || clips(n.node) && has_upper_bound(n.node));
         if let (Some(node), false, Some(&layer)) = (relu, bounded, place.last()) {
             seen.push(unbounded_relu(&recognition.plan.block_of_layer(layer), node));
         }
     }
     seen.sort_by_key(|a| natural(&a.block));
     seen
+}
+
+/// Whether a Clip has one: an operand, and before opset 11 an attribute.
+fn has_upper_bound(clip: &NodeProto) -> bool {
+    clip.input.get(2).is_some_and(|name| !name.is_empty()) || clip.attribute.iter().any(|a| a.name() == "max")
 }
 
 /// Blocks in the order of the network: `stage1.0`, …, `stage4.2`, `head`.
