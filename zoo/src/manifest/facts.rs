@@ -89,7 +89,7 @@ pub fn written(file: &OnnxFile, weights: Provenance) -> Result<(Entry, Vec<Strin
         entry.metadata.tags.sort_unstable();
     }
     entry.weights = weights;
-    entry.definition = own::definition(&identity.model).map(|text| text.lines().map(str::to_owned).collect());
+    describe(&mut entry, &identity.model);
     if entry.definition.is_none() {
         (entry.paper, entry.source) = (Some(PAPER.to_owned()), Some(SOURCE.to_owned()));
     }
@@ -98,24 +98,35 @@ pub fn written(file: &OnnxFile, weights: Provenance) -> Result<(Entry, Vec<Strin
     Ok((entry, against))
 }
 
-/// The entry of anybody's file that claims to be the published `model`, or nothing; but for what a run shows.
+/// What an entry tells of its model beside the name.
+fn describe(entry: &mut Entry, model: &Model) {
+    entry.definition = own::definition(model).map(|text| text.lines().map(str::to_owned).collect());
+    entry.window = model.other_window();
+}
+
+/// The entry of anybody's file called `name` that claims to be a `model`, or nothing; but for what a run shows.
 ///
 /// # Errors
 /// The file has no name that a manifest takes, or no opset.
-pub fn third_party(file: &OnnxFile, model: &str, path: &str, claims: bool) -> Result<(Entry, Vec<String>)> {
+pub fn third_party(
+    file: &OnnxFile,
+    name: &str,
+    path: &str,
+    model: Option<&Model>,
+) -> Result<(Entry, Vec<String>)> {
     let free = infer(&file.model, &Bindings::new());
     let audit = tally(&file.model, &infer(&file.model, &one_image(&file.model, &free)));
-    let mut entry = plain(file, model, path, &audit, &free)?;
+    let mut entry = plain(file, name, path, &audit, &free)?;
     let mut against = Vec::new();
-    if claims {
-        let known = Model::named(model);
-        let known = known.ok_or_else(|| Error::new(format!("expected a known model, found {model:?}")))?;
-        let found = claim::check(&free, known);
+    if let Some(model) = model {
+        let found = claim::check(&free, model);
         if let Some(reason) = found.reason.as_ref().filter(|_| !found.holds) {
             against.push(reason.clone());
         }
-        entry.claim = Some(claimed(model, &found, &entry));
-        entry.paper = Some(PAPER.to_owned());
+        entry.claim = Some(claimed(name, &found, &entry));
+        // The windows are what the file shows and not what somebody says.
+        describe(&mut entry, &Model::told(&found.model).unwrap_or_else(|| model.clone()));
+        entry.paper = entry.definition.is_none().then(|| PAPER.to_owned());
     }
     Ok((entry, against))
 }
@@ -165,6 +176,7 @@ fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit, inference: &In
             io_ports: Ports { inputs: ports(&free.inputs), outputs: ports(&free.outputs) },
         },
         definition: None,
+        window: None,
         profile: None,
         dtype: dtype(audit),
         input: image(&free.inputs, inference),
