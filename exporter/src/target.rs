@@ -36,6 +36,8 @@ pub enum Output {
     Raw,
     /// Boxes in pixels and scores of all anchors.
     Decoded,
+    /// The best boxes, none of which overlaps a better one of its class: boxes, scores, labels, how many there are.
+    Nms,
     /// Logits of classes; of a segmenter those of every pixel of the input.
     Logits,
     /// Logits of every cell of a segmenter's own map.
@@ -45,8 +47,8 @@ pub enum Output {
 }
 
 impl Output {
-    pub const ALL: [Self; 5] =
-        [Output::Raw, Output::Decoded, Output::Logits, Output::LogitsSmall, Output::Labels];
+    pub const ALL: [Self; 6] =
+        [Output::Raw, Output::Decoded, Output::Nms, Output::Logits, Output::LogitsSmall, Output::Labels];
 
     /// As the command line spells it.
     #[must_use]
@@ -54,11 +56,23 @@ impl Output {
         match self {
             Output::Raw => "raw",
             Output::Decoded => "decoded",
+            Output::Nms => "nms",
             Output::Logits => "logits",
             Output::LogitsSmall => "logits-small",
             Output::Labels => "labels",
         }
     }
+}
+
+/// Which boxes [`Output::Nms`] keeps; the published thresholds where they are not said.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Suppression {
+    /// Scores are above it; 0 at least.
+    pub score_threshold: Option<f32>,
+    /// Boxes of a class overlap better ones by no more of their union.
+    pub iou_threshold: Option<f32>,
+    /// How many there are at most.
+    pub most: Option<usize>,
 }
 
 /// What a model is written for: a runtime's row, and the interface and types of the file.
@@ -75,6 +89,8 @@ pub struct Target {
     pub image_input: bool,
     /// What leaves the file; the model's own default where it is not said.
     pub output: Option<Output>,
+    /// Of detectors.
+    pub suppression: Suppression,
 }
 
 impl Target {
@@ -89,6 +105,7 @@ impl Target {
             dtype: DataType::Float,
             image_input: false,
             output: None,
+            suppression: Suppression::default(),
         }
     }
 

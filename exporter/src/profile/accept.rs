@@ -1,5 +1,7 @@
 //! What a row allows to be asked for; a refusal says why, and the nearest thing that works.
 
+use std::collections::BTreeSet;
+
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, Result};
 
@@ -89,12 +91,16 @@ impl Profile {
     pub(crate) fn take(&self, graph: &Graph, output: Output) -> Result<()> {
         let lists = |profile: &Self, op: &str| profile.conditions("", op).is_some();
         let ops = || graph.nodes.iter().map(|node| node.op.onnx_name());
-        let Some(op) = ops().find(|op| !lists(self, op)) else { return Ok(()) };
+        let missing: BTreeSet<&str> = ops().filter(|op| !lists(self, op)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let missing = Vec::from_iter(missing).join(", ");
         let others = PROFILES.iter().filter(|profile| ops().all(|op| lists(profile, op)));
         let others: Vec<&str> = others.map(|profile| profile.name).collect();
         let (name, output, source) = (self.name, output.name(), self.operators.source());
         let why = format!(
-            "the target {name} takes no {op}, which {output} needs ({source}); of the targets {} take it",
+            "the target {name} takes no {missing}, which {output} needs ({source}); of the targets {} take it",
             others.join(", ")
         );
         Err(Error::new(why).at("output"))

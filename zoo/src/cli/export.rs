@@ -7,7 +7,7 @@ use emo_exporter::Export;
 use emo_exporter::models::{MODELS, Model};
 use emo_exporter::pass::half;
 use emo_exporter::profile::{Opset, Profile};
-use emo_exporter::target::{Batch, Target};
+use emo_exporter::target::{Batch, Suppression, Target};
 use emo_exporter::weights::{self, Spec};
 use emo_proto::file::OnnxFile;
 use emo_proto::plain::plain;
@@ -116,6 +116,7 @@ impl Args {
             },
             image_input: self.image_input,
             output: None,
+            suppression: Suppression::default(),
         }
     }
 }
