@@ -214,6 +214,15 @@ impl Builder {
         self.push(name, Op::Concat { axis }, parts)
     }
 
+    /// Parts of these extents of `axis`; one part is the value itself.
+    #[track_caller]
+    pub fn split_into(&mut self, name: &str, x: Value, axis: usize, sizes: &[usize]) -> Result<Vec<Value>> {
+        match sizes {
+            [_] => Ok(vec![x]),
+            _ => self.push_all(name, Op::Split { axis, sizes: sizes.to_vec() }, &[x]),
+        }
+    }
+
     /// So many equal parts of `axis`; one part is the value itself.
     #[track_caller]
     pub fn split(&mut self, name: &str, x: Value, axis: usize, parts: usize) -> Result<Vec<Value>> {
@@ -292,6 +301,50 @@ impl Builder {
         self.push(name, Op::ArgMax { axis }, &[x])
     }
 
+    /// See [`Op::TopK`]: the elements and their places.
+    #[track_caller]
+    pub fn top(&mut self, name: &str, x: Value, count: usize) -> Result<[Value; 2]> {
+        self.push_all(name, Op::TopK { count }, &[x]).map(|outputs| [outputs[0], outputs[1]])
+    }
+
+    /// See [`Op::Gather`].
+    #[track_caller]
+    pub fn gather(&mut self, name: &str, x: Value, places: Value) -> Result<Value> {
+        self.push(name, Op::Gather, &[x, places])
+    }
+
+    /// See [`Op::Quotient`] and [`Op::Remainder`].
+    #[track_caller]
+    pub fn divide(&mut self, [quotient, remainder]: [&str; 2], x: Value, by: usize) -> Result<[Value; 2]> {
+        let quotient = self.push(quotient, Op::Quotient { by }, &[x])?;
+        Ok([quotient, self.push(remainder, Op::Remainder { by }, &[x])?])
+    }
+
+    /// See [`Op::NonMaxSuppression`].
+    #[track_caller]
+    pub fn suppress(
+        &mut self,
+        name: &str,
+        [boxes, scores]: [Value; 2],
+        most: usize,
+        iou: f32,
+        score: f32,
+    ) -> Result<Value> {
+        self.push(name, Op::NonMaxSuppression { most, iou, score }, &[boxes, scores])
+    }
+
+    /// See [`Op::ScatterNd`].
+    #[track_caller]
+    pub fn scatter(&mut self, name: &str, x: Value, places: Value, elements: Value) -> Result<Value> {
+        self.push(name, Op::ScatterNd, &[x, places, elements])
+    }
+
+    /// See [`Op::ReduceSum`].
+    #[track_caller]
+    pub fn sum(&mut self, name: &str, x: Value) -> Result<Value> {
+        self.push(name, Op::ReduceSum, &[x])
+    }
+
     #[track_caller]
     pub fn cast(&mut self, name: &str, x: Value, to: DataType) -> Result<Value> {
         self.push(name, Op::Cast { to }, &[x])
@@ -319,7 +372,7 @@ impl Builder {
         let single = shapes.len() == 1;
         let dtype = match op {
             Op::Cast { to } => to,
-            Op::ArgMax { .. } => DataType::Int64,
+            Op::ArgMax { .. } | Op::NonMaxSuppression { .. } => DataType::Int64,
             _ => inputs.first().map_or(DataType::Float, |&v| self.graph.value(v).dtype),
         };
         let outputs: Vec<Value> = shapes
@@ -327,7 +380,8 @@ impl Builder {
             .enumerate()
             .map(|(i, shape)| {
                 let name = if single { name.clone() } else { format!("{name}.{i}") };
-                self.value(name, shape, dtype, None)
+                let places = matches!(op, Op::TopK { .. }) && i == 1;
+                self.value(name, shape, if places { DataType::Int64 } else { dtype }, None)
             })
             .collect();
         let (inputs, part) = (inputs.to_vec(), self.part);

@@ -175,7 +175,7 @@ impl Nodes<'_> {
         for operand in operands {
             inputs.push(match operand {
                 Operand::Integers(values) => self.integers(&values)?,
-                Operand::Scales(values) => self.scales(&values)?,
+                Operand::Numbers(values) => self.numbers(&values)?,
                 Operand::Absent => String::new(),
             });
         }
@@ -205,9 +205,9 @@ impl Nodes<'_> {
         Ok(name)
     }
 
-    fn scales(&mut self, values: &[f32]) -> Result<String> {
+    fn numbers(&mut self, values: &[f32]) -> Result<String> {
         let digits: Vec<String> = values.iter().map(ToString::to_string).collect();
-        let name = format!("scales.{}", digits.join("x"));
+        let name = format!("numbers.{}", digits.join("x"));
         self.constant(&name, &Tensor::from_f32(vec![values.len()], values.to_vec())?);
         Ok(name)
     }
@@ -248,11 +248,11 @@ impl Nodes<'_> {
         let grows = from.iter().zip(&to).all(|(from, to)| to >= from);
         let nothing = || match resizing {
             Resizing::LeftOut => Operand::Absent,
-            Resizing::Empty | Resizing::Scales => Operand::Scales(Vec::new()),
+            Resizing::Empty | Resizing::Scales => Operand::Numbers(Vec::new()),
         };
         let operands = if whole || !fixed || (resizing == Resizing::Scales && grows) {
             let scales = from.iter().zip(&to).map(|(&from, &to)| scale(from, to));
-            vec![nothing(), Operand::Scales(scales.collect())]
+            vec![nothing(), Operand::Numbers(scales.collect())]
         } else {
             let scales = if resizing == Resizing::Scales { Operand::Absent } else { nothing() };
             vec![nothing(), scales, Operand::Integers(integers(&to))]
@@ -307,6 +307,15 @@ impl Nodes<'_> {
             }
             Op::Resize { mode, resizing, .. } => self.resize(node, *mode, *resizing),
             Op::ArgMax { axis } => (vec![int("axis", *axis), int("keepdims", 0)], Vec::new()),
+            Op::TopK { count } => (Vec::new(), one(vec![*count as i64])),
+            Op::Quotient { by } | Op::Remainder { by } => (Vec::new(), one(vec![*by as i64])),
+            Op::Gather | Op::ScatterNd => (Vec::new(), Vec::new()),
+            Op::ReduceSum => (vec![int("keepdims", 1)], one(vec![0])),
+            Op::NonMaxSuppression { most, iou, score } => {
+                let thresholds = [*iou, *score].map(|threshold| Operand::Numbers(vec![threshold]));
+                let operands = [Operand::Integers(vec![*most as i64])].into_iter().chain(thresholds);
+                (Vec::new(), operands.collect())
+            }
             Op::Cast { to } => (vec![int_signed("to", i64::from(*to as i32))], Vec::new()),
         }
     }
@@ -315,7 +324,7 @@ impl Nodes<'_> {
 /// What a node reads behind its values.
 enum Operand {
     Integers(Vec<i64>),
-    Scales(Vec<f32>),
+    Numbers(Vec<f32>),
     /// Left out.
     Absent,
 }

@@ -88,6 +88,32 @@ pub enum Op {
     ArgMax {
         axis: usize,
     },
+    /// The largest so many elements of a line, sorted, and their places; of equal ones the first.
+    TopK {
+        count: usize,
+    },
+    /// Rows of the first operand, by the places that the second holds.
+    Gather,
+    /// Integers divided by a number, rounded down.
+    Quotient {
+        by: usize,
+    },
+    /// What is left of them.
+    Remainder {
+        by: usize,
+    },
+    /// Boxes `[1, K, 4]` by their scores `[1, C, K]` → places (image, class, box) `[S, 3]` of those above `score` that
+    /// overlap no better one of their class by more than `iou`. As with a free batch, S is known only when the file
+    /// runs.
+    NonMaxSuppression {
+        most: usize,
+        iou: f32,
+        score: f32,
+    },
+    /// A line with other elements `[S]` at the places `[S, 1]`.
+    ScatterNd,
+    /// The sum of a line, as its one element.
+    ReduceSum,
     /// To the type that the builder was given.
     Cast {
         to: DataType,
@@ -102,6 +128,7 @@ pub enum Unary {
     Sqrt,
     Erf,
     Relu,
+    Sign,
     /// The exact form, ½·x·(1 + erf(x/√2)); opset 20.
     Gelu,
 }
@@ -141,6 +168,7 @@ impl Op {
             Op::Unary(Unary::Sqrt) => "Sqrt",
             Op::Unary(Unary::Erf) => "Erf",
             Op::Unary(Unary::Relu) => "Relu",
+            Op::Unary(Unary::Sign) => "Sign",
             Op::Unary(Unary::Gelu) => "Gelu",
             Op::Binary(Binary::Add) => "Add",
             Op::Binary(Binary::Sub) => "Sub",
@@ -159,6 +187,13 @@ impl Op {
             Op::AveragePool { .. } => "AveragePool",
             Op::Resize { .. } => "Resize",
             Op::ArgMax { .. } => "ArgMax",
+            Op::TopK { .. } => "TopK",
+            Op::Gather => "Gather",
+            Op::Quotient { .. } => "Div",
+            Op::Remainder { .. } => "Mod",
+            Op::NonMaxSuppression { .. } => "NonMaxSuppression",
+            Op::ScatterNd => "ScatterND",
+            Op::ReduceSum => "ReduceSum",
             Op::Cast { .. } => "Cast",
         }
     }

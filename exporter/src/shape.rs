@@ -35,6 +35,15 @@ pub(crate) fn infer(op: &Op, inputs: &[&Shape]) -> Result<Vec<Shape>, String> {
         Op::AveragePool { kernel, stride } => one(average_pool(operand(inputs, 0)?, *kernel, *stride)),
         Op::Resize { size, .. } => one(resize(operand(inputs, 0)?, *size)),
         Op::ArgMax { axis } => one(reduce(operand(inputs, 0)?, &[*axis], false)),
+        Op::TopK { count } => top(operand(inputs, 0)?, *count),
+        Op::Gather => one(gather(operand(inputs, 0)?, operand(inputs, 1)?)),
+        Op::Quotient { by } | Op::Remainder { by } => match by {
+            0 => Err("expected a divisor above 0".to_owned()),
+            _ => one(operand(inputs, 0).cloned()),
+        },
+        Op::NonMaxSuppression { .. } => one(suppressed(operand(inputs, 0)?, operand(inputs, 1)?)),
+        Op::ScatterNd => one(scattered(inputs)),
+        Op::ReduceSum => one(line(operand(inputs, 0)?).map(|_| [1].into())),
         Op::Reshape => Err("a reshape takes its shape from the caller".to_owned()),
     }
 }
@@ -221,6 +230,44 @@ fn resize(x: &Shape, [height, width]: [usize; 2]) -> Result<Shape, String> {
         return Err(format!("expected other sides than {height}x{width}, found {x}"));
     }
     Ok([n, c.into(), height.into(), width.into()].into())
+}
+
+fn line(x: &Shape) -> Result<usize, String> {
+    match x.0.as_slice() {
+        [Dim::Fixed(n)] => Ok(*n),
+        _ => Err(format!("expected a line, found {x}")),
+    }
+}
+
+fn top(x: &Shape, count: usize) -> Result<Vec<Shape>, String> {
+    match line(x)? {
+        n if (1..=n).contains(&count) => Ok(vec![[count].into(); 2]),
+        n => Err(format!("expected 1 to {n} elements, found {count}")),
+    }
+}
+
+fn gather(x: &Shape, places: &Shape) -> Result<Shape, String> {
+    match x.0.split_first() {
+        Some((_, row)) => Ok(Shape(places.0.iter().chain(row).copied().collect())),
+        None => Err(format!("expected rows, found {x}")),
+    }
+}
+
+fn suppressed(boxes: &Shape, scores: &Shape) -> Result<Shape, String> {
+    match (boxes.0.as_slice(), scores.0.as_slice()) {
+        ([Dim::Fixed(1), k, Dim::Fixed(4)], [Dim::Fixed(1), _, k_scores]) if k == k_scores => {
+            Ok([Dim::Batch(1), 3.into()].into())
+        }
+        _ => Err("expected boxes [1, K, 4] and scores [1, C, K]".to_owned()),
+    }
+}
+
+fn scattered(inputs: &[&Shape]) -> Result<Shape, String> {
+    let (x, places, elements) = (operand(inputs, 0)?, operand(inputs, 1)?, operand(inputs, 2)?);
+    match (x.0.as_slice(), places.0.as_slice(), elements.0.as_slice()) {
+        ([_], [s, Dim::Fixed(1)], [s_elements]) if s == s_elements => Ok(x.clone()),
+        _ => Err("expected a line, places [S, 1] and elements [S]".to_owned()),
+    }
 }
 
 fn space_to_depth(x: &Shape, block: usize) -> Result<Shape, String> {

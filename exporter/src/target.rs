@@ -1,5 +1,7 @@
 //! What a file is written for.
 
+use std::collections::BTreeSet;
+
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, Result};
 
@@ -36,6 +38,8 @@ pub enum Output {
     Raw,
     /// Boxes in pixels and scores of all anchors.
     Decoded,
+    /// The best boxes, none of which overlaps a better one of its class: boxes, scores, labels, how many there are.
+    Nms,
     /// Logits of classes; of a segmenter those of every pixel of the input.
     Logits,
     /// Logits of every cell of a segmenter's own map.
@@ -45,8 +49,8 @@ pub enum Output {
 }
 
 impl Output {
-    pub const ALL: [Self; 5] =
-        [Output::Raw, Output::Decoded, Output::Logits, Output::LogitsSmall, Output::Labels];
+    pub const ALL: [Self; 6] =
+        [Output::Raw, Output::Decoded, Output::Nms, Output::Logits, Output::LogitsSmall, Output::Labels];
 
     /// The row called `name`.
     #[must_use]
@@ -60,11 +64,23 @@ impl Output {
         match self {
             Output::Raw => "raw",
             Output::Decoded => "decoded",
+            Output::Nms => "nms",
             Output::Logits => "logits",
             Output::LogitsSmall => "logits-small",
             Output::Labels => "labels",
         }
     }
+}
+
+/// Which boxes [`Output::Nms`] keeps; the published thresholds where they are not said.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Suppression {
+    /// Scores are above it; 0 at least.
+    pub score_threshold: Option<f32>,
+    /// Boxes of a class overlap better ones by no more of their union.
+    pub iou_threshold: Option<f32>,
+    /// How many there are at most.
+    pub most: Option<usize>,
 }
 
 /// What a model is written for: a runtime's row, and the interface and types of the file.
@@ -81,6 +97,8 @@ pub struct Target {
     pub image_input: bool,
     /// What leaves the file; the model's own default where it is not said.
     pub output: Option<Output>,
+    /// Of detectors.
+    pub suppression: Suppression,
 }
 
 impl Target {
@@ -95,6 +113,7 @@ impl Target {
             dtype: DataType::Float,
             image_input: false,
             output: None,
+            suppression: Suppression::default(),
         }
     }
 
@@ -158,12 +177,16 @@ impl Target {
     pub(crate) fn take(&self, graph: &Graph, output: Output) -> Result<()> {
         let lists = |profile: &Profile, op: &str| profile.conditions("", op).is_some();
         let ops = || graph.nodes.iter().map(|node| node.op.onnx_name());
-        let Some(op) = ops().find(|op| !lists(self.profile, op)) else { return Ok(()) };
+        let missing: BTreeSet<&str> = ops().filter(|op| !lists(self.profile, op)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let missing = Vec::from_iter(missing).join(", ");
         let others = PROFILES.iter().filter(|profile| ops().all(|op| lists(profile, op)));
         let others: Vec<&str> = others.map(|profile| profile.name).collect();
         let (name, output, source) = (self.profile.name, output.name(), self.profile.operators.source());
         let why = format!(
-            "the target {name} takes no {op}, which {output} needs ({source}); of the targets {} take it",
+            "the target {name} takes no {missing}, which {output} needs ({source}); of the targets {} take it",
             others.join(", ")
         );
         Err(Error::new(why).at("output"))

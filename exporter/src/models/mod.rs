@@ -398,7 +398,7 @@ impl Model {
         } else {
             b.input("input", [batch, 3.into(), height.into(), width.into()], DataType::Float)
         };
-        for (name, value) in self.outputs(&mut b, input, output, target.form())? {
+        for (name, value) in self.outputs(&mut b, input, output, target)? {
             b.output(value, &name);
         }
         let mut graph = b.finish();
@@ -428,13 +428,16 @@ impl Model {
         }
     }
 
-    fn outputs(&self, b: &mut Builder, x: Value, output: Output, form: Form) -> Result<Outputs> {
+    fn outputs(&self, b: &mut Builder, x: Value, output: Output, target: &Target) -> Result<Outputs> {
+        let form = target.form();
         match &self.definition {
             Definition::Emo(network) => network.build(b, x, self.classes, form),
             Definition::Emo2(network) => network.build(b, x, self.classes, form),
             Definition::MobileNetV2(network) => network.build(b, x, self.classes, form),
             Definition::Deit(network) => network.build(b, x, self.classes, form),
-            Definition::Dense(network) => network.build(b, x, self.classes, (output, form)),
+            Definition::Dense(network) => {
+                network.build(b, x, self.classes, &Target { output: Some(output), ..*target })
+            }
         }
     }
 

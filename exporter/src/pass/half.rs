@@ -36,7 +36,9 @@ pub(crate) fn lower(graph: &mut Graph, kept: &[Part]) {
             _ => DataType::Float16,
         };
         for operand in &mut node.inputs {
-            *operand = lowering.of_type(graph, *operand, dtype);
+            if matches!(graph.value(*operand).dtype, DataType::Float | DataType::Float16) {
+                *operand = lowering.of_type(graph, *operand, dtype);
+            }
         }
         for output in &node.outputs {
             let value = &mut graph.values[output.0];

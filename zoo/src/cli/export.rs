@@ -7,7 +7,7 @@ use emo_exporter::Export;
 use emo_exporter::models::{MODELS, Model};
 use emo_exporter::pass::half;
 use emo_exporter::profile::{Opset, Profile};
-use emo_exporter::target::{Batch, Output as ModelOutput, Target};
+use emo_exporter::target::{Batch, Output as ModelOutput, Suppression, Target};
 use emo_exporter::weights::{self, Spec};
 use emo_proto::file::OnnxFile;
 use emo_proto::plain::plain;
@@ -63,6 +63,16 @@ pub struct Args {
     /// What a detector, a segmenter or a backbone gives [default: the model's first of these]
     #[arg(long, value_name = "NAME", value_parser = names::output())]
     output: Option<ModelOutput>,
+    /// With --output nms: boxes have scores above this [default: the published threshold]
+    #[arg(long, value_name = "SHARE")]
+    score_threshold: Option<f32>,
+    /// With --output nms: boxes of a class share no more than this of their union with a better one
+    /// [default: the published threshold]
+    #[arg(long, value_name = "SHARE")]
+    iou_threshold: Option<f32>,
+    /// With --output nms: how many boxes there are at most [default: the published number]
+    #[arg(long, value_name = "N")]
+    max_detections: Option<usize>,
     /// The stages whose maps a backbone gives, 0 being the stem [default: 1,2,3,4]
     #[arg(long, value_name = "N[,N]", value_delimiter = ',')]
     stages: Vec<usize>,
@@ -124,12 +134,27 @@ impl Args {
             },
             image_input: self.image_input,
             output: self.output,
+            suppression: Suppression {
+                score_threshold: self.score_threshold,
+                iou_threshold: self.iou_threshold,
+                most: self.max_detections,
+            },
         }
     }
 }
 
 impl Args {
     fn model(&self) -> anyhow::Result<Model> {
+        let thresholds = [
+            ("--score-threshold", self.score_threshold.is_some()),
+            ("--iou-threshold", self.iou_threshold.is_some()),
+            ("--max-detections", self.max_detections.is_some()),
+        ];
+        if let Some((flag, _)) =
+            thresholds.iter().find(|(_, given)| *given && self.output != Some(ModelOutput::Nms))
+        {
+            bail!("{flag}: expected --output nms with it, which alone keeps some boxes and drops others");
+        }
         let model = self.model.with_classes(self.classes.unwrap_or(self.model.classes));
         let model = if self.stages.is_empty() { model } else { model.with_maps(&self.stages)? };
         Ok(match self.window {

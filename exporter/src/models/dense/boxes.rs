@@ -5,7 +5,6 @@ use emo_proto::Result;
 use super::Levels;
 use crate::builder::Builder;
 use crate::graph::{Part, Shape, Value};
-use crate::models::Outputs;
 use crate::op::{Binary, Unary};
 
 /// ln(1000/16): sizes grow and shrink by no more than that.
@@ -29,6 +28,8 @@ pub struct Coder {
     pub deviations: [f64; 2],
     /// Whether classes exclude each other, with the background behind them; each is by itself otherwise.
     pub softmax: bool,
+    /// Which boxes are kept of an image, as published: scores above, overlap at most, how many.
+    pub suppression: (f32, f32, usize),
 }
 
 impl Coder {
@@ -54,7 +55,7 @@ pub(super) fn decode(
     coder: &Coder,
     classes: usize,
     size: (usize, usize),
-) -> Result<Outputs> {
+) -> Result<[Value; 2]> {
     let mut anchors = Vec::new();
     for (level, &scores) in levels.deltas.iter().enumerate() {
         let (.., rows, columns) = b.feature_map(scores)?;
@@ -72,7 +73,7 @@ pub(super) fn decode(
             };
             let deltas = b.within("deltas", |b| rows(b, &levels.deltas, 4))?;
             let boxes = boxes(b, deltas, &anchors, coder.deviations, size)?;
-            Ok(vec![("boxes".into(), boxes), ("scores".into(), scores)])
+            Ok([boxes, scores])
         })
     })
 }

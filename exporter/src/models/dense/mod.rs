@@ -10,6 +10,7 @@
 mod aspp;
 pub mod boxes;
 mod fpn;
+mod nms;
 mod psp;
 pub mod retinanet;
 mod segformer;
@@ -28,7 +29,7 @@ use super::{Definition, Model, Outputs, Task};
 use crate::builder::Builder;
 use crate::graph::Value;
 use crate::layer::{self, Act, Conv, Form, Linear};
-use crate::target::Output;
+use crate::target::{Output, Target};
 
 /// Classes of COCO.
 pub const COCO: usize = 80;
@@ -141,7 +142,7 @@ impl Network {
     pub fn outputs(&self) -> &'static [Output] {
         match self.task() {
             Task::Features | Task::Classify => &[Output::Raw],
-            Task::Detect => &[Output::Raw, Output::Decoded],
+            Task::Detect => &[Output::Raw, Output::Decoded, Output::Nms],
             Task::Segment => &[Output::Logits, Output::LogitsSmall, Output::Labels],
         }
     }
@@ -155,8 +156,9 @@ impl Network {
         b: &mut Builder,
         x: Value,
         classes: usize,
-        (output, form): (Output, Form),
+        target: &Target,
     ) -> Result<Outputs> {
+        let form = target.form();
         let (.., height, width) = b.feature_map(x)?;
         let maps = b.within(self.prefix(), |b| self.backbone.features(b, x, form))?;
         let stages = &maps[1..];
@@ -167,34 +169,29 @@ impl Network {
             }
             Head::Ssdlite => {
                 let levels = ssdlite::build(b, stages, classes, form)?;
-                return detected(b, levels, &ssdlite::CODER, classes, (height, width), output);
+                return detected(b, levels, &ssdlite::CODER, classes, target);
             }
             Head::RetinaNet => {
                 let levels = retinanet::build(b, stages, classes, form)?;
-                return detected(b, levels, &retinanet::CODER, classes, (height, width), output);
+                return detected(b, levels, &retinanet::CODER, classes, target);
             }
             Head::DeepLabV3 => aspp::build(b, stages, classes, form)?,
             Head::PspNet => psp::build(b, stages, classes, form)?,
             Head::SemanticFpn => semantic_fpn::build(b, stages, classes, form)?,
             Head::SegFormer { channels } => segformer::build(b, stages, *channels, classes, form)?,
         };
-        segmented(b, logits, [height, width], output, form)
+        segmented(b, logits, [height, width], target)
     }
 }
 
 /// Logits of the head's size as what was asked for.
-fn segmented(
-    b: &mut Builder,
-    logits: Value,
-    size: [usize; 2],
-    output: Output,
-    form: Form,
-) -> Result<Outputs> {
-    if output == Output::LogitsSmall {
+fn segmented(b: &mut Builder, logits: Value, size: [usize; 2], target: &Target) -> Result<Outputs> {
+    let (output, form) = (target.output, target.form());
+    if output == Some(Output::LogitsSmall) {
         return Ok(vec![("logits".into(), logits)]);
     }
     let logits = b.within("logits", |b| layer::resize_linear(b, logits, size, form))?;
-    if output != Output::Labels {
+    if output != Some(Output::Labels) {
         return Ok(vec![("logits".into(), logits)]);
     }
     Ok(vec![("labels".into(), layer::labels(b, logits)?)])
@@ -214,11 +211,15 @@ fn detected(
     levels: Levels,
     coder: &Coder,
     classes: usize,
-    size: (usize, usize),
-    output: Output,
+    target: &Target,
 ) -> Result<Outputs> {
-    if output == Output::Decoded {
-        return boxes::decode(b, &levels, coder, classes, size);
+    match target.output {
+        Some(Output::Decoded) => {
+            let [boxes, scores] = boxes::decode(b, &levels, coder, classes, target.size)?;
+            return Ok(vec![("boxes".into(), boxes), ("scores".into(), scores)]);
+        }
+        Some(Output::Nms) => return nms::build(b, &levels, coder, classes, target),
+        _ => {}
     }
     let named = |name: &'static str, values: Vec<Value>| {
         values.into_iter().enumerate().map(move |(i, value)| (format!("{name}{i}").into(), value))

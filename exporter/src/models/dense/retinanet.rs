@@ -37,6 +37,7 @@ pub const CODER: Coder = Coder {
     grid: |level| (0.0, stride(level)),
     deviations: [1.0, 1.0],
     softmax: false,
+    suppression: (0.05, 0.5, 100),
 };
 
 /// Logits `[N, 9·classes, h, w]` of all levels, then deltas `[N, 9·4, h, w]`.

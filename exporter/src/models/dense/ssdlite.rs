@@ -33,6 +33,7 @@ pub const CODER: Coder = Coder {
     grid: |level| (STRIDES[level] / 2.0, STRIDES[level]),
     deviations: [0.1, 0.2],
     softmax: true,
+    suppression: (0.02, 0.45, 200),
 };
 
 /// Scores `[N, 6·(classes + 1), h, w]` of all levels, the background last; then deltas `[N, 6·4, h, w]`.

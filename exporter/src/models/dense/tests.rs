@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 
+use emo_proto::tensor_proto::DataType;
+
 use super::{retinanet, ssdlite};
-use crate::graph::Shape;
+use crate::graph::{Graph, Shape};
 use crate::models::tests::{learnable, stored};
 use crate::models::{DENSE, Model};
 use crate::op::Op;
 use crate::profile::{PROFILES, Profile};
-use crate::target::{Batch, Output, Target};
+use crate::target::{Batch, Output, Suppression, Target};
 use crate::weights::Parameter;
 
 fn model(name: &str) -> &'static Model {
@@ -99,45 +101,52 @@ fn outputs_are_pytorchs_by_shape() {
     }
 }
 
-/// At the published size and at an odd one, for one image and, where the target takes it, for any number.
+/// At the published size, at an odd one and, where the target takes it, for any number of images.
 #[test]
 fn every_target_takes_every_model_and_its_account_closes() {
+    let odd = (161, 227);
     for model in &*DENSE {
-        let total = group(&model.parameters(), "") as i64;
-        let odd = (161, 227);
-        let outputs = model.output_forms().iter().map(|&output| Some(output));
-        for (profile, output) in PROFILES.iter().flat_map(|p| outputs.clone().map(move |output| (p, output)))
-        {
-            for (size, batch) in
-                [(model.published_size(), Batch::Fixed(1)), (odd, Batch::Fixed(1)), (odd, Batch::Dynamic)]
-            {
-                let at = format!("{} for {} at {size:?}, {batch:?}", model.name, profile.name);
-                let target = Target { size, batch, output, ..Target::new(profile) };
-                if let Err(refusal) = target.accept() {
-                    assert_eq!(model.build(&target).unwrap_err().to_string(), refusal.to_string(), "{at}");
-                    continue;
-                }
-                let graph = match model.build(&target) {
-                    Ok(graph) => graph,
-                    Err(refusal) => {
-                        // Labels need an operator that some runtimes lack, and nothing else does.
-                        let lacks = profile.conditions("", "ArgMax").is_none();
-                        assert!(output == Some(Output::Labels) && lacks, "{at}: {refusal}");
-                        continue;
+        let total = learnable(&model.parameters()) as i64;
+        for profile in &PROFILES {
+            let plain = model.target(profile);
+            let mut targets = vec![plain, Target { size: odd, ..plain }];
+            targets.push(Target { size: odd, batch: Batch::Dynamic, ..plain });
+            targets.push(Target { dtype: DataType::Float16, ..plain });
+            let others = &model.output_forms()[1..];
+            targets.extend(others.iter().map(|&output| Target { size: odd, output: Some(output), ..plain }));
+            for target in targets {
+                let at = format!("{} for {}: {target:?}", model.name, profile.name);
+                match (target.accept(), model.build(&target)) {
+                    (Err(refusal), built) => {
+                        assert_eq!(built.unwrap_err().to_string(), refusal.to_string(), "{at}");
                     }
-                };
-                let removed: i64 = graph.rewrites.iter().map(|r| r.parameters).sum();
-                assert_eq!(stored(&graph) + removed, total, "{at}");
-                assert!(graph.values.iter().all(|v| v.shape.rank() <= 4), "{at}");
-                let names: HashSet<&str> = graph.nodes.iter().map(|n| n.name.as_str()).collect();
-                assert_eq!(names.len(), graph.nodes.len(), "{at}");
-                let norms = graph.nodes.iter().filter(|n| matches!(n.op, Op::BatchNormalization { .. }));
-                assert!(profile.forms.fold == (norms.count() == 0), "{at}: norms");
-                for op in graph.nodes.iter().map(|n| n.op.onnx_name()) {
-                    assert!(profile.conditions("", op).is_some(), "{at}: {op} is not on the row's list");
+                    (Ok(()), Ok(graph)) => holds(&graph, profile, total, &at),
+                    // What no layer of any model is made of, and some runtimes lack.
+                    (Ok(()), Err(refusal)) => {
+                        let needs: &[&str] = match target.output {
+                            Some(Output::Labels) => &["ArgMax"],
+                            Some(Output::Nms) => &["TopK", "NonMaxSuppression", "Mod"],
+                            _ => &[],
+                        };
+                        let lacks = needs.iter().any(|op| profile.conditions("", op).is_none());
+                        assert!(lacks, "{at}: {refusal}");
+                    }
                 }
             }
         }
+    }
+}
+
+fn holds(graph: &Graph, profile: &Profile, total: i64, at: &str) {
+    let removed: i64 = graph.rewrites.iter().map(|r| r.parameters).sum();
+    assert_eq!(stored(graph) + removed, total, "{at}");
+    assert!(graph.values.iter().all(|v| v.shape.rank() <= 4), "{at}");
+    let names: HashSet<&str> = graph.nodes.iter().map(|n| n.name.as_str()).collect();
+    assert_eq!(names.len(), graph.nodes.len(), "{at}");
+    let norms = graph.nodes.iter().filter(|n| matches!(n.op, Op::BatchNormalization { .. }));
+    assert_eq!(profile.forms.fold, norms.count() == 0, "{at}: norms");
+    for op in graph.nodes.iter().map(|n| n.op.onnx_name()) {
+        assert!(profile.conditions("", op).is_some(), "{at}: {op} is not on the row's list");
     }
 }
 
@@ -194,4 +203,35 @@ fn anchors_are_the_published_ones() {
     near(level[3].sides, [64.0, 64.0]);
     near(level[4].sides, [64.0 * 2.0_f64.cbrt(); 2]);
     near(level[0].sides, [64.0 * 2.0_f64.sqrt(), 64.0 / 2.0_f64.sqrt()]);
+}
+
+#[test]
+fn kept_boxes_have_a_fixed_number_of_places() {
+    let reference = Profile::reference();
+    let retinanet = model("retinanet-emo-1m");
+    let target = Target { size: (64, 64), output: Some(Output::Nms), ..Target::new(reference) };
+    let build = |suppression| retinanet.build(&Target { suppression, ..target }).map_err(|e| e.to_string());
+    let none = Suppression::default();
+    let shapes = |suppression| -> Vec<Shape> {
+        let graph = build(suppression).unwrap();
+        graph.outputs.iter().map(|&output| graph.shape(output).clone()).collect()
+    };
+    let places = |n: usize| vec![[1, n, 4].into(), [1, n].into(), [1, n].into(), [1].into()];
+    assert_eq!(shapes(none), places(100));
+    assert_eq!(shapes(Suppression { most: Some(7), ..none }), places(7));
+    let why = |suppression| build(suppression).unwrap_err();
+    assert_eq!(why(Suppression { most: Some(0), ..none }), "detections: expected 1 to 10000, found 0");
+    let beyond = Suppression { score_threshold: Some(1.5), ..none };
+    assert_eq!(why(beyond), "score threshold: expected 0 to 1, found 1.5");
+    let nan = Suppression { iou_threshold: Some(f32::NAN), ..none };
+    assert_eq!(why(nan), "IoU threshold: expected 0 to 1, found NaN");
+    let several = retinanet.build(&Target { batch: Batch::Fixed(2), ..target }).unwrap_err().to_string();
+    assert!(several.contains("expected a batch of 1 for nms"), "{several}");
+    let web =
+        retinanet.build(&Target { output: Some(Output::Nms), ..Target::new(Profile::named("web").unwrap()) });
+    let why = web.unwrap_err().to_string();
+    assert!(
+        why.contains("takes no Mod, NonMaxSuppression, ScatterND") || why.contains("NonMaxSuppression"),
+        "{why}"
+    );
 }
