@@ -6,7 +6,7 @@
 //! it must close: what the file has and what the account explains is what that graph has with nothing folded, and where
 //! figures are published, these.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use emo_exporter::models::{CLASSES, Model};
 use serde::Serialize;
@@ -17,6 +17,7 @@ use super::layers::{Place, linear};
 use super::plan::{Count, Kind, Layer, Segment, Site, pooled};
 use super::recognise::{Departure, Found, Input, Recognition, at_batch_one, recognise, recognise_as};
 use crate::cost::{Pool, Work};
+use crate::fact::Fact;
 use crate::infer::{Inference, NodeFacts};
 use crate::sym::Expr;
 
@@ -246,15 +247,24 @@ fn found(
         n.ok_or_else(|| format!("{} cannot be counted: {expr}", node.place()))
     };
     let mut found: BTreeMap<Place, Count> = BTreeMap::new();
-    for (node, place) in inference.nodes.iter().zip(&recognition.places) {
-        let params: Expr = node.weights().iter().map(|&w| inference.constants[w].parameters.clone()).sum();
-        let count = Count {
-            params: number(&params, node)?,
-            macs: number(&node.cost.macs, node)?,
-            fvcore: number(&node.cost.fvcore, node)?,
-        };
+    let mut add = |place: &Place, count: Count| {
         let sum = found.entry(place.clone()).or_default();
         *sum = *sum + count;
+    };
+    // Whichever of several layers that share a weight runs first in the file, the first of the model has it.
+    let owners: HashMap<usize, Place> = recognition
+        .found
+        .iter()
+        .enumerate()
+        .flat_map(|(layer, found)| found.parts.iter().map(move |part| (part.node, layer)))
+        .map(|(node, layer)| (node, Place::from([recognition.plan.owner(layer)])))
+        .collect();
+    for (index, (node, place)) in inference.nodes.iter().zip(&recognition.places).enumerate() {
+        let params: Expr = node.weights().iter().map(|&w| inference.constants[w].parameters.clone()).sum();
+        let params = Count { params: number(&params, node)?, ..Count::default() };
+        let (macs, fvcore) = (number(&node.cost.macs, node)?, number(&node.cost.fvcore, node)?);
+        add(owners.get(&index).unwrap_or(place), params);
+        add(place, Count { macs, fvcore, ..Count::default() });
     }
     Ok(found)
 }
@@ -292,6 +302,7 @@ impl<'a> Part<'a> {
     /// Entries for what the file lacks here, each read off its structure.
     fn explain(&self) -> Result<Vec<Entry>, String> {
         let mut entries: Vec<Entry> = self.pooled().into_iter().chain(self.gridded()).collect();
+        entries.extend(self.same_size());
         // Parameters that the file lacks, as far as no entry has them.
         let mut lacking = self.expected.count.params - self.found.params;
         for &site in &self.expected.sites {
@@ -347,6 +358,27 @@ impl<'a> Part<'a> {
             params: 0,
             macs: -macs,
             fvcore: self.expected.gridded - macs,
+        })
+    }
+
+    /// Resizes that leave the size as it is, which fvcore counts and no file of ours has.
+    fn same_size(&self) -> Option<Entry> {
+        let dims =
+            |fact: Option<&Fact>| fact.and_then(|fact| fact.dims.as_deref().ok().map(<[Expr]>::to_vec));
+        let same = |node: &&NodeFacts| {
+            let before = node.node.input.first().and_then(|name| self.inference.values.get(name.as_str()));
+            matches!(&*node.work, Work::Resize { .. }) && dims(before) == dims(node.outputs.first().map(AsRef::as_ref))
+        };
+        let first = self.nodes().find(same)?;
+        let batch = self.input.batch.as_deref();
+        let count = |node: &NodeFacts| at_batch_one(&node.cost.fvcore, batch).unwrap_or(0) as i64;
+        let fvcore: i64 = self.nodes().filter(same).map(count).sum();
+        Some(Entry {
+            norm: "no resize to the same size".to_owned(),
+            into: format!("{} (which changes nothing)", first.place()),
+            params: 0,
+            macs: 0,
+            fvcore: -fvcore,
         })
     }
 

@@ -8,7 +8,7 @@ use crate::infer::Inference;
 use crate::path::DataPath;
 
 /// What can be told of a linear layer in any spelling.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     pub outputs: usize,
     /// Inputs that an output sees.
@@ -73,6 +73,12 @@ impl Order {
         self.before.len() - 1
     }
 
+    /// Whether a layer depends on another.
+    #[must_use]
+    pub fn is_before(&self, layer: usize, other: usize) -> bool {
+        self.before[other].contains(&layer)
+    }
+
     /// The latest of all layers at `places`.
     #[must_use]
     pub fn latest(&self, places: &[Place]) -> Place {
@@ -123,7 +129,11 @@ pub fn walk<N: Name>(inference: &Inference, names: &mut N) -> Result<Vec<Place>,
     for (index, node) in inference.nodes.iter().enumerate() {
         let operands = || node.node.input.iter().map(String::as_str);
         let of_operands: Vec<Place> = operands().filter_map(|name| at.get(name)).cloned().collect();
-        let mut place = names.order().latest(&of_operands);
+        let mut place = match node.node.op_type() {
+            // An extent is no element: what is made of it does not depend on the data.
+            "Shape" | "Size" => Place::default(),
+            _ => names.order().latest(&of_operands),
+        };
         // A body's nodes run within their node; layers stand in the main graph, on the way of the data.
         let main = node.path.is_empty();
         let output = node.node.output.first().map_or("", String::as_str);
@@ -209,4 +219,12 @@ pub fn linear(inference: &Inference, index: usize) -> Option<(Shape, Part)> {
         }
     };
     Some((shape, Part { node: index, weight: name(operand)?.to_owned(), transposed, bias }))
+}
+
+/// Pixels of a layer's output, or tokens, for an image; 0 where they are not known.
+pub fn pixels(inference: &Inference, index: usize, shape: Shape) -> usize {
+    let dims = inference.nodes[index].outputs.first().and_then(|fact| fact.dims.as_ref().ok());
+    // The first axis has the images, or images and windows of each.
+    let elements = dims.and_then(|dims| dims.get(1..)?.iter().map(|d| d.count()).product::<Option<u64>>());
+    elements.map_or(0, |elements| elements as usize / shape.outputs.max(1))
 }

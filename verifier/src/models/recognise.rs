@@ -7,15 +7,16 @@
 //! Two pointwise layers with a batch norm between them and nothing else are one linear map, which an exporter may
 //! write as one layer. The first is then found without a node of its own, and the second has the product.
 
-use std::collections::HashMap;
+use std::cell::LazyCell;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use emo_exporter::models::{DENSE, MODELS, Model};
+use emo_exporter::models::{DENSE, MODELS, Model, Task};
 use emo_proto::Result;
 use serde::Serialize;
 
 pub use super::found::{Found, Input, at_batch_one};
-use super::layers::{Name, Order, Part, Place, Shape, linear, walk};
+use super::layers::{Name, Order, Part, Place, Shape, linear, pixels, walk};
 use super::plan::{Layer, Plan};
 use super::windows;
 use crate::infer::Inference;
@@ -107,13 +108,14 @@ pub fn recognise(inference: &Inference) -> Result<Recognition, Departure> {
 /// # Errors
 /// Where the file leaves it.
 pub fn recognise_as(inference: &Inference, model: &Model) -> Result<Recognition, Departure> {
-    let plan = plan(model).map_err(|error| departure(model, 0, 0, error.to_string()))?;
+    let plan = plan_for(model, inference).map_err(|error| departure(model, 0, 0, error.to_string()))?;
     let mut matching = Matching {
         inference,
         plan: &plan,
         found: vec![None; plan.layers.len()],
         classes: None,
         late: Vec::new(),
+        readers: LazyCell::new(Box::new(|| readers(inference))),
     };
     let depart =
         |matching: &Matching, reason: String| departure(model, matching.matched(), plan.layers.len(), reason);
@@ -133,6 +135,18 @@ pub fn recognise_as(inference: &Inference, model: &Model) -> Result<Recognition,
 
 fn departure(model: &Model, matched: usize, layers: usize, reason: String) -> Departure {
     Departure { variant: model.name.to_string(), matched, layers, reason }
+}
+
+/// What is expected of a model: at the file's own size where layers that are alike stand beside each other, as those of
+/// heads on several maps do, and are told apart by their maps.
+fn plan_for(model: &Model, inference: &Inference) -> Result<Arc<Plan>> {
+    let known = plan(model)?;
+    match Input::of(inference) {
+        Some(input) if model.task() != Task::Classify && input.size != model.published_size() => {
+            Ok(Arc::new(Plan::new(model, input.size, input.images)?))
+        }
+        _ => Ok(known),
+    }
 }
 
 /// What is expected of a model at its published size, made once.
@@ -189,7 +203,24 @@ struct Matching<'a> {
     classes: Option<usize>,
     /// Layers that stand behind an attention instead of beside it, and this.
     late: Vec<(usize, usize)>,
+    /// The main graph's readers of each value.
+    readers: LazyCell<Readers<'a>, Box<dyn FnOnce() -> Readers<'a> + 'a>>,
 }
+
+type Readers<'a> = HashMap<&'a str, Vec<usize>>;
+
+fn readers<'a>(inference: &'a Inference<'a>) -> Readers<'a> {
+    let mut readers = Readers::new();
+    for (index, node) in inference.nodes.iter().enumerate().filter(|(_, node)| node.path.is_empty()) {
+        for name in &node.node.input {
+            readers.entry(name).or_default().push(index);
+        }
+    }
+    readers
+}
+
+/// Layers of each shape.
+type Following = HashMap<Shape, usize>;
 
 impl Matching<'_> {
     fn matched(&self) -> usize {
@@ -276,6 +307,52 @@ impl Matching<'_> {
             .then_some(second)
     }
 
+    /// Of layers that a node may be, the one whose map has as many pixels and behind which the layers are most alike.
+    fn nearest(&self, layers: &[usize], shape: Shape, node: usize) -> Option<usize> {
+        let [_, _, ..] = layers else { return layers.first().copied() };
+        let pixels = pixels(self.inference, node, shape);
+        let found = self.following(node);
+        let share = |layer: usize| {
+            let own = self.expected_behind(layer);
+            let alike: usize = own.iter().map(|(shape, n)| found.get(shape).map_or(0, |m| *n.min(m))).sum();
+            let all = own.values().sum::<usize>().max(found.values().sum());
+            (self.plan.layers[layer].pixels == pixels, alike * 1000 / all.max(1))
+        };
+        // Of several that are as near the first.
+        layers.iter().copied().rev().max_by_key(|&layer| share(layer))
+    }
+
+    /// The layers that depend on a node of the file.
+    fn following(&self, node: usize) -> Following {
+        let (mut seen, mut open) = (HashSet::new(), vec![node]);
+        let mut following = Following::new();
+        while let Some(index) = open.pop() {
+            let node = self.inference.nodes[index].node;
+            if node.op_type() == "Shape" {
+                continue;
+            }
+            let next = node.output.iter().filter_map(|name| self.readers.get(name.as_str())).flatten();
+            for &reader in next.filter(|reader| seen.insert(**reader)) {
+                if let Some((shape, _)) = linear(self.inference, reader) {
+                    *following.entry(shape).or_default() += 1;
+                }
+                open.push(reader);
+            }
+        }
+        following
+    }
+
+    /// The layers that depend on one of the plan.
+    fn expected_behind(&self, layer: usize) -> Following {
+        let mut following = Following::new();
+        for (other, row) in self.plan.layers.iter().enumerate() {
+            if self.plan.order.is_before(layer, other) {
+                *following.entry(row.shape).or_default() += 1;
+            }
+        }
+        following
+    }
+
     fn take(&mut self, layer: usize, shape: Shape, part: Part) {
         match &mut self.found[layer] {
             Some(found) => {
@@ -306,7 +383,8 @@ impl Name for Matching<'_> {
     fn name(&mut self, shape: Shape, part: Part, place: Place) -> Result<Option<usize>, String> {
         let open: Vec<usize> = self.open(&place).collect();
         let at = |is: &dyn Fn(usize) -> bool| open.iter().copied().find(|&layer| is(layer));
-        if let Some(layer) = at(&|layer| self.is_whole(layer, shape)) {
+        let whole: Vec<usize> = open.iter().copied().filter(|&layer| self.is_whole(layer, shape)).collect();
+        if let Some(layer) = self.nearest(&whole, shape, part.node) {
             self.take(layer, shape, part);
             return Ok(Some(layer));
         }

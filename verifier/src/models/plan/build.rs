@@ -13,7 +13,7 @@ use emo_proto::Result;
 use super::reading::Reading;
 use super::{Count, Layer, Plan, Step, entry, pooled};
 use crate::infer::{Bindings, Inference, infer};
-use crate::models::layers::{Name, Order, Part, Place, Shape, walk};
+use crate::models::layers::{Name, Order, Part, Place, Shape, pixels, walk};
 
 impl Plan {
     /// Of `model` for `images` of that height and width.
@@ -97,6 +97,7 @@ impl Name for Naming<'_> {
             weight: entry(self.inference, &weight),
             bias: bias.map(|name| entry(self.inference, &name)),
             place: place.clone(),
+            pixels: pixels(self.inference, node, shape),
             per_class: 0,
             attention: None,
             before: None,

@@ -32,6 +32,8 @@ pub struct Layer {
     pub bias: Option<Entry>,
     /// Where it stands.
     pub place: Place,
+    /// Pixels of its output, or tokens, for an image.
+    pub pixels: usize,
     /// Outputs for each class, where it classifies; 0 elsewhere.
     pub per_class: usize,
     /// Channels of a head, where the layer makes queries and keys; its first rows are the queries.
@@ -130,6 +132,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The first layer that has the same weight, which several may share.
+    #[must_use]
+    pub fn owner(&self, layer: usize) -> usize {
+        let weight = &self.layers[layer].weight.name;
+        self.layers.iter().position(|other| other.weight.name == *weight).unwrap_or(layer)
+    }
+
     /// The layer that has that module path.
     #[must_use]
     pub fn layer(&self, name: &str) -> Option<usize> {

@@ -175,11 +175,11 @@ fn dense(held: &Held) -> String {
     if auxiliary > 0 {
         text += &format!(" and {} of the auxiliary head, which training alone has", thousands(auxiliary));
     }
-    text += &format!(";\nand {flops} FLOPs ");
+    text += &format!(", and {flops} FLOPs ");
     text += &match held.counted {
-        None => "as a mean over pictures of many sizes, which no single size gives\n".to_owned(),
+        None => "as a mean over pictures of many sizes, which no single size gives; ".to_owned(),
         Some(counted) => {
-            format!("at {} × {}: {} as {} counts\n", size.0, size.1, thousands(counted), counter.what())
+            format!("at {} × {}: {} as {} counts; ", size.0, size.1, thousands(counted), counter.what())
         }
     };
     text
