@@ -2,8 +2,6 @@
 
 use emo_proto::tensor_proto::DataType;
 
-use crate::profile::Resizing;
-
 /// An ONNX operator with its attributes and its integer operands.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
@@ -118,6 +116,18 @@ pub enum Op {
     Cast {
         to: DataType,
     },
+}
+
+/// How a resize says the sides: by scales where they are whole or the batch is free, else by sizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resizing {
+    /// The region and the scales are left out where they say nothing.
+    LeftOut,
+    /// They are empty there, for readers that take an operand that is left out for one of free shape.
+    Empty,
+    /// The region is empty, and scales stand wherever the map grows: for readers that look for no sizes where there is
+    /// an operand for scales.
+    Scales,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -300,8 +300,13 @@ fn nothing_prints_outside_the_command_line() {
 #[test]
 fn messages_of_libraries_name_no_flag() {
     // Whole commands; and advice of the judge, which has no words for it yet.
-    let others =
-        ["sha256sum --check", "emo export {}", "try another --runtime", "give --weights to check them"];
+    let others = [
+        "sha256sum --check",
+        "emo export {}",
+        " --window {side}",
+        "try another --runtime",
+        "give --weights to check them",
+    ];
     let homes = ["proto/src", "exporter/src", "verifier/inspect/src", "verifier/src", "zoo/src/manifest"];
     for (path, text) in homes.iter().flat_map(|home| sources(&root().join(home))) {
         let code = text.split("#[cfg(test)]").next().unwrap();
@@ -363,7 +368,8 @@ const FAMILIES: [(&str, &[&str]); 3] = [
         &[
             "exporter/src/models/emo2.rs",
             "verifier/src/models/reference/emo2.rs",
-            "verifier/src/models/figures.rs",
+            "verifier/src/models/figures/mod.rs",
+            "verifier/src/models/figures/dense.rs",
         ],
     ),
     ("mobilenetv2", &["exporter/src/models/mobilenetv2.rs", "verifier/src/models/reference/mobilenetv2.rs"]),

@@ -284,10 +284,22 @@ pub fn pad_tokens(
     b.concat(name, &parts, 1)
 }
 
-/// As the profile has it; no constant is as long as a free batch.
+/// Elements of a map at most to which zeros of constants are joined.
+const LARGEST_PADDED: usize = 1 << 24;
+
+/// As the profile has it; no constant is as long as a free batch, or as large as a map that nobody runs.
 fn padding(b: &Builder, x: Value, form: Form) -> Padding {
-    let fixed = b.shape(x).0.iter().all(|dim| matches!(dim, Dim::Fixed(_)));
-    if fixed { form.forms().padding } else { Padding::Pad }
+    let extents = b.shape(x).0.iter().map(|dim| match dim {
+        Dim::Fixed(extent) => Some(*extent),
+        Dim::Batch(_) => None,
+    });
+    let elements = extents
+        .collect::<Option<Vec<_>>>()
+        .and_then(|extents| extents.into_iter().try_fold(1_usize, usize::checked_mul));
+    match elements {
+        Some(elements) if elements <= LARGEST_PADDED => form.forms().padding,
+        _ => Padding::Pad,
+    }
 }
 
 fn zeros(b: &mut Builder, shape: Shape) -> Value {

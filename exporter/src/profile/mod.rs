@@ -18,6 +18,7 @@ pub use condition::{
 pub use table::PROFILES;
 
 use crate::graph::Part;
+pub use crate::op::Resizing;
 
 /// A family of runtimes, what it takes, and how a model is spelled for it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -167,18 +168,6 @@ pub enum Padding {
     Pad,
     /// Concat with constants, where the batch is fixed.
     Concat,
-}
-
-/// How a resize says the sides: by scales where they are whole or the batch is free, else by sizes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resizing {
-    /// The region and the scales are left out where they say nothing.
-    LeftOut,
-    /// They are empty there, for readers that take an operand that is left out for one of free shape.
-    Empty,
-    /// The region is empty, and scales stand wherever the map grows: for readers that look for no sizes where there is
-    /// an operand for scales.
-    Scales,
 }
 
 /// An opset that models can be written in, and what it brings.

@@ -367,7 +367,8 @@ impl<'a> Part<'a> {
             |fact: Option<&Fact>| fact.and_then(|fact| fact.dims.as_deref().ok().map(<[Expr]>::to_vec));
         let same = |node: &&NodeFacts| {
             let before = node.node.input.first().and_then(|name| self.inference.values.get(name.as_str()));
-            matches!(&*node.work, Work::Resize { .. }) && dims(before) == dims(node.outputs.first().map(AsRef::as_ref))
+            matches!(&*node.work, Work::Resize { .. })
+                && dims(before) == dims(node.outputs.first().map(AsRef::as_ref))
         };
         let first = self.nodes().find(same)?;
         let batch = self.input.batch.as_deref();
