@@ -4,6 +4,7 @@ mod edited;
 mod hostile;
 mod interrupted;
 mod tampered;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -327,8 +328,9 @@ fn every_field_is_of_one_kind() {
     let mut fields: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
     fields.retain(|field| field != "metadata");
     fields.extend(value["metadata"].as_object().unwrap().keys().map(|field| format!("metadata.{field}")));
-    // What networks of one's own alone have.
+    // What networks of one's own alone have, and other windows.
     fields.push("definition".to_owned());
+    fields.push("window".to_owned());
     fields.sort_unstable();
     let mut listed: Vec<String> = KINDS.iter().flat_map(|k| k.fields).map(ToString::to_string).collect();
     listed.sort_unstable();

@@ -41,7 +41,7 @@ pub const KINDS: [Kind; 9] = [
     Kind {
         name: "recipe",
         what: "how the file is written again",
-        fields: &["command", "definition", "model", "model_path", "profile", "schema", "tool"],
+        fields: &["command", "definition", "model", "model_path", "profile", "schema", "tool", "window"],
     },
     Kind {
         name: "words",

@@ -28,6 +28,9 @@ pub struct Entry {
     /// The lines of the file that describes a network of one's own; `None` for any other model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<Vec<String>>,
+    /// Side of the attention windows, in tokens, where it is not the published one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<usize>,
     /// `None` for a file that this project did not write.
     pub profile: Option<String>,
     /// Of the weights: `f32`, `f16`, …

@@ -91,13 +91,19 @@ pub fn written(file: &OnnxFile, weights: Provenance) -> Result<(Entry, Vec<Strin
         entry.metadata.tags.sort_unstable();
     }
     entry.weights = weights;
-    entry.definition = own::definition(&identity.model).map(|text| text.lines().map(str::to_owned).collect());
+    describe(&mut entry, &identity.model);
     if entry.definition.is_none() {
         (entry.paper, entry.source) = (Some(PAPER.to_owned()), Some(SOURCE.to_owned()));
     }
     entry.tool = format!("{} {}", file.model.producer_name(), file.model.producer_version());
     entry.command = Some(recipe.command());
     Ok((entry, against))
+}
+
+/// What an entry tells of its model beside the name.
+fn describe(entry: &mut Entry, model: &Model) {
+    entry.definition = own::definition(model).map(|text| text.lines().map(str::to_owned).collect());
+    entry.window = model.other_window();
 }
 
 /// The entry of anybody's file that claims to be the published `model`, or nothing; but for what a run shows.
@@ -167,6 +173,7 @@ fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit, inference: &In
             io_ports: Ports { inputs: ports(&free.inputs), outputs: ports(&free.outputs) },
         },
         definition: None,
+        window: None,
         profile: None,
         dtype: dtype(audit),
         input: image(&free.inputs, inference),

@@ -63,7 +63,8 @@ impl Recipe {
         let Target { profile, opset, .. } = self.target;
         let (model, profile, opset) = (&self.model.name, profile.name, opset.version);
         let untrained = self.weights.seed().map_or(String::new(), |seed| format!("_formula-{seed}"));
-        format!("{model}/{model}_{profile}_opset{opset}{untrained}.onnx")
+        let window = self.model.other_window().map_or(String::new(), |side| format!("_window{side}"));
+        format!("{model}/{model}{window}_{profile}_opset{opset}{untrained}.onnx")
     }
 
     /// The command that writes the file again. A checkpoint has no name here: its digest is in the entry.
@@ -76,8 +77,9 @@ impl Recipe {
         };
         // The definition of a network of one's own is in the entry: as a file it is called after the network.
         let suffix = if self.model.is_own() { ".toml" } else { "" };
+        let window = self.model.other_window().map_or(String::new(), |side| format!("window {side} --"));
         format!(
-            "emo export {}{suffix} --profile {} --opset {} --weights {weights}",
+            "emo export {}{suffix} --{window}profile {} --opset {} --weights {weights}",
             self.model.name, profile.name, opset.version
         )
     }
@@ -98,14 +100,15 @@ impl Recipe {
     }
 }
 
-/// The model of an entry: a published one, or that of its definition.
+/// The model of an entry: a published one, with the windows that it tells, or that of its definition.
 ///
 /// # Errors
-/// This version has no such model, or the definition is none, or another model's.
+/// This version has no such model, or the definition is none, or another model's; it has no such windows.
 pub fn model(entry: &Entry) -> Result<Model> {
     let unknown = |found: &str| Error::new(format!("expected a model of emo's, found {found:?}")).at("model");
     let Some(lines) = &entry.definition else {
-        return Model::named(&entry.model).cloned().ok_or_else(|| unknown(&entry.model));
+        let model = Model::named(&entry.model).ok_or_else(|| unknown(&entry.model))?;
+        return entry.window.map_or_else(|| Ok(model.clone()), |side| model.windowed(side));
     };
     let model = own::read(&lines.join("\n"), "definition")?;
     if model.name == entry.model && model.is_own() { Ok(model) } else { Err(unknown(&model.name)) }

@@ -30,6 +30,9 @@ pub struct Args {
     /// Operator sets to build them in [default: all that each target takes]
     #[arg(long, value_delimiter = ',', value_name = "N,M", value_parser = names::opset())]
     opsets: Vec<&'static Opset>,
+    /// Side of the attention windows, in tokens [default: the published one]
+    #[arg(long, value_name = "N")]
+    window: Option<usize>,
     /// A folder with checkpoints, matched to models by what they hold; without it the weights are
     /// formula:0, untrained
     #[arg(long, value_name = "DIR")]
@@ -62,9 +65,14 @@ fn build(args: &Args) -> Said {
     let store = Store::new(&args.out);
     let _lock = store.lock()?;
     progress.step("reading weights");
-    let (checkpoints, models) = models(args)?;
+    let (checkpoints, mut models) = models(args)?;
     let targets: Vec<&Profile> =
         if args.targets.is_empty() { PROFILES.iter().collect() } else { args.targets.clone() };
+    if let Some(side) = args.window {
+        for (model, _) in &mut models {
+            *model = model.windowed(side)?;
+        }
+    }
     let opsets = (!args.opsets.is_empty()).then_some(args.opsets.as_slice());
     progress.step("looking at what is there");
     let plan = Plan::new(&store, recipes(&models, &targets, opsets)?)?;

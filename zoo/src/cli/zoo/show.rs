@@ -48,7 +48,8 @@ fn text(entry: &Entry) -> String {
     line("sha256", metadata.model_sha.clone());
     line("bytes", thousands(metadata.model_bytes));
     let (profile, opset) = (entry.profile.as_deref().unwrap_or("-"), entry.opset_version);
-    line("form", format!("target {profile}, opset {opset}, {}", entry.dtype));
+    let windows = entry.window.map_or(String::new(), |side| format!(", windows of {side}"));
+    line("form", format!("target {profile}, opset {opset}, {}{windows}", entry.dtype));
     line(
         "interface",
         format!("{} → {}", ports(&metadata.io_ports.inputs), ports(&metadata.io_ports.outputs)),
