@@ -1,4 +1,4 @@
-//! Releases of networks with windows of another side.
+//! Releases of networks with windows of another side, of networks of one's own that others wrote.
 
 use std::fs;
 
@@ -81,4 +81,62 @@ fn windows_are_recorded_and_written_again() {
     let without = ["zoo", "build", "--models", "deit-tiny", "--window", "8", "--out", "new"];
     refused(&folder, &without, &["deit-tiny", "a model with windows"]);
     refused(&folder, &["export", "emo-1m", "--window", "65"], &["window", "1 to 64", "65"]);
+}
+
+/// A file that others wrote, with windows that are published for some size, or with others.
+#[test]
+fn a_third_partys_windows_are_recorded() {
+    let folder = TempDir::new().unwrap();
+    for (model, theirs) in [("emo2-1m", "published.onnx"), ("emo-1m", "unpublished.onnx")] {
+        assert_eq!(emo(&folder, &["export", model, "--window", "8", "--no-verify", "-o", theirs]).0, 0);
+    }
+    let (code, stdout, stderr) = emo(&folder, &["zoo", "add", "zoo", "published.onnx", "--claim", "emo2-1m"]);
+    assert_eq!((code, stdout.as_str()), (0, "added  emo2-1m/published.onnx\n"), "{stderr}");
+    assert_eq!(findings(&folder, 0, &["--rebuild"]), Vec::<[String; 3]>::new());
+    let manifest = manifest_of(&folder);
+    assert_eq!(schema_errors(&manifest), Vec::<String>::new());
+    assert_eq!((&manifest[0]["model"], &manifest[0]["window"]), (&json!("emo2-1m"), &json!(8)));
+    for value in [json!(7), json!(10), Value::Null] {
+        let found = noticed(&folder, "window", value.clone());
+        assert!(found.iter().any(|[_, _, field]| field == "window"), "{value}: {found:?}");
+    }
+    let (code, stdout, _) = emo(&folder, &["zoo", "add", "zoo", "unpublished.onnx", "--claim", "emo-1m"]);
+    assert!(code == 1 && stdout.contains("of 7 tokens a side as published, found 8"), "{stdout}");
+    assert_eq!(emo(&folder, &["zoo", "add", "zoo", "unpublished.onnx"]).0, 0);
+    assert_eq!(findings(&folder, 0, &[]), Vec::<[String; 3]>::new());
+}
+
+/// A file of a network of one's own comes in by the TOML file that it is said to be of.
+#[test]
+fn a_network_of_ones_own_is_taken_in_by_its_file() {
+    let folder = TempDir::new().unwrap();
+    let nano = concat!(env!("CARGO_MANIFEST_DIR"), "/cmd/reports.in/emo-nano.toml");
+    let text = fs::read_to_string(nano).unwrap();
+    fs::write(folder.path().join("my.toml"), &text).unwrap();
+    fs::write(folder.path().join("wider.toml"), text.replace("stem = 16", "stem = 20")).unwrap();
+    let export = ["export", "my.toml", "--no-verify", "-o", "theirs.onnx"];
+    assert_eq!(emo(&folder, &export).0, 0);
+    assert_eq!(emo(&folder, &[&export[..4], &["windows.onnx", "--window", "8"]].concat()).0, 0);
+    let add = |file: &str, claim: &str, more: &[&str]| {
+        emo(&folder, &[&["zoo", "add", "zoo", file, "--claim", claim], more].concat())
+    };
+    let (code, stdout, _) = add("theirs.onnx", "wider.toml", &[]);
+    assert!(code == 1 && stdout.contains("not-emo"), "{stdout}");
+    let (code, stdout, _) = add("windows.onnx", "my.toml", &[]);
+    assert!(code == 1 && stdout.contains("of 7 tokens a side, found 8"), "{stdout}");
+    let (code, stdout, stderr) = add("theirs.onnx", "my.toml", &["--weights", "formula:0"]);
+    assert_eq!((code, stdout.as_str()), (0, "added  emo-nano/theirs.onnx\n"), "{stderr}");
+    assert_eq!(
+        add("theirs.onnx", "my.toml", &["--weights", "formula:0"]).1,
+        "unchanged  emo-nano/theirs.onnx\n"
+    );
+    let manifest = manifest_of(&folder);
+    assert_eq!(schema_errors(&manifest), Vec::<String>::new());
+    assert_eq!((&manifest[0]["claim"]["holds"], &manifest[0]["paper"]), (&json!(true), &Value::Null));
+    assert_eq!(findings(&folder, 0, &["--rebuild"]), Vec::<[String; 3]>::new());
+    for field in ["definition", "claim", "numerics"] {
+        assert!(!noticed(&folder, field, Value::Null).is_empty(), "{field}");
+    }
+    let other = manifest[0]["definition"].to_string().replace("stem = 16", "stem = 20");
+    assert!(!noticed(&folder, "definition", serde_json::from_str(&other).unwrap()).is_empty());
 }

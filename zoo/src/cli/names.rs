@@ -45,11 +45,6 @@ pub fn model() -> Named<Model> {
     Named { what: "a TOML file that describes a model, or a model", find: published_or_own, all: models }
 }
 
-/// A published model.
-pub fn published() -> Named<Model> {
-    Named { what: "a model", find: |name| Ok(Model::named(name).cloned()), all: models }
-}
-
 pub fn target() -> Named<&'static Profile> {
     let all = || PROFILES.iter().map(|profile| profile.name.to_owned()).collect();
     Named { what: "a target", find: |name| Ok(Profile::named(name)), all }

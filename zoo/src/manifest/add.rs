@@ -8,6 +8,7 @@ use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
 use emo_verifier::audit::storage;
 use emo_verifier::compare::Tolerance;
+use emo_verifier::models::windows::other_window;
 use emo_verifier::runtime::Tract;
 use emo_verifier::verify::cause::NOT_EMO;
 use emo_verifier::verify::{Outcome, Request, Verdict, verify};
@@ -21,8 +22,8 @@ use super::{Store, decode};
 /// What is said of a file that no byte of it tells.
 #[derive(Debug, Clone, Default)]
 pub struct Statement {
-    /// The published model that it is said to be.
-    pub claim: Option<String>,
+    /// The model that it is said to be.
+    pub claim: Option<Model>,
     /// The weights that it is said to hold; without, any weights in the model's function pass.
     pub weights: Option<Spec>,
     pub license: Option<String>,
@@ -58,13 +59,15 @@ pub fn add(store: &Store, path: &Path, statement: &Statement) -> Result<Added> {
             format!("expected weights inside the file, found some in {location:?}; save it as one file");
         return Err(Error::new(why).at(path.display()));
     }
-    let request = Request { weights: statement.weights.clone(), ..Request::default() };
+    // Which published model it is, its layers tell; of one's own they are held to what is said.
+    let own = statement.claim.clone().filter(Model::is_own);
+    let request = Request { model: own, weights: statement.weights.clone(), ..Request::default() };
     let verdict = verify(&file, None, &request, &Tract).map_err(|error| error.at(path.display()))?;
     let model = match judged(path, &verdict, statement) {
         Ok(model) => model,
         Err(refusal) => return Ok(refusal),
     };
-    let (entry, against) = describe(path, &file, &verdict, model, statement)?;
+    let (entry, against) = describe(path, &file, &verdict, model.as_ref(), statement)?;
     if let Some(reason) = against.into_iter().next() {
         return Ok(Added::Refused(reason));
     }
@@ -88,18 +91,22 @@ pub fn add(store: &Store, path: &Path, statement: &Statement) -> Result<Added> {
     Ok(Added::Taken(Box::new(entry)))
 }
 
-/// The published model that the file is, or `None` where it neither is nor claims to be one.
-fn judged<'a>(path: &Path, verdict: &'a Verdict, statement: &Statement) -> Result<Option<&'a str>, Added> {
+/// The model that the file is, or `None` where it neither is nor claims to be one.
+fn judged(path: &Path, verdict: &Verdict, statement: &Statement) -> Result<Option<Model>, Added> {
     let words = words(verdict);
-    let found = verdict.model.as_deref();
-    let other = |claim: &&str| found != Some(*claim);
-    match (verdict.verdict, statement.claim.as_deref()) {
-        (Outcome::Pass, claim) => match claim.filter(other) {
-            Some(claim) => {
-                Err(Added::Refused(format!("expected {claim}, found {}", found.unwrap_or("another model"))))
+    match (verdict.verdict, &statement.claim) {
+        (Outcome::Pass, Some(claim)) if claim.is_own() => Ok(Some(claim.clone())),
+        (Outcome::Pass, claim) => {
+            let found = verdict.model.as_deref().and_then(Model::told);
+            let Some((claim, found)) = claim.as_ref().zip(found.as_ref()) else { return Ok(found) };
+            if claim.name != found.name {
+                return Err(Added::Refused(format!("expected {claim}, found {found}")));
             }
-            None => Ok(found),
-        },
+            match other_window(found, Some(claim)) {
+                Some(reason) => Err(Added::Refused(reason)),
+                None => Ok(Some(found.clone())),
+            }
+        }
         (Outcome::Fail, None) if verdict.cause == Some(NOT_EMO) && !says_otherwise(path) => Ok(None),
         (Outcome::Fail | Outcome::Unreadable, _) => Err(Added::Refused(words)),
         (Outcome::Undecided, _) => Err(Added::Undecided(words)),
@@ -109,22 +116,22 @@ fn judged<'a>(path: &Path, verdict: &'a Verdict, statement: &Statement) -> Resul
 /// Whether the file's name is a published model's: a manifest would list it as one.
 fn says_otherwise(path: &Path) -> bool {
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    stem.is_some_and(|stem| emo_verifier::models::figures::published(&stem).is_some())
+    stem.is_some_and(|stem| Model::named(&stem).is_some())
 }
 
 fn describe(
     path: &Path,
     file: &OnnxFile,
     verdict: &Verdict,
-    model: Option<&str>,
+    model: Option<&Model>,
     statement: &Statement,
 ) -> Result<(Entry, Vec<String>)> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let stem = name.strip_suffix(".onnx").unwrap_or(&name);
-    let folder = model.unwrap_or(stem);
+    let folder = model.map_or(stem, |model| &model.name);
     let place = format!("{folder}/{stem}.onnx");
     super::guard::path(&place, folder).map_err(|error| error.at(path.display()))?;
-    let (mut entry, against) = third_party(file, folder, &place, model.is_some())?;
+    let (mut entry, against) = third_party(file, folder, &place, model)?;
     if model.is_some() {
         entry.numerics = Some(numerics(verdict));
     }
@@ -136,12 +143,17 @@ fn describe(
     Ok((entry, against))
 }
 
-/// What a run of the file shows today, and in the verifier's words why it does not pass, if it does not.
+/// What a run of the file, which is a published model or the given one of one's own, shows today, and in the verifier's
+/// words why it does not pass, if it does not.
 ///
 /// # Errors
 /// The weights cannot be read, or the engine does not take the file.
-pub fn measured(file: &OnnxFile, weights: Option<Spec>) -> Result<(Numerics, Option<String>)> {
-    let verdict = verify(file, None, &Request { weights, ..Request::default() }, &Tract)?;
+pub fn measured(
+    file: &OnnxFile,
+    own: Option<Model>,
+    weights: Option<Spec>,
+) -> Result<(Numerics, Option<String>)> {
+    let verdict = verify(file, None, &Request { model: own, weights, ..Request::default() }, &Tract)?;
     let against = (verdict.verdict != Outcome::Pass).then(|| words(&verdict));
     Ok((numerics(&verdict), against))
 }
@@ -163,8 +175,8 @@ fn words(verdict: &Verdict) -> String {
 }
 
 /// Where the weights came from that the file was held to.
-fn provenance(spec: &Spec, model: Option<&str>, classes: Option<usize>) -> Result<Provenance> {
-    match model.and_then(Model::named).zip(classes) {
+fn provenance(spec: &Spec, model: Option<&Model>, classes: Option<usize>) -> Result<Provenance> {
+    match model.zip(classes) {
         Some((model, classes)) => {
             Ok(Provenance::from(Weights::load(spec, &model.with_classes(classes).parameters())?.origin()))
         }

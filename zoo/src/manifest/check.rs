@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use emo_exporter::export_with;
+use emo_exporter::models::Model;
 use emo_exporter::weights::Spec;
 use emo_proto::{Bytes, Error, Result};
 use emo_verifier::finding::{Finding, Severity};
-use emo_verifier::models::figures::published;
 use rayon::prelude::*;
 
 use super::add::measured;
@@ -15,7 +15,7 @@ use super::difference::differences;
 use super::entry::{Entry, Numerics, Provenance};
 use super::evidence::{Evidence, Shelf, Watch, during, key, shelf};
 use super::facts::{sha256, third_party, written};
-use super::recipe::Recipe;
+use super::recipe::{Recipe, model};
 use super::{Manifest, Store, decode};
 
 /// The code of an entry whose file is gone.
@@ -158,8 +158,8 @@ fn told(entry: &Entry, file: &emo_proto::file::OnnxFile) -> Result<(Entry, Vec<S
     let (mut told, against) = match ours {
         true => written(file, entry.weights.clone())?,
         false => {
-            let claims = published(&entry.model).is_some();
-            let (told, against) = third_party(file, &entry.model, &entry.model_path, claims)?;
+            let model = model(entry).ok();
+            let (told, against) = third_party(file, &entry.model, &entry.model_path, model.as_ref())?;
             let (license, source) = (entry.license.clone(), entry.source.clone());
             let (weights, tool) = (entry.weights.clone(), entry.tool.clone());
             (Entry { license, source, weights, tool, ..told }, against)
@@ -233,7 +233,8 @@ fn judge_again(entry: &Entry, bytes: &Bytes, checkpoints: &Checkpoints) -> Vec<F
         let message = "expected its checkpoint to judge it again, found none; give its folder";
         return vec![finding(entry, NO_CHECKPOINT, "weights", message.to_owned())];
     };
-    let measured = decode(bytes.clone()).and_then(|file| measured(&file, weights));
+    let own = model(entry).ok().filter(Model::is_own);
+    let measured = decode(bytes.clone()).and_then(|file| measured(&file, own, weights));
     match measured {
         Ok((numerics, None)) => run(entry, &numerics),
         Ok((_, Some(words))) => vec![finding(entry, "numerics", "numerics.holds", words)],

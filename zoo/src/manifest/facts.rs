@@ -106,24 +106,29 @@ fn describe(entry: &mut Entry, model: &Model) {
     entry.window = model.other_window();
 }
 
-/// The entry of anybody's file that claims to be the published `model`, or nothing; but for what a run shows.
+/// The entry of anybody's file called `name` that claims to be a `model`, or nothing; but for what a run shows.
 ///
 /// # Errors
 /// The file has no name that a manifest takes, or no opset.
-pub fn third_party(file: &OnnxFile, model: &str, path: &str, claims: bool) -> Result<(Entry, Vec<String>)> {
+pub fn third_party(
+    file: &OnnxFile,
+    name: &str,
+    path: &str,
+    model: Option<&Model>,
+) -> Result<(Entry, Vec<String>)> {
     let free = infer(&file.model, &Bindings::new());
     let audit = tally(&file.model, &infer(&file.model, &one_image(&file.model, &free)));
-    let mut entry = plain(file, model, path, &audit, &free)?;
+    let mut entry = plain(file, name, path, &audit, &free)?;
     let mut against = Vec::new();
-    if claims {
-        let known = Model::named(model);
-        let known = known.ok_or_else(|| Error::new(format!("expected a known model, found {model:?}")))?;
-        let found = claim::check(&free, known);
+    if let Some(model) = model {
+        let found = claim::check(&free, model);
         if let Some(reason) = found.reason.as_ref().filter(|_| !found.holds) {
             against.push(reason.clone());
         }
-        entry.claim = Some(claimed(model, &found, &entry));
-        entry.paper = Some(PAPER.to_owned());
+        entry.claim = Some(claimed(name, &found, &entry));
+        // The windows are what the file shows and not what somebody says.
+        describe(&mut entry, &Model::told(&found.model).unwrap_or_else(|| model.clone()));
+        entry.paper = entry.definition.is_none().then(|| PAPER.to_owned());
     }
     Ok((entry, against))
 }

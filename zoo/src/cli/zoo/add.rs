@@ -21,8 +21,9 @@ pub struct Args {
     folder: PathBuf,
     /// An ONNX file, weights inside
     file: PathBuf,
-    /// The published model that it is said to be [default: what it is]
-    #[arg(long, value_name = "MODEL", value_parser = names::published())]
+    /// The model that it is said to be, by name or as a TOML file of a network of one's own [default: the published
+    /// one that it is]
+    #[arg(long, value_name = "MODEL|FILE.toml", value_parser = names::model())]
     claim: Option<Model>,
     /// The weights that it is said to hold; without, its function alone is judged
     #[arg(long, value_name = "PATH|formula:SEED")]
@@ -40,13 +41,15 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   emo zoo add releases third-party.onnx --claim emo-1m --license MIT
-      a file that others wrote";
+      a file that others wrote
+  emo zoo add releases third-party.onnx --claim my.toml
+      one of a network of one's own";
 
 pub fn run(args: &Args) -> Said {
     let store = Store::new(&args.folder);
     let _lock = store.lock()?;
     let statement = Statement {
-        claim: args.claim.as_ref().map(|model| model.name.to_string()),
+        claim: args.claim.clone(),
         weights: args.weights.clone(),
         license: args.license.clone(),
         source: args.source.clone(),
