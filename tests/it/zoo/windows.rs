@@ -1,11 +1,13 @@
-//! Releases of networks with windows of another side, of networks of one's own that others wrote.
+//! Releases of networks with windows of another side, of networks of one's own that others wrote, and of older versions.
 
 use std::fs;
 
+use emo_zoo::manifest::Manifest;
+use emo_zoo::manifest::recipe::Recipe;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{edit, file, findings, manifest_of};
+use super::{PORTABLE, built, edit, file, findings, manifest_of};
 use crate::command::{emo, refused};
 
 const BUILD: [&str; 12] = [
@@ -54,7 +56,7 @@ fn windows_are_recorded_and_written_again() {
     assert_eq!(schema_errors(&manifest), Vec::<String>::new());
     let entry = &manifest[0];
     assert_eq!((&entry["model_path"], &entry["window"]), (&json!(WINDOWED), &json!(8)));
-    let command = "emo export emo2-1m --window 8 --profile portable --opset 17 --weights formula:0";
+    let command = "emo export emo2-1m --window 8 --target portable --opset 17 --weights formula:0";
     assert_eq!(entry["command"], command);
     assert_eq!(entry["claim"]["fvcore"]["published"], Value::Null, "figures are published for windows of 7");
     assert_eq!(findings(&folder, 0, &["--rebuild"]), Vec::<[String; 3]>::new());
@@ -139,4 +141,25 @@ fn a_network_of_ones_own_is_taken_in_by_its_file() {
     }
     let other = manifest[0]["definition"].to_string().replace("stem = 16", "stem = 20");
     assert!(!noticed(&folder, "definition", serde_json::from_str(&other).unwrap()).is_empty());
+}
+
+/// Commands that older versions recorded call the target a profile: they write the same, and are no finding.
+#[test]
+fn older_commands_still_stand() {
+    let folder = built();
+    let (new, old) = (" --target portable ", " --profile portable ");
+    edit(&folder, |manifest| {
+        let command = manifest[0]["command"].as_str().unwrap();
+        assert!(command.contains(new), "{command}");
+        manifest[0]["command"] = command.replace(new, old).into();
+    });
+    assert_eq!(findings(&folder, 0, &["--rebuild"]), Vec::<[String; 3]>::new());
+    assert!(super::build(&folder, &[]).1.contains("2 unchanged"));
+    let recorded = manifest_of(&folder);
+    let manifest = Manifest::parse(&recorded.to_string()).unwrap();
+    let entry = manifest.get(PORTABLE).unwrap();
+    assert!(entry.command.as_ref().unwrap().contains(old));
+    assert!(Recipe::read(entry).unwrap().command().contains(new));
+    let other = recorded[0]["command"].as_str().unwrap().replace("portable", "coreml");
+    assert!(noticed(&folder, "command", other.into()).iter().any(|[_, _, field]| field == "command"));
 }

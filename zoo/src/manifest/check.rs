@@ -166,6 +166,10 @@ fn told(entry: &Entry, file: &emo_proto::file::OnnxFile) -> Result<(Entry, Vec<S
         }
     };
     told.numerics.clone_from(&entry.numerics);
+    let older = Recipe::read(&told).map(|recipe| recipe.older_command()).ok();
+    if told.command.is_some() && entry.command == older {
+        told.command.clone_from(&entry.command);
+    }
     Ok((told, against))
 }
 

@@ -70,6 +70,16 @@ impl Recipe {
     /// The command that writes the file again. A checkpoint has no name here: its digest is in the entry.
     #[must_use]
     pub fn command(&self) -> String {
+        self.spelled("target")
+    }
+
+    /// The same as older entries have it, which called targets profiles.
+    #[must_use]
+    pub fn older_command(&self) -> String {
+        self.spelled("profile")
+    }
+
+    fn spelled(&self, target: &str) -> String {
         let Target { profile, opset, .. } = self.target;
         let weights = match self.weights.seed() {
             Some(seed) => format!("formula:{seed}"),
@@ -79,7 +89,7 @@ impl Recipe {
         let suffix = if self.model.is_own() { ".toml" } else { "" };
         let window = self.model.other_window().map_or(String::new(), |side| format!("window {side} --"));
         format!(
-            "emo export {}{suffix} --{window}profile {} --opset {} --weights {weights}",
+            "emo export {}{suffix} --{window}{target} {} --opset {} --weights {weights}",
             self.model.name, profile.name, opset.version
         )
     }
