@@ -247,7 +247,7 @@ impl Nodes<'_> {
         };
         let grows = from.iter().zip(&to).all(|(from, to)| to >= from);
         let nothing = || match resizing {
-            Resizing::LeftOut => Operand::Absent,
+            Resizing::LeftOut | Resizing::Logits { .. } | Resizing::Products { .. } => Operand::Absent,
             Resizing::Empty | Resizing::Scales => Operand::Numbers(Vec::new()),
         };
         let operands = if whole || !fixed || (resizing == Resizing::Scales && grows) {

@@ -118,7 +118,7 @@ pub enum Op {
     },
 }
 
-/// How a resize says the sides: by scales where they are whole or the batch is free, else by sizes.
+/// How a map is resized: by an operator that is told scales where they are whole or the batch is free, else sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resizing {
     /// The region and the scales are left out where they say nothing.
@@ -128,6 +128,11 @@ pub enum Resizing {
     /// The region is empty, and scales stand wherever the map grows: for readers that look for no sizes where there is
     /// an operand for scales.
     Scales,
+    /// As [`LeftOut`](Self::LeftOut), but for logits of maps that are at most so wide, from which no convolution reads:
+    /// these are products with constant matrices.
+    Logits { widest: usize },
+    /// The same of all linear resizes.
+    Products { widest: usize },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

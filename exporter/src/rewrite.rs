@@ -37,6 +37,8 @@ pub enum Kind {
     Merge,
     /// A mean over the map written as pooling, which fvcore counts, or pooling written as a mean.
     Pool,
+    /// A resize written as products.
+    Resize,
     /// An image of bytes normalised in the file.
     Image,
     /// A layer scale folded into the projection before it.
@@ -46,13 +48,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Kind::Norm,
         Kind::Scale,
         Kind::Padding,
         Kind::LayerNorm,
         Kind::Merge,
         Kind::Pool,
+        Kind::Resize,
         Kind::Image,
         Kind::LayerScale,
         Kind::Pattern,
@@ -67,6 +70,7 @@ impl Kind {
             Kind::LayerNorm => "layer-norm",
             Kind::Merge => "merge",
             Kind::Pool => "pool",
+            Kind::Resize => "resize",
             Kind::Image => "image",
             Kind::LayerScale => "layer-scale",
             Kind::Pattern => "pattern",
@@ -83,6 +87,7 @@ impl Kind {
             Kind::LayerNorm => ("layer norm", "spelled out or folded"),
             Kind::Merge => ("pair", "of convolutions made one"),
             Kind::Pool => ("mean", "written as pooling"),
+            Kind::Resize => ("resize", "written as products"),
             Kind::Image => ("image", "normalised in the file"),
             Kind::LayerScale => ("layer scale", "folded into projections"),
             Kind::Pattern => ("attention", "computed once for all patterns of windows"),

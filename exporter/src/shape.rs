@@ -112,6 +112,10 @@ fn matmul(inputs: &[&Shape]) -> Result<Shape, String> {
             dims.extend([*m, *n]);
             Ok(Shape(dims))
         }
+        // A matrix on either side of many.
+        ([m, k_a], [batch @ .., k_b, n]) | ([batch @ .., m, k_a], [k_b, n]) if k_a == k_b => {
+            Ok(Shape(batch.iter().chain([m, n]).copied().collect()))
+        }
         _ => Err("expected […, M, K] and […, K, N] of equal leading extents".to_owned()),
     }
 }

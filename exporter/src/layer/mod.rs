@@ -20,7 +20,7 @@ use crate::rewrite::{Kind, Rewrite};
 pub use activation::{Act, activation};
 pub use attention::attend;
 pub use norm::{NORM, NORM_EPSILON, Norm, NormName, Normed, batch_norm, norm};
-pub use resize::{adaptive_pool, labels, resize_linear, resize_nearest};
+pub use resize::{adaptive_pool, labels, resize_linear, resize_logits, resize_nearest};
 pub use span::{Span, span};
 
 pub use window::{Grid, Pattern, pad_tokens};

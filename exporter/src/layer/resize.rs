@@ -7,7 +7,7 @@ use super::{Form, mean};
 use crate::builder::Builder;
 use crate::graph::{Dim, Value};
 use crate::op::Resize;
-use crate::profile::Pool;
+use crate::profile::{Pool, Resizing};
 use crate::rewrite::{Kind, Rewrite};
 
 /// PyTorch's `nearest`; the same size is the map itself.
@@ -23,8 +23,47 @@ pub fn resize_nearest(b: &mut Builder, x: Value, size: [usize; 2], form: Form) -
 /// # Errors
 /// As every layer: a shape does not fit.
 pub fn resize_linear(b: &mut Builder, x: Value, size: [usize; 2], form: Form) -> Result<Value> {
-    resize(b, x, Resize::Linear, size, form)
+    match form.forms().resizing {
+        Resizing::Products { widest } => linear(b, x, size, widest, form),
+        _ => linear(b, x, size, 0, form),
+    }
 }
+
+/// The same of logits, which no convolution reads.
+///
+/// # Errors
+/// As every layer: a shape does not fit.
+pub fn resize_logits(b: &mut Builder, x: Value, size: [usize; 2], form: Form) -> Result<Value> {
+    match form.forms().resizing {
+        Resizing::Products { widest } | Resizing::Logits { widest } => linear(b, x, size, widest, form),
+        _ => linear(b, x, size, 0, form),
+    }
+}
+
+/// As products with constant matrices, which are mostly zeros, where no side is longer than `widest`.
+fn linear(b: &mut Builder, x: Value, size: [usize; 2], widest: usize, form: Form) -> Result<Value> {
+    let (n, channels, height, width) = b.feature_map(x)?;
+    if height.max(width) > widest || size == [height, width] {
+        return resize(b, x, Resize::Linear, size, form);
+    }
+    let [rows, columns] = size;
+    let maps = (n.at_batch_one() * channels) as i64;
+    let macs = maps * (columns * height * (width + rows)) as i64;
+    let counted = LINEAR * maps * (rows * columns) as i64;
+    let free = Rewrite::free(Kind::Resize, b.path("resize"), b.path("resize"));
+    b.rewrote(Rewrite { macs: -macs, fvcore: counted - macs, ..free });
+    b.within("resize", |b| {
+        let across = interpolation(width, columns, false);
+        let across = b.numbers(&across.name, [width, columns].into(), across.elements);
+        let down = interpolation(height, rows, true);
+        let down = b.numbers(&down.name, [rows, height].into(), down.elements);
+        let x = b.matmul("across", x, across)?;
+        b.matmul("down", down, x)
+    })
+}
+
+/// What fvcore counts of a cell of a map that is resized.
+const LINEAR: i64 = 4;
 
 fn resize(b: &mut Builder, x: Value, mode: Resize, size: [usize; 2], form: Form) -> Result<Value> {
     let (.., height, width) = b.feature_map(x)?;
@@ -99,6 +138,23 @@ fn means(side: usize, bins: usize) -> Matrix {
         (start..end).for_each(|cell| elements[cell * bins + i] = (1.0 / (end - start) as f64) as f32);
     }
     Matrix { name: format!("means.{side}x{bins}"), to: bins, elements }
+}
+
+/// Cell `i` of `to` lies at (i + ½)·from/to − ½, not before the first cell and not behind the last; with rows for the
+/// cells of `to` where `upright`, columns otherwise.
+fn interpolation(from: usize, to: usize, upright: bool) -> Matrix {
+    let mut elements = vec![0.0; from * to];
+    let place = |cell: usize, i: usize| if upright { i * from + cell } else { cell * to + i };
+    for i in 0..to {
+        let at = ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0);
+        let first = (at as usize).min(from - 1);
+        let share = (at - first as f64) as f32;
+        elements[place(first, i)] += 1.0 - share;
+        elements[place((first + 1).min(from - 1), i)] += share;
+    }
+    let name =
+        if upright { format!("linear.rows.{from}x{to}") } else { format!("linear.columns.{from}x{to}") };
+    Matrix { name, to, elements }
 }
 
 /// `x: [N, C, h, w]` → `[N, C, H, W]` by a matrix `[h, H]` along the columns and one `[w, W]` along the rows; `fvcore` is

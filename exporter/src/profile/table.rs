@@ -143,7 +143,7 @@ pub const PROFILES: [Profile; 12] = [
             "MatmulTransposeFusion takes the heads' transposes of one image, so q, k and v are never moved",
             "float16 is stored and computed in float32 where the processor has no kernels for it",
         ],
-        forms: TOKENS,
+        forms: Forms { resizing: Resizing::Logits { widest: 64 }, ..TOKENS },
     },
     Profile {
         name: "coreml",
@@ -316,7 +316,12 @@ pub const PROFILES: [Profile; 12] = [
             source: "openvino src/frontends/onnx/docs/supported_ops.md",
         },
         notes: &[],
-        forms: Forms { layer_norm: LayerNorm::ChannelFirst, silu: Silu::Quotient, ..TOKENS },
+        forms: Forms {
+            layer_norm: LayerNorm::ChannelFirst,
+            silu: Silu::Quotient,
+            resizing: Resizing::Logits { widest: 64 },
+            ..TOKENS
+        },
     },
     Profile {
         name: "web",
@@ -393,6 +398,11 @@ pub const PROFILES: [Profile; 12] = [
             source: "tract onnx/src/ops, but for Loop and Upsample-9",
         },
         notes: &["make the batch concrete before optimising: a symbolic one is 3.3x slower"],
-        forms: Forms { expansion: Expansion::Rows, layer_norm: LayerNorm::Rows, ..TOKENS },
+        forms: Forms {
+            expansion: Expansion::Rows,
+            layer_norm: LayerNorm::Rows,
+            resizing: Resizing::Products { widest: 256 },
+            ..TOKENS
+        },
     },
 ];

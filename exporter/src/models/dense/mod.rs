@@ -190,7 +190,7 @@ fn segmented(b: &mut Builder, logits: Value, size: [usize; 2], target: &Target) 
     if output == Some(Output::LogitsSmall) {
         return Ok(vec![("logits".into(), logits)]);
     }
-    let logits = b.within("logits", |b| layer::resize_linear(b, logits, size, form))?;
+    let logits = b.within("logits", |b| layer::resize_logits(b, logits, size, form))?;
     if output != Some(Output::Labels) {
         return Ok(vec![("logits".into(), logits)]);
     }

@@ -10,6 +10,7 @@ use crate::models::tests::{learnable, stored};
 use crate::models::{DENSE, Model};
 use crate::op::Op;
 use crate::profile::{PROFILES, Profile};
+use crate::rewrite::Kind;
 use crate::target::{Batch, Output, Suppression, Target};
 use crate::weights::Parameter;
 
@@ -234,4 +235,23 @@ fn kept_boxes_have_a_fixed_number_of_places() {
         why.contains("takes no Mod, NonMaxSuppression, ScatterND") || why.contains("NonMaxSuppression"),
         "{why}"
     );
+}
+
+/// Logits of a map of 8 × 10 cells as two products instead of a resize, which the account tells.
+#[test]
+fn a_resize_as_products_has_its_entry() {
+    let deeplab = model("deeplabv3-emo-1m");
+    let target = |name| Target { size: (256, 320), ..Target::new(Profile::named(name).unwrap()) };
+    let resizes = |name| -> Vec<(String, i64, i64)> {
+        let rewrites = deeplab.build(&target(name)).unwrap().rewrites;
+        let resizes = rewrites.into_iter().filter(|r| r.kind == Kind::Resize);
+        resizes.map(|r| (r.what, r.macs, r.fvcore)).collect()
+    };
+    let macs = 150 * 320 * 8 * (10 + 256);
+    let entry = ("logits.resize".to_owned(), -macs, 4 * 150 * 256 * 320 - macs);
+    assert_eq!(resizes("ort-cpu"), std::slice::from_ref(&entry));
+    let pooled = 256 * 10 * (1 + 8);
+    let pooled = ("decode_head.image_pool.resize".to_owned(), -pooled, 4 * 256 * 8 * 10 - pooled);
+    assert_eq!(resizes("tract"), [pooled, entry]);
+    assert_eq!(resizes("portable"), []);
 }
