@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::{Add, Sub};
 
-use emo_exporter::models::Model;
+use emo_exporter::models::{Model, Task};
 
 mod build;
 mod reading;
@@ -145,14 +145,17 @@ impl Plan {
         self.layers.iter().position(|layer| layer.name == name)
     }
 
-    /// The block that a layer lies in: `stage1.1`, or `head` where it classifies.
+    /// The block that a layer lies in: `stage1.1`, `neck.lateral_convs.0`; `head` where a classifier classifies.
     #[must_use]
     pub fn block_of_layer(&self, layer: usize) -> String {
         let Layer { name, per_class, .. } = &self.layers[layer];
+        let parts: Vec<&str> = name.split('.').collect();
         match numbered(name) {
             Some(block) => block,
-            None if *per_class > 0 => "head".to_owned(),
-            None => name.split('.').next().unwrap_or_default().to_owned(),
+            None if self.model.task() != Task::Classify && parts.len() > 2 => parts[..2].join("."),
+            None if self.model.task() == Task::Classify && *per_class > 0 => "head".to_owned(),
+            None if self.model.task() == Task::Classify => parts[0].to_owned(),
+            None => name.clone(),
         }
     }
 
@@ -181,14 +184,15 @@ impl Plan {
     }
 }
 
-/// A module path up to the last of the numbers that follow its first part: `stage1.1` of `stage1.1.norm`, `blocks.3` of
-/// `blocks.3.attn.qkv`.
+/// A module path up to the first numbers in a row: `stage1.1` of `stage1.1.norm`, `blocks.3` of `blocks.3.attn.qkv`,
+/// `neck.lateral_convs.0` of `neck.lateral_convs.0.conv`.
 #[must_use]
 pub fn numbered(module: &str) -> Option<String> {
-    let mut parts = module.split('.');
-    let name = parts.next()?;
-    let numbers: Vec<&str> = parts.take_while(|part| part.bytes().all(|b| b.is_ascii_digit())).collect();
-    (!numbers.is_empty()).then(|| format!("{name}.{}", numbers.join(".")))
+    let parts: Vec<&str> = module.split('.').collect();
+    let is_number = |part: &&str| part.bytes().all(|b| b.is_ascii_digit());
+    let first = parts.iter().position(|part| is_number(&part))?;
+    let numbers = parts[first..].iter().take_while(|part| is_number(part)).count();
+    (first > 0).then(|| parts[..first + numbers].join("."))
 }
 
 /// Elements that a node pools over whole maps.
