@@ -7,7 +7,7 @@ use emo_exporter::models::{Definition, Model, deit, emo2, mobilenetv2};
 use emo_exporter::weights::{Weights, formula};
 use emo_tests::golden::{CLASSIFICATION, FAMILIES, Golden};
 use emo_verifier::compare::FLOAT64;
-use emo_verifier::reference::{Mistake, Output, Reference};
+use emo_verifier::reference::{Map, Mistake, Reference, Source};
 use emo_verifier::verify::cause::CAUSES;
 use ndarray::Array4;
 
@@ -35,9 +35,9 @@ fn the_reference_holds() {
             }
         });
         assert_eq!(stages, golden.features.len(), "{name}: stages");
-        let [Output { name: "logits", value: logits }] = outputs.as_slice() else {
-            panic!("{name}: outputs")
-        };
+        let [output] = outputs.as_slice() else { panic!("{name}: outputs") };
+        assert_eq!(output.name, "logits", "{name}");
+        let logits = &output.value;
         let values = logits.as_slice().expect("logits are in standard layout");
         golden.check_logits(values, logits.shape(), &FLOAT64).expect(name);
     }
@@ -82,27 +82,26 @@ fn mistakes_are_made_where_they_can_be() {
         let reference = Reference::new(&model, &weights).unwrap();
         let shape = [1, 3, SIDES.0, SIDES.1];
         let input = Array4::from_shape_vec(shape, formula::input(&shape, 0)).unwrap();
-        // Loud enough for the bound of ReLU6.
-        let loud = |x: f64| 16.0 * x;
-        let mut map = input.mapv(|x| loud(x.into())).into_dyn();
-        let mut maps = Vec::new();
-        for block in reference.blocks() {
-            let truth = block.forward(&map);
+        let image = input.mapv(f64::from).into_dyn();
+        let mut made: Vec<Map> = Vec::new();
+        for part in reference.parts() {
+            let take = |source: &Source| match *source {
+                Source::Image => &image,
+                Source::Part(at) => &made[at],
+            };
+            let inputs: Vec<&Map> = part.takes().iter().map(take).collect();
+            let given = part.forward(&inputs);
+            // Loud enough for the bound of ReLU6.
+            let loud: Vec<Map> = inputs.iter().map(|map| map.mapv(|x| 256.0 * x)).collect();
+            let loud: Vec<&Map> = loud.iter().collect();
+            let truth = part.forward(&loud);
             for &mistake in &all {
-                let changes = block.forward_with(&map, Some(mistake)) != truth;
-                let place = format!("{:?}: {} {mistake:?}", model.definition, block.name());
-                assert_eq!(changes, block.can_make(mistake), "{place}");
+                let changes = part.forward_with(&loud, Some(mistake)) != truth;
+                let place = format!("{:?}: {} {mistake:?}", model.definition, part.name());
+                assert_eq!(changes, part.can_make(mistake), "{place}");
                 idle.retain(|&idle| !changes || idle != mistake);
             }
-            map = truth.mapv(loud);
-            maps.push(truth);
-        }
-        let maps: Vec<_> = reference.taps().iter().map(|&tap| maps[tap].clone()).collect();
-        let truth = reference.head(&maps);
-        for &mistake in &all {
-            let changes = reference.head_with(&maps, Some(mistake)) != truth;
-            assert_eq!(changes, reference.head_can_make(mistake), "{:?}: {mistake:?}", model.definition);
-            idle.retain(|&idle| !changes || idle != mistake);
+            made.push(given);
         }
     }
     assert_eq!(idle, [], "mistakes that no network makes");

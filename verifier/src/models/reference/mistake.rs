@@ -62,6 +62,8 @@ pub enum Mistake {
         /// Whether the class token is one of them.
         class_token: bool,
     },
+    /// The image's channels in the reverse order: blue for red.
+    ExchangedChannels,
     /// No mistake, but the most that an engine in f32 loses in a mean over a map: one pixel after the other.
     SingleSums,
 }

@@ -31,7 +31,7 @@ pub const RELU: &str = "relu";
 pub const ATTENTION_SCALE: &str = "attention-scale";
 
 /// Every cause of a failure.
-pub const CAUSES: [Cause; 31] = [
+pub const CAUSES: [Cause; 32] = [
     Cause { name: UNRUNNABLE, what: "the file breaks a rule without which nothing can run it", tries: &[] },
     Cause { name: NOT_EMO, what: "the layers along the data path are those of no known model", tries: &[] },
     Cause {
@@ -158,6 +158,11 @@ pub const CAUSES: [Cause; 31] = [
         name: "mean-pooled",
         what: "the classifier reads a mean over tokens; the published one reads the class token",
         tries: &[Mistake::MeanPooled { class_token: false }, Mistake::MeanPooled { class_token: true }],
+    },
+    Cause {
+        name: "exchanged-channels",
+        what: "the image's channels are reversed: BGR is read as RGB",
+        tries: &[Mistake::ExchangedChannels],
     },
     Cause {
         name: OUTPUTS,
