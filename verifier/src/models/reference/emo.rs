@@ -10,10 +10,8 @@ use ndarray::{Array4, ArrayRef4};
 
 use super::attention::{Pattern, WindowAttention};
 use super::classifier::Classifier;
-use super::ops::{
-    Activation, BatchNorm, Convolution, LayerNorm, Norm, NormedConvolution, Pointwise, mean_over_pixels,
-    planes, sigmoid,
-};
+use super::convolution::{Convolution, NormedConvolution};
+use super::ops::{Activation, BatchNorm, LayerNorm, Norm, Pointwise, mean_over_pixels, planes, sigmoid};
 use super::scope::Scope;
 use super::{Block, Map, Mistake, OfImage, Part, Parts};
 

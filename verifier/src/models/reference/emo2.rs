@@ -9,8 +9,9 @@ use emo_proto::Result;
 use ndarray::{Array4, ArrayRef4, Axis};
 
 use super::attention::{Pattern, WindowAttention};
+use super::convolution::{Convolution, NormedConvolution};
 use super::emo::{self, Place};
-use super::ops::{Activation, BatchNorm, Convolution, Norm, NormedConvolution, Pointwise, planes};
+use super::ops::{Activation, BatchNorm, Norm, Pointwise, planes};
 use super::scope::Scope;
 use super::{Block, Map, Mistake, OfImage, Part, Parts};
 

@@ -8,7 +8,8 @@ use emo_proto::Result;
 use ndarray::{Array4, ArrayRef4};
 
 use super::classifier::Classifier;
-use super::ops::{Activation, BatchNorm, Convolution, Norm, Pointwise, planes};
+use super::convolution::Convolution;
+use super::ops::{Activation, BatchNorm, Norm, Pointwise, planes};
 use super::scope::Scope;
 use super::{Block, Map, Mistake, OfImage, Part, Parts};
 

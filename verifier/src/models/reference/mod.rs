@@ -11,23 +11,27 @@
 
 mod attention;
 mod classifier;
+mod convolution;
 mod deit;
+mod dense;
 mod emo;
 mod emo2;
 mod mistake;
 mod mobilenetv2;
 mod ops;
 mod parts;
+mod resize;
 mod scope;
 
 use std::borrow::Cow;
 
+use emo_exporter::models::emo::Stage;
 use emo_exporter::models::{Definition, Model};
 use emo_exporter::weights::Weights;
 use emo_proto::{Error, Result};
 use ndarray::{Array4, ArrayD, ArrayView4, Axis, concatenate};
 
-pub use mistake::Mistake;
+pub use mistake::{Mistake, Rounding};
 pub use parts::{Block, Map, Source};
 use parts::{Named, OfImage, Part, Parts};
 use scope::Scope;
@@ -61,11 +65,7 @@ impl Reference {
             Definition::Emo2(network) => emo2::load(network, &root)?,
             Definition::MobileNetV2(network) => mobilenetv2::load(network, &root)?,
             Definition::Deit(network) => deit::load(network, &root)?,
-            Definition::Dense(_) => {
-                return Err(
-                    Error::new("expected a classifier, found a model of another task").at(&model.name)
-                );
-            }
+            Definition::Dense(network) => dense::load(network, &root)?,
         };
         Ok(Self { parts, smallest_side: model.smallest_side() })
     }
@@ -216,6 +216,17 @@ impl Reference {
     #[must_use]
     pub fn head_can_make(&self, mistake: Mistake) -> bool {
         self.parts()[self.parts.blocks..].iter().any(|part| part.can_make(mistake))
+    }
+}
+
+/// The stem and the stages of a network, how many channels the stem has, and the rows of the stages.
+fn backbone<'a>(definition: &'a Definition, scope: &Scope) -> Result<(Vec<Block>, usize, &'a [Stage])> {
+    match definition {
+        Definition::Emo(network) => Ok((emo::backbone(network, scope)?, network.stem, &network.stages)),
+        Definition::Emo2(network) => Ok((emo2::backbone(network, scope)?, network.stem, &network.stages)),
+        Definition::MobileNetV2(_) | Definition::Deit(_) | Definition::Dense(_) => {
+            Err(Error::new("expected a backbone of stages, found another family's network"))
+        }
     }
 }
 

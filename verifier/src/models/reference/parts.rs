@@ -173,6 +173,21 @@ impl Parts {
         Source::Part(self.list.len() - 1)
     }
 
+    /// Puts `module` before the names of all parts.
+    pub fn within(mut self, module: &str) -> Self {
+        for block in &mut self.list {
+            block.name = format!("{module}.{}", block.name);
+            block.ends = block.ends.take().map(|stage| format!("{module}.{stage}"));
+        }
+        self
+    }
+
+    /// What each stage gives, in order.
+    pub fn stages(&self) -> Vec<Source> {
+        let ends = self.list.iter().enumerate().filter(|(_, block)| block.ends.is_some());
+        ends.map(|(position, _)| Source::Part(position)).collect()
+    }
+
     /// Runs what `wanted` needs and what is not `known`, by the position of its part; shows what each part gave to
     /// `on_part`. A map that nothing takes any more is dropped.
     pub fn run(
