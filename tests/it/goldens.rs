@@ -137,7 +137,21 @@ fn networks() -> Vec<(Definition, (usize, usize))> {
         Definition::MobileNetV2(mobilenetv2::Network { stem: 8, stages: rows.into(), features: 16 }),
         Definition::Deit(deit::Network { dim: 12, depth: 2, heads: 2, patch: 32, side: SIDES.0 }),
     ];
-    classifiers.map(|definition| (definition, SIDES)).into()
+    // Every map of ODD is of odd sides; a strided level has more than a pixel, bins overlap, dilations end inside.
+    const ODD: (usize, usize) = (66, 66);
+    let heads = [
+        (Head::Ssdlite, (260, 260)),
+        (Head::RetinaNet, ODD),
+        (Head::DeepLabV3, (1216, 64)),
+        (Head::PspNet, (256, 256)),
+        (Head::SemanticFpn, ODD),
+        (Head::SegFormer { channels: 12 }, ODD),
+    ];
+    let heads = heads.map(|(head, sides)| {
+        let network = dense::Network { backbone: Box::new(four_stages()), head, sizes: &[SIDES] };
+        (Definition::Dense(network), sides)
+    });
+    classifiers.into_iter().map(|definition| (definition, SIDES)).chain(heads).collect()
 }
 
 /// A stage that convolves, and one that attends.
