@@ -1,6 +1,6 @@
 //! The golden vectors of `data/goldens`: what PyTorch computed in f64 on formula weights.
 //!
-//! A golden holds all logits, and of every stage's feature map the shape, mean, population standard deviation,
+//! A golden holds all logits, and of every stage's feature map, or of a dense model's outputs, the shape, mean, population standard deviation,
 //! largest magnitude, and every `stride`-th element with 9 significant digits.
 
 use std::path::{Path, PathBuf};
@@ -37,6 +37,39 @@ pub const FAMILIES: [&str; 8] = [
     "mobilenetv2_100_224x224_b1",
 ];
 
+/// What the levels of detectors give.
+pub const DETECTORS: [&str; 9] = [
+    "retinanet_emo2_1m_320x448",
+    "retinanet_emo_1m_320x448",
+    "retinanet_emo_2m_320x448",
+    "retinanet_emo_5m_320x448",
+    "ssdlite_emo2_1m_320x320",
+    "ssdlite_emo2_5m_512x512",
+    "ssdlite_emo_1m_320x320",
+    "ssdlite_emo_2m_320x320",
+    "ssdlite_emo_5m_320x320",
+];
+
+/// Logits of segmenters, at the input's size.
+pub const SEGMENTERS: [&str; 13] = [
+    "deeplabv3_emo2_5m_256x320",
+    "deeplabv3_emo_1m_512x512",
+    "deeplabv3_emo_2m_512x512",
+    "deeplabv3_emo_5m_512x512",
+    "pspnet_emo2_2m_320x256",
+    "pspnet_emo_1m_512x512",
+    "pspnet_emo_2m_512x512",
+    "pspnet_emo_5m_512x512",
+    "segformer_emo2_2m_512x512",
+    "semantic_fpn_emo2_1m_256x256",
+    "semantic_fpn_emo_1m_512x512",
+    "semantic_fpn_emo_2m_512x512",
+    "semantic_fpn_emo_5m_512x512",
+];
+
+/// Boxes and scores by mmdetection's own generators and coders.
+pub const DECODED: [&str; 2] = ["decoded_retinanet_emo_1m_320x448", "decoded_ssdlite_emo_1m_320x320"];
+
 /// The network of one's own that PyTorch computed too, by its file in `data`.
 pub static NANO: LazyLock<Model> = LazyLock::new(|| own::open(&nano()).expect("the file is a network"));
 
@@ -58,10 +91,15 @@ pub struct Golden {
     /// Learnable parameters, and FLOPs as fvcore counts them, where it says.
     pub params: Option<u64>,
     pub fvcore: Option<u64>,
-    /// Of every stage's last block.
+    /// Of every stage's last block, of a classifier.
+    #[serde(default)]
     pub features: Vec<Feature>,
-    /// [N, classes]
+    /// [N, classes], of a classifier.
+    #[serde(default)]
     logits: Vec<f64>,
+    /// Of a dense model.
+    #[serde(default)]
+    pub outputs: Vec<Feature>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -149,7 +187,31 @@ impl Golden {
         shape: &[usize],
         tolerance: &Tolerance,
     ) -> Result<f64, String> {
-        let golden = &self.features[stage];
+        self.check_map(&self.features[stage], data, shape, tolerance)
+    }
+
+    /// The same of the output at `position`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::check`].
+    pub fn check_output(
+        &self,
+        position: usize,
+        data: &[f64],
+        shape: &[usize],
+        tolerance: &Tolerance,
+    ) -> Result<f64, String> {
+        self.check_map(&self.outputs[position], data, shape, tolerance)
+    }
+
+    fn check_map(
+        &self,
+        golden: &Feature,
+        data: &[f64],
+        shape: &[usize],
+        tolerance: &Tolerance,
+    ) -> Result<f64, String> {
         let place = format!("{} {}", self.model, golden.name);
         expect_shape(&place, shape, &golden.shape, data.len())?;
         let samples: Vec<f64> = data.iter().copied().step_by(golden.stride).collect();
@@ -240,6 +302,7 @@ mod tests {
                 window: None,
                 features: vec![feature],
                 logits,
+                outputs: Vec::new(),
             },
             data,
         )

@@ -4,20 +4,19 @@ use emo_exporter::layer::NORM_EPSILON;
 use ndarray::Axis;
 
 use super::ops::{Norm, Pointwise, mean_over_pixels, planes};
-use super::{Head, Map, Mistake, Output};
+use super::{Map, Mistake, Part};
 
 pub struct Classifier {
     pub norm: Norm,
     pub linear: Pointwise,
 }
 
-impl Head for Classifier {
-    fn outputs(&self, maps: &[Map], mistake: Option<Mistake>) -> Vec<Output> {
-        let [map] = maps else { panic!("a classifier reads one map, found {}", maps.len()) };
+impl Part for Classifier {
+    fn forward(&self, map: &Map, mistake: Option<Mistake>) -> Map {
         let mut map = planes(map).into_owned();
         self.norm.apply(&mut map, mistake);
         let logits = self.linear.forward(&mean_over_pixels(&map, mistake));
-        vec![Output::logits(logits.remove_axis(Axis(3)).remove_axis(Axis(2)))]
+        logits.remove_axis(Axis(3)).remove_axis(Axis(2)).into_dyn()
     }
 
     fn can_make(&self, mistake: Mistake) -> bool {

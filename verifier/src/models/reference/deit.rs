@@ -14,10 +14,10 @@ use ndarray::{Array3, Array4, ArrayView2, Axis, Ix3, s};
 use super::attention::attend;
 use super::ops::{Activation, LayerNorm, Pointwise, planes};
 use super::scope::Scope;
-use super::{Block, Head, Map, Mistake, Output, Part, Parts};
+use super::{Block, Map, Mistake, OfImage, Part, Parts};
 
 pub fn load(network: &Network, root: &Scope) -> Result<Parts> {
-    let mut blocks = vec![Block::new("patch_embed", Embedding::load(network, root)?)];
+    let mut blocks = vec![Block::new("patch_embed", OfImage(Embedding::load(network, root)?))];
     for index in 0..network.depth {
         let name = format!("blocks.{index}");
         let block = Encoder::load(&root.at(&name), network.dim, network.heads)?;
@@ -27,7 +27,7 @@ pub fn load(network: &Network, root: &Scope) -> Result<Parts> {
         norm: LayerNorm::load(&root.at("norm"), network.dim, NORM_EPSILON)?,
         linear: Pointwise::classifier(&root.at("head"), network.dim)?,
     };
-    Ok(Parts::new(blocks, head))
+    Ok(Parts::classifier(blocks, head))
 }
 
 /// The tokens [N, T, C] as a map [N, C, T, 1], whose pixels the layers take one by one.
@@ -176,9 +176,8 @@ struct ClassToken {
     linear: Pointwise,
 }
 
-impl Head for ClassToken {
-    fn outputs(&self, maps: &[Map], mistake: Option<Mistake>) -> Vec<Output> {
-        let [map] = maps else { panic!("a classifier reads one map, found {}", maps.len()) };
+impl Part for ClassToken {
+    fn forward(&self, map: &Map, mistake: Option<Mistake>) -> Map {
         let mut x = columns(map);
         self.norm.apply(&mut x, mistake);
         let read = match mistake {
@@ -189,7 +188,7 @@ impl Head for ClassToken {
         };
         let pooled = read.mean_axis(Axis(2)).expect("a token at least").insert_axis(Axis(2));
         let logits = self.linear.forward(&pooled);
-        vec![Output::logits(logits.remove_axis(Axis(3)).remove_axis(Axis(2)))]
+        logits.remove_axis(Axis(3)).remove_axis(Axis(2)).into_dyn()
     }
 
     fn can_make(&self, mistake: Mistake) -> bool {

@@ -10,26 +10,30 @@ use ndarray::{Array4, ArrayRef4};
 
 use super::attention::{Pattern, WindowAttention};
 use super::classifier::Classifier;
-use super::ops::{
-    Activation, BatchNorm, Convolution, LayerNorm, Norm, NormedConvolution, Pointwise, mean_over_pixels,
-    planes, sigmoid,
-};
+use super::convolution::{Convolution, NormedConvolution};
+use super::ops::{Activation, BatchNorm, LayerNorm, Norm, Pointwise, mean_over_pixels, planes, sigmoid};
 use super::scope::Scope;
-use super::{Block, Map, Mistake, Part, Parts};
+use super::{Block, Map, Mistake, OfImage, Part, Parts};
 
 pub fn load(network: &Network, root: &Scope) -> Result<Parts> {
+    let channels = network.stages.last().map_or(network.stem, |stage| stage.dim);
+    Ok(Parts::classifier(backbone(network, root)?, classifier(root, channels)?))
+}
+
+/// The stem and the stages.
+pub fn backbone(network: &Network, root: &Scope) -> Result<Vec<Block>> {
     let stem = Stem(NormedConvolution {
         convolution: Convolution::full(&root.at("stage0.0.convs.0.0"), 3, network.stem, 3, 2)?
             .biased(&root.at("stage0.0.convs.0.0"))?,
         norm: BatchNorm::load(&root.at("stage0.0.convs.0.1"), network.stem, NORM_EPSILON)?,
     });
     let mobile = MobileBlock::stem(&root.at("stage0.1"), network.stem)?;
-    let mut blocks = vec![Block::new("stage0.0", stem), Block::new("stage0.1", mobile).ending("stage0")];
+    let mut blocks =
+        vec![Block::new("stage0.0", OfImage(stem)), Block::new("stage0.1", mobile).ending("stage0")];
     for place in places(&network.stages, network.stem) {
         blocks.push(place.block(MobileBlock::of_stage(&root.at(&place.name), &place)?));
     }
-    let channels = network.stages.last().map_or(network.stem, |stage| stage.dim);
-    Ok(Parts::new(blocks, classifier(root, channels)?))
+    Ok(blocks)
 }
 
 /// Layer norm, mean, linear.

@@ -9,12 +9,19 @@ use emo_proto::Result;
 use ndarray::{Array4, ArrayRef4, Axis};
 
 use super::attention::{Pattern, WindowAttention};
+use super::convolution::{Convolution, NormedConvolution};
 use super::emo::{self, Place};
-use super::ops::{Activation, BatchNorm, Convolution, Norm, NormedConvolution, Pointwise, planes};
+use super::ops::{Activation, BatchNorm, Norm, Pointwise, planes};
 use super::scope::Scope;
-use super::{Block, Map, Mistake, Part, Parts};
+use super::{Block, Map, Mistake, OfImage, Part, Parts};
 
 pub fn load(network: &Network, root: &Scope) -> Result<Parts> {
+    let channels = network.stages.last().map_or(network.stem, |stage| stage.dim);
+    Ok(Parts::classifier(backbone(network, root)?, emo::classifier(root, channels)?))
+}
+
+/// The stem and the stages.
+pub fn backbone(network: &Network, root: &Scope) -> Result<Vec<Block>> {
     let scope = root.at("stage0.0");
     let stem = NormedConvolution {
         convolution: Convolution::full(&scope.at("conv"), 3, network.stem, 3, 2)?
@@ -24,15 +31,14 @@ pub fn load(network: &Network, root: &Scope) -> Result<Parts> {
     let local = NormedConvolution::depthwise(&root.at("stage0.1"), network.stem, 3, 1, NORM_EPSILON)?;
     let project = Pointwise::unbiased(&root.at("stage0.2.conv"), network.stem, network.stem)?;
     let mut blocks = vec![
-        Block::new("stage0.0", StemConvolution(stem)),
+        Block::new("stage0.0", OfImage(StemConvolution(stem))),
         Block::new("stage0.1", StemConvolution(local)),
         Block::new("stage0.2", StemProjection(project)).ending("stage0"),
     ];
     for place in emo::places(&network.stages, network.stem) {
         blocks.push(place.block(MobileBlock::load(&root.at(&place.name), &place)?));
     }
-    let channels = network.stages.last().map_or(network.stem, |stage| stage.dim);
-    Ok(Parts::new(blocks, emo::classifier(root, channels)?))
+    Ok(blocks)
 }
 
 /// A convolution of the stem with its batch norm and SiLU.

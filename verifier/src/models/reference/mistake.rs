@@ -62,8 +62,43 @@ pub enum Mistake {
         /// Whether the class token is one of them.
         class_token: bool,
     },
+    /// The image's channels in the reverse order: blue for red.
+    ExchangedChannels,
+    /// Bilinear resizing between corners, and not between the centres of pixels.
+    CornerAligned,
+    /// The nearest pixel by another rounding than down.
+    Nearest(Rounding),
+    /// A strided convolution has another stride.
+    Stride(usize),
+    /// A dilated convolution has another dilation.
+    Dilation(usize),
+    /// Bins of adaptive pooling are windows of one size, one distance apart.
+    StridedPool,
+    /// Maps that are to be joined are joined in the reverse order.
+    ReversedLevels,
+    /// The first of the maps that are to be joined comes last.
+    FirstLast,
+    /// Anchors lie half a stride further, or less far, than the published ones.
+    ShiftedAnchors,
+    /// Deltas are not scaled by the coder's deviations.
+    NoVariance,
+    /// Softmax for sigmoid, or sigmoid for softmax.
+    OtherScores,
+    /// The first of the classes is taken for the background, not the last.
+    BackgroundFirst,
     /// No mistake, but the most that an engine in f32 loses in a mean over a map: one pixel after the other.
     SingleSums,
+}
+
+/// How else the nearest pixel may be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rounding {
+    /// Up from the pixel's corner.
+    Up,
+    /// To the nearest corner, a half up.
+    Half,
+    /// To the nearest centre, a half down.
+    Centres,
 }
 
 impl Mistake {

@@ -8,9 +8,10 @@ use emo_proto::Result;
 use ndarray::{Array4, ArrayRef4};
 
 use super::classifier::Classifier;
-use super::ops::{Activation, BatchNorm, Convolution, Norm, Pointwise, planes};
+use super::convolution::Convolution;
+use super::ops::{Activation, BatchNorm, Norm, Pointwise, planes};
 use super::scope::Scope;
-use super::{Block, Map, Mistake, Part, Parts};
+use super::{Block, Map, Mistake, OfImage, Part, Parts};
 
 /// The published networks' ε, which is PyTorch's own.
 const EPSILON: f64 = 1e-5;
@@ -22,7 +23,8 @@ pub fn load(network: &Network, root: &Scope) -> Result<Parts> {
     let stem = Layer::Spatial(Convolution::full(&root.at("conv_stem"), 3, channels, KERNEL, 2)?);
     let stem =
         Step { layer: stem, norm: BatchNorm::load(&root.at("bn1"), channels, EPSILON)?, bounded: true };
-    let mut blocks = vec![Block::new("conv_stem", Bottleneck { steps: vec![stem], shortcut: false })];
+    let mut blocks =
+        vec![Block::new("conv_stem", OfImage(Bottleneck { steps: vec![stem], shortcut: false }))];
     for (stage, row) in network.stages.iter().enumerate() {
         let name = format!("blocks.{stage}");
         for index in 0..row.depth {
@@ -37,7 +39,7 @@ pub fn load(network: &Network, root: &Scope) -> Result<Parts> {
     let features = Step::pointwise(root, "conv_head", "bn2", [channels, network.features], true)?;
     blocks.push(Block::new("conv_head", Bottleneck { steps: vec![features], shortcut: false }));
     let linear = Pointwise::classifier(&root.at("classifier"), network.features)?;
-    Ok(Parts::new(blocks, Classifier { norm: Norm::None, linear }))
+    Ok(Parts::classifier(blocks, Classifier { norm: Norm::None, linear }))
 }
 
 /// A convolution without bias, its batch norm, and ReLU6 where the map is not a bottleneck's.

@@ -5,43 +5,43 @@
 //! therefore favours the published formulas over speed and over sharing, and a block can be run alone, on any
 //! input, to find where a candidate starts to differ.
 //!
-//! A network is a list of blocks, each of which takes what the one before it gave, and a head, which takes the maps
-//! of some of them. A family is a file that makes both of a row, and a line in [`Reference::new`].
+//! A network is a list of named parts, each of which takes the image or what parts before it gave: the blocks of its
+//! backbone one behind the other, then the levels of a neck and the branches of a head. A family is a file that makes
+//! them of a row, and a line in [`Reference::new`].
 
 mod attention;
 mod classifier;
+mod convolution;
 mod deit;
+mod dense;
 mod emo;
 mod emo2;
 mod mistake;
 mod mobilenetv2;
 mod ops;
+mod parts;
+mod resize;
 mod scope;
 
+use std::borrow::Cow;
+
+use emo_exporter::models::emo::Stage;
 use emo_exporter::models::{Definition, Model};
 use emo_exporter::weights::Weights;
 use emo_proto::{Error, Result};
-use ndarray::{Array2, Array4, ArrayD, ArrayView4, Axis, concatenate};
+use ndarray::{Array4, ArrayD, ArrayView4, Axis, concatenate};
 
-pub use mistake::Mistake;
+pub use mistake::{Mistake, Rounding};
+pub use parts::{Block, Map, Source};
+use parts::{Named, OfImage, Part, Parts};
 use scope::Scope;
-
-/// What blocks pass on, in standard (row-major) layout: a map [N, C, H, W], or the tokens [N, T, C] of a Transformer.
-pub type Map = ArrayD<f64>;
 
 /// What a network gives, by the name that it has in a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// [N, …]
     pub value: ArrayD<f64>,
-}
-
-impl Output {
-    /// [N, classes]
-    fn logits(value: Array2<f64>) -> Self {
-        Self { name: "logits", value: value.into_dyn() }
-    }
 }
 
 /// A model with its weights, ready to run.
@@ -49,46 +49,6 @@ pub struct Reference {
     parts: Parts,
     /// The smallest side of an input, in pixels.
     smallest_side: usize,
-}
-
-/// What a family makes of a row.
-struct Parts {
-    blocks: Vec<Block>,
-    /// The positions of the blocks whose maps the head takes, in order.
-    taps: Vec<usize>,
-    head: Box<dyn Head>,
-}
-
-impl Parts {
-    /// With a head that takes the last block's map.
-    fn new(blocks: Vec<Block>, head: impl Head + 'static) -> Self {
-        let taps = (0..blocks.len()).last().into_iter().collect();
-        Self { blocks, taps, head: Box::new(head) }
-    }
-}
-
-/// The computation of a block.
-trait Part: Send + Sync {
-    /// The part's output for its input, both in standard layout, with a mistake; one in what the part has not got
-    /// changes nothing.
-    fn forward(&self, x: &Map, mistake: Option<Mistake>) -> Map;
-
-    /// Whether the part has what a mistake is in.
-    fn can_make(&self, mistake: Mistake) -> bool;
-
-    /// The part's input behind the norm that the part begins with.
-    fn normed(&self, x: &Map) -> Map {
-        x.clone()
-    }
-}
-
-/// What follows the blocks.
-trait Head: Send + Sync {
-    /// The network's outputs for the maps that the head takes.
-    fn outputs(&self, maps: &[Map], mistake: Option<Mistake>) -> Vec<Output>;
-
-    /// Whether the head has what a mistake is in.
-    fn can_make(&self, mistake: Mistake) -> bool;
 }
 
 impl Reference {
@@ -105,11 +65,7 @@ impl Reference {
             Definition::Emo2(network) => emo2::load(network, &root)?,
             Definition::MobileNetV2(network) => mobilenetv2::load(network, &root)?,
             Definition::Deit(network) => deit::load(network, &root)?,
-            Definition::Dense(_) => {
-                return Err(
-                    Error::new("expected a classifier, found a model of another task").at(&model.name)
-                );
-            }
+            Definition::Dense(network) => dense::load(network, &root)?,
         };
         Ok(Self { parts, smallest_side: model.smallest_side() })
     }
@@ -117,17 +73,22 @@ impl Reference {
     /// The blocks from the input on, each of which takes the map that the one before it gave.
     #[must_use]
     pub fn blocks(&self) -> &[Block] {
-        &self.parts.blocks
+        &self.parts.list[..self.parts.blocks]
     }
 
-    /// The positions of the blocks whose maps the head takes, in order.
+    /// All parts: the blocks, then those of the neck and the head, each behind those that it takes.
     #[must_use]
-    pub fn taps(&self) -> &[usize] {
-        &self.parts.taps
+    pub fn parts(&self) -> &[Block] {
+        &self.parts.list
     }
 
-    /// The outputs for an `input` [N, 3, H, W], with a mistake in all that can make it; shows every block's output
-    /// to `on_block` before it is dropped.
+    /// What a file may give, as the command line spells it; the default first.
+    pub fn forms(&self) -> impl Iterator<Item = &'static str> {
+        self.parts.forms.iter().map(|(name, _)| *name)
+    }
+
+    /// The outputs of the default form for an `input` [N, 3, H, W], with a mistake in all that can make it; shows
+    /// every part's output to `on_part` before it is dropped.
     ///
     /// # Panics
     ///
@@ -136,37 +97,94 @@ impl Reference {
         &self,
         input: Array4<f64>,
         mistake: Option<Mistake>,
-        mut on_block: impl FnMut(&Block, &Map),
+        on_part: impl FnMut(&Block, &Map),
     ) -> Vec<Output> {
         require(&input, self.smallest_side);
-        let mut map = input.into_dyn();
-        let mut tapped = Vec::new();
-        for (position, block) in self.parts.blocks.iter().enumerate() {
-            map = block.forward_with(&map, mistake);
-            on_block(block, &map);
-            if self.parts.taps.contains(&position) {
-                tapped.push(map.clone());
-            }
-        }
-        self.head_with(&tapped, mistake)
+        self.run(&self.parts.forms[0].1, &input.into_dyn(), &[], mistake, on_part)
     }
 
-    /// The outputs for an `input` [N, 3, H, W], one image's after the other's, with a mistake in all that can make it.
-    /// Image by image: none depends on another, and the maps of one are large enough.
+    /// The outputs of the default form for an `input` [N, 3, H, W], with a mistake in all that can make it.
     ///
     /// # Panics
     ///
     /// As [`Self::outputs_with`], or if there is no image.
     #[must_use]
     pub fn outputs(&self, input: &Array4<f64>, mistake: Option<Mistake>) -> Vec<Output> {
-        let outputs = |image: ArrayView4<f64>| self.outputs_with(image.to_owned(), mistake, |_, _| ());
+        self.image_by_image(&self.parts.forms[0].1, input, mistake)
+    }
+
+    /// As [`Self::outputs`], of another of [`Self::forms`].
+    ///
+    /// # Errors
+    ///
+    /// The model has no such form.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::outputs`].
+    pub fn outputs_as(
+        &self,
+        form: &str,
+        input: &Array4<f64>,
+        mistake: Option<Mistake>,
+    ) -> Result<Vec<Output>> {
+        Ok(self.image_by_image(self.form(form)?, input, mistake))
+    }
+
+    /// The outputs of a form from `image` [N, 3, H, W] and what some of the [parts](Self::parts) gave, by their
+    /// positions, with a mistake in all else that can make it. An image of which only the size is read may be any.
+    ///
+    /// # Errors
+    ///
+    /// The model has no such form.
+    ///
+    /// # Panics
+    ///
+    /// If what is known has not the shapes of this network.
+    pub fn outputs_from(
+        &self,
+        form: &str,
+        image: &Map,
+        known: &[(usize, &Map)],
+        mistake: Option<Mistake>,
+    ) -> Result<Vec<Output>> {
+        Ok(self.run(self.form(form)?, image, known, mistake, |_, _| ()))
+    }
+
+    fn form(&self, name: &str) -> Result<&Named> {
+        let form = self.parts.forms.iter().find(|(form, _)| *form == name);
+        form.map(|(_, outputs)| outputs).ok_or_else(|| {
+            let forms: Vec<_> = self.forms().collect();
+            Error::new(format!("expected {}, found {name}", forms.join(" or "))).at("output")
+        })
+    }
+
+    /// One image's outputs after the other's: none depends on another, and the maps of one are large enough.
+    fn image_by_image(&self, form: &Named, input: &Array4<f64>, mistake: Option<Mistake>) -> Vec<Output> {
+        require(input, self.smallest_side);
+        let outputs =
+            |image: ArrayView4<f64>| self.run(form, &image.to_owned().into_dyn(), &[], mistake, |_, _| ());
         let images: Vec<Vec<Output>> = input.axis_chunks_iter(Axis(0), 1).map(outputs).collect();
         let all = |(position, first): (usize, &Output)| {
             let values: Vec<_> = images.iter().map(|outputs| outputs[position].value.view()).collect();
             let value = concatenate(Axis(0), &values).expect("images of one size have outputs of one shape");
-            Output { name: first.name, value }
+            Output { name: first.name.clone(), value }
         };
         images.first().expect("an input of one image at least").iter().enumerate().map(all).collect()
+    }
+
+    fn run(
+        &self,
+        form: &Named,
+        image: &Map,
+        known: &[(usize, &Map)],
+        mistake: Option<Mistake>,
+        on_part: impl FnMut(&Block, &Map),
+    ) -> Vec<Output> {
+        let wanted: Vec<Source> = form.iter().map(|(_, source)| *source).collect();
+        let values = self.parts.run(image, &wanted, known, mistake, on_part);
+        let named = form.iter().zip(values);
+        named.map(|((name, _), value)| Output { name: name.clone(), value }).collect()
     }
 
     /// The elements of a classifier's one output, as [`Self::outputs`].
@@ -194,30 +212,21 @@ impl Reference {
         if peak > 0.0 { change / peak } else { 0.0 }
     }
 
-    /// The outputs for the maps of the blocks at [`Self::taps`].
-    ///
-    /// # Panics
-    ///
-    /// If these are not as many, or not of their shapes.
-    #[must_use]
-    pub fn head(&self, maps: &[Map]) -> Vec<Output> {
-        self.head_with(maps, None)
-    }
-
-    /// As [`Self::head`], with a mistake; one in what the head has not got changes nothing.
-    ///
-    /// # Panics
-    ///
-    /// As [`Self::head`].
-    #[must_use]
-    pub fn head_with(&self, maps: &[Map], mistake: Option<Mistake>) -> Vec<Output> {
-        self.parts.head.outputs(maps, mistake)
-    }
-
-    /// Whether the head has what a mistake is in.
+    /// Whether a part behind the blocks has what a mistake is in.
     #[must_use]
     pub fn head_can_make(&self, mistake: Mistake) -> bool {
-        self.parts.head.can_make(mistake)
+        self.parts()[self.parts.blocks..].iter().any(|part| part.can_make(mistake))
+    }
+}
+
+/// The stem and the stages of a network, how many channels the stem has, and the rows of the stages.
+fn backbone<'a>(definition: &'a Definition, scope: &Scope) -> Result<(Vec<Block>, usize, &'a [Stage])> {
+    match definition {
+        Definition::Emo(network) => Ok((emo::backbone(network, scope)?, network.stem, &network.stages)),
+        Definition::Emo2(network) => Ok((emo2::backbone(network, scope)?, network.stem, &network.stages)),
+        Definition::MobileNetV2(_) | Definition::Deit(_) | Definition::Dense(_) => {
+            Err(Error::new("expected a backbone of stages, found another family's network"))
+        }
     }
 }
 
@@ -228,65 +237,4 @@ fn require(input: &Array4<f64>, smallest: usize) {
         "expected an input of 3 channels and sides from {smallest} up, found {:?}",
         input.shape()
     );
-}
-
-/// One of [`Reference::blocks`].
-pub struct Block {
-    name: String,
-    ends: Option<String>,
-    part: Box<dyn Part>,
-}
-
-impl Block {
-    fn new(name: impl Into<String>, part: impl Part + 'static) -> Self {
-        Self { name: name.into(), ends: None, part: Box::new(part) }
-    }
-
-    fn ending(self, stage: impl Into<String>) -> Self {
-        Self { ends: Some(stage.into()), ..self }
-    }
-
-    /// The published module path: `stage3.4`.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The published module path of the stage whose output is this block's, if it is the last of one: `stage3`.
-    #[must_use]
-    pub fn ends(&self) -> Option<&str> {
-        self.ends.as_deref()
-    }
-
-    /// The block's output for its input `x`.
-    ///
-    /// # Panics
-    ///
-    /// If `x` has not the block's channels.
-    #[must_use]
-    pub fn forward(&self, x: &Map) -> Map {
-        self.forward_with(x, None)
-    }
-
-    /// As [`Self::forward`], with a mistake; one in a part that the block has not got changes nothing.
-    ///
-    /// # Panics
-    ///
-    /// As [`Self::forward`].
-    #[must_use]
-    pub fn forward_with(&self, x: &Map, mistake: Option<Mistake>) -> Map {
-        self.part.forward(x, mistake)
-    }
-
-    /// Whether the block has the part that a mistake is in.
-    #[must_use]
-    pub fn can_make(&self, mistake: Mistake) -> bool {
-        self.part.can_make(mistake)
-    }
-
-    /// The block's input `x` behind the norm that the block begins with.
-    #[must_use]
-    pub fn normed(&self, x: &Map) -> Map {
-        self.part.normed(x)
-    }
 }

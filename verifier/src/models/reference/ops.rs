@@ -1,7 +1,6 @@
 //! The layers of the reference. A map is [N, C, H, W] in standard (row-major) layout; every sum is in f64.
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
-use std::ops::Range;
 
 use emo_exporter::layer::{Act, Norm as NormKind};
 use emo_proto::Result;
@@ -14,7 +13,7 @@ use super::scope::Scope;
 use super::{Map, Mistake};
 
 /// What the checked constructors below guarantee of every array that is taken apart as a slice or a matrix.
-const STANDARD: &str = "maps and weights are in standard layout";
+pub const STANDARD: &str = "maps and weights are in standard layout";
 
 /// A map as [N, C, H, W].
 ///
@@ -234,115 +233,6 @@ impl Pointwise {
                 row += *bias;
             }
         }
-    }
-}
-
-/// A square convolution, padded with zeros by half its kernel.
-pub struct Convolution {
-    /// [outputs, inputs of an output, kernel, kernel]
-    weight: Array4<f64>,
-    bias: Option<Vec<f64>>,
-    stride: usize,
-}
-
-impl Convolution {
-    /// Every output sees all inputs.
-    pub fn full(scope: &Scope, inputs: usize, outputs: usize, kernel: usize, stride: usize) -> Result<Self> {
-        Self::load(scope, [outputs, inputs, kernel, kernel], stride)
-    }
-
-    /// The same with the bias that the weights have for it.
-    pub fn biased(self, scope: &Scope) -> Result<Self> {
-        Ok(Self { bias: Some(scope.get("bias", &[self.weight.dim().0])?), ..self })
-    }
-
-    /// Unbiased; every output sees the one input of its number.
-    pub fn depthwise(scope: &Scope, channels: usize, kernel: usize, stride: usize) -> Result<Self> {
-        Self::load(scope, [channels, 1, kernel, kernel], stride)
-    }
-
-    fn load(scope: &Scope, dims: [usize; 4], stride: usize) -> Result<Self> {
-        let weight = Array4::from_shape_vec(dims, scope.get("weight", &dims)?).expect(STANDARD);
-        Ok(Self { weight, bias: None, stride })
-    }
-
-    pub fn forward(&self, x: &ArrayRef4<f64>) -> Array4<f64> {
-        let (outputs, inputs, kernel, _) = self.weight.dim();
-        let (items, channels, height, width) = x.dim();
-        assert_eq!(channels, if inputs == 1 { outputs } else { inputs }, "channels of a convolution's input");
-        let side = |n: usize| (n + 2 * (kernel / 2) - kernel) / self.stride + 1;
-        let mut y = Array4::zeros((items, outputs, side(height), side(width)));
-        for (x, mut y) in x.outer_iter().zip(y.outer_iter_mut()) {
-            for (output, mut y) in y.outer_iter_mut().enumerate() {
-                if let Some(bias) = &self.bias {
-                    y.fill(bias[output]);
-                }
-                for (input, kernel) in self.weight.index_axis(Axis(0), output).outer_iter().enumerate() {
-                    let x = x.index_axis(Axis(0), if inputs == 1 { output } else { input });
-                    add_convolved(&x, &kernel, self.stride, &mut y);
-                }
-            }
-        }
-        y
-    }
-}
-
-/// y += x convolved with `kernel`. The innermost loop runs along a row of the map, which vectorises.
-fn add_convolved(x: &ArrayView2<f64>, kernel: &ArrayView2<f64>, stride: usize, y: &mut ArrayViewMut2<f64>) {
-    let padding = kernel.nrows() / 2;
-    let (height, width) = x.dim();
-    let (rows, columns) = y.dim();
-    let x = x.as_slice().expect(STANDARD);
-    let y = y.as_slice_mut().expect(STANDARD);
-    for ((i, j), &weight) in kernel.indexed_iter() {
-        let across = reach(j, padding, stride, width, columns);
-        if across.is_empty() {
-            continue;
-        }
-        for row in reach(i, padding, stride, height, rows) {
-            let y = &mut y[row * columns..][across.clone()];
-            let x = &x[(row * stride + i - padding) * width..][across.start * stride + j - padding..];
-            if stride == 1 {
-                y.iter_mut().zip(x).for_each(|(y, x)| *y += weight * x);
-            } else {
-                y.iter_mut().zip(x.iter().step_by(stride)).for_each(|(y, x)| *y += weight * x);
-            }
-        }
-    }
-}
-
-/// The outputs 0..`outputs` of an axis for which the kernel's tap `tap` lies inside the input 0..`inputs`.
-fn reach(tap: usize, padding: usize, stride: usize, inputs: usize, outputs: usize) -> Range<usize> {
-    let start = padding.saturating_sub(tap).div_ceil(stride).min(outputs);
-    let end = (inputs + padding).saturating_sub(tap).div_ceil(stride).min(outputs);
-    start..end.max(start)
-}
-
-/// A spatial convolution and its batch norm.
-pub struct NormedConvolution {
-    pub convolution: Convolution,
-    pub norm: BatchNorm,
-}
-
-impl NormedConvolution {
-    /// Depthwise, `conv` and `norm`.
-    pub fn depthwise(
-        scope: &Scope,
-        channels: usize,
-        kernel: usize,
-        stride: usize,
-        epsilon: f64,
-    ) -> Result<Self> {
-        Ok(Self {
-            convolution: Convolution::depthwise(&scope.at("conv"), channels, kernel, stride)?,
-            norm: BatchNorm::load(&scope.at("norm"), channels, epsilon)?,
-        })
-    }
-
-    pub fn forward(&self, x: &ArrayRef4<f64>, mistake: Option<Mistake>) -> Array4<f64> {
-        let mut y = self.convolution.forward(x);
-        self.norm.apply(&mut y, mistake);
-        y
     }
 }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 pub use crate::against::OUTPUTS;
 use crate::compare::{Tolerance, compare};
-use crate::reference::Mistake;
+use crate::reference::{Mistake, Rounding};
 
 /// A mistake that exports of EMO are known to make.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +32,7 @@ pub const RELU: &str = "relu";
 pub const ATTENTION_SCALE: &str = "attention-scale";
 
 /// Every cause of a failure.
-pub const CAUSES: [Cause; 32] = [
+pub const CAUSES: [Cause; 42] = [
     Cause { name: UNRUNNABLE, what: "the file breaks a rule without which nothing can run it", tries: &[] },
     Cause { name: NOT_EMO, what: "the layers along the data path are those of no known model", tries: &[] },
     Cause {
@@ -164,6 +164,68 @@ pub const CAUSES: [Cause; 32] = [
         name: "mean-pooled",
         what: "the classifier reads a mean over tokens; the published one reads the class token",
         tries: &[Mistake::MeanPooled { class_token: false }, Mistake::MeanPooled { class_token: true }],
+    },
+    Cause {
+        name: "corner-aligned",
+        what: "a map is resized bilinearly between its corners; the published resize is between pixels' centres",
+        tries: &[Mistake::CornerAligned],
+    },
+    Cause {
+        name: "nearest-rounding",
+        what: "a map is resized to pixels that another rounding gives; the published one rounds down from corners",
+        tries: &[
+            Mistake::Nearest(Rounding::Centres),
+            Mistake::Nearest(Rounding::Half),
+            Mistake::Nearest(Rounding::Up),
+        ],
+    },
+    Cause {
+        name: "exchanged-levels",
+        what: "levels or branches are joined in another order than the published one",
+        tries: &[Mistake::ReversedLevels, Mistake::FirstLast],
+    },
+    Cause {
+        name: "dilation",
+        what: "a branch's convolution has another dilation than the published one",
+        tries: &[
+            Mistake::Dilation(1),
+            Mistake::Dilation(2),
+            Mistake::Dilation(6),
+            Mistake::Dilation(12),
+            Mistake::Dilation(18),
+            Mistake::Dilation(24),
+            Mistake::Dilation(36),
+        ],
+    },
+    Cause {
+        name: "stride",
+        what: "a convolution has another stride, or bins of a pooled map are windows of one stride",
+        tries: &[Mistake::Stride(1), Mistake::StridedPool],
+    },
+    Cause {
+        name: "shifted-anchors",
+        what: "anchors are off by half a stride",
+        tries: &[Mistake::ShiftedAnchors],
+    },
+    Cause {
+        name: "no-variances",
+        what: "deltas are not scaled by the coder's deviations",
+        tries: &[Mistake::NoVariance],
+    },
+    Cause {
+        name: "scores",
+        what: "scores are a softmax where the published ones are a sigmoid, or the reverse",
+        tries: &[Mistake::OtherScores],
+    },
+    Cause {
+        name: "background-first",
+        what: "the first class is taken for the background; the published one is the last",
+        tries: &[Mistake::BackgroundFirst],
+    },
+    Cause {
+        name: "exchanged-channels",
+        what: "the image's channels are reversed: BGR is read as RGB",
+        tries: &[Mistake::ExchangedChannels],
     },
     Cause {
         name: OUTPUTS,

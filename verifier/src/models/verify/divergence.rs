@@ -92,7 +92,7 @@ impl Divergence<'_> {
     fn steps(&self, input: &Array4<f64>) -> Vec<Step<'_>> {
         let mut map = input.clone().into_dyn();
         let step = |block| {
-            let output = Block::forward(block, &map);
+            let output = Block::forward(block, &[&map]);
             let input = std::mem::replace(&mut map, output.clone());
             Step { block, input, output }
         };
@@ -158,10 +158,12 @@ impl Divergence<'_> {
         unbroken: bool,
     ) -> Option<BlockVerdict> {
         let last = steps.last()?;
-        let maps: Vec<Map> = self.reference.taps().iter().map(|&tap| steps[tap].output.clone()).collect();
+        let image = &steps.first()?.input;
+        let known: Vec<_> = steps.iter().map(|step| &step.output).enumerate().collect();
+        let form = self.reference.forms().next()?;
         let head = |mistake| -> Vec<f64> {
-            let outputs = self.reference.head_with(&maps, mistake);
-            outputs.into_iter().flat_map(|output| output.value).collect()
+            let outputs = self.reference.outputs_from(form, image, &known, mistake);
+            outputs.into_iter().flatten().flat_map(|output| output.value).collect()
         };
         let truth = head(None);
         let passed_on = distance(&elements(answer), &truth);
@@ -170,8 +172,6 @@ impl Divergence<'_> {
             let layout = Layout::of(self.model, &before.value, last.output.shape())?;
             Some((before.value.clone(), layout.write(&last.output)))
         });
-        // A head on several maps is not run from one of them.
-        let fed = fed.filter(|_| maps.len() == 1);
         let alone = fed.and_then(|(name, map)| self.run(&name, map, self.ports.1));
         let (own, cause) = match alone.as_deref().map(elements) {
             Some(found) => {
@@ -243,8 +243,8 @@ impl Run<'_> {
     fn forward_with(self, at: usize, mistake: Mistake) -> Option<Map> {
         let step = &self.steps[at];
         let made =
-            step.block.can_make(mistake).then(|| step.block.forward_with(&step.input, Some(mistake)))?;
-        Some(self.steps[at + 1..].iter().fold(made, |map, step| step.block.forward(&map)))
+            step.block.can_make(mistake).then(|| step.block.forward_with(&[&step.input], Some(mistake)))?;
+        Some(self.steps[at + 1..].iter().fold(made, |map, step| step.block.forward(&[&map])))
     }
 }
 
