@@ -48,6 +48,12 @@ pub mod metadata {
     pub const PROFILE: &str = "emo.profile";
     pub const VERSION: &str = "emo.version";
     pub const WEIGHTS: &str = "emo.weights";
+    /// What leaves a dense model's file: an [`Output`](crate::target::Output)'s name.
+    pub const OUTPUT: &str = "emo.output";
+    /// How pictures become a dense model's inputs, a line each: size, keep_ratio, multiple, channels, mean, deviation.
+    pub const INPUT: &str = "emo.input";
+    /// What the published classes are called, by commas, in the order of their numbers.
+    pub const CLASSES: &str = "emo.classes";
     /// A line a rewrite, as [`Rewrite`](crate::rewrite::Rewrite) displays it; absent where there is none.
     pub const REWRITES: &str = "emo.rewrites";
 }
@@ -102,6 +108,7 @@ fn properties(model: &Model, target: &Target, graph: &Graph, origin: &Origin) ->
         (metadata::VERSION, encode::VERSION.to_owned()),
         (metadata::WEIGHTS, origin.to_string()),
     ];
+    properties.extend(model.interface(target));
     if let Some(definition) = own::definition(model) {
         properties.push((metadata::DEFINITION, definition));
     }
