@@ -48,9 +48,13 @@ pub mod metadata {
     pub const PROFILE: &str = "emo.profile";
     pub const VERSION: &str = "emo.version";
     pub const WEIGHTS: &str = "emo.weights";
-    /// What leaves the file, as [`Output`](crate::target::Output) is called, and how many classes it tells apart; both
-    /// absent where it classifies, which the output's shape tells.
+    /// What leaves a dense model's file: an [`Output`](crate::target::Output)'s name.
     pub const OUTPUT: &str = "emo.output";
+    /// How pictures become a dense model's inputs, a line each: size, keep_ratio, multiple, channels, mean, deviation.
+    pub const INPUT: &str = "emo.input";
+    /// How many classes a dense model tells apart.
+    pub const CLASS_COUNT: &str = "emo.class_count";
+    /// What the published classes are called, by commas, in the order of their numbers.
     pub const CLASSES: &str = "emo.classes";
     /// A line a rewrite, as [`Rewrite`](crate::rewrite::Rewrite) displays it; absent where there is none.
     pub const REWRITES: &str = "emo.rewrites";
@@ -106,13 +110,12 @@ fn properties(model: &Model, target: &Target, graph: &Graph, origin: &Origin) ->
         (metadata::VERSION, encode::VERSION.to_owned()),
         (metadata::WEIGHTS, origin.to_string()),
     ];
+    properties.extend(model.interface(target));
     if let Some(definition) = own::definition(model) {
         properties.push((metadata::DEFINITION, definition));
     }
     if model.task() != Task::Classify {
-        let output = target.output.unwrap_or(model.output_forms()[0]);
-        properties.push((metadata::OUTPUT, output.name().to_owned()));
-        properties.push((metadata::CLASSES, model.classes.to_string()));
+        properties.push((metadata::CLASS_COUNT, model.classes.to_string()));
     }
     if !rewrites.is_empty() {
         properties.push((metadata::REWRITES, rewrites.join("\n")));

@@ -13,6 +13,12 @@ use crate::rewrite::{Kind, Rewrite};
 pub const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 pub const DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
 
+/// Mean and deviation in levels of bytes, in words.
+pub(super) fn said() -> String {
+    let levels = |shares: [f64; 3]| shares.map(|share| format!("{:.3}", 255.0 * share)).join(" ");
+    format!("mean {}\ndeviation {}", levels(MEAN), levels(DEVIATION))
+}
+
 /// `image: uint8 [N, H, W, 3]`, RGB → `[N, 3, H, W]`, (x/255 − mean)/deviation.
 ///
 /// The mean cannot go into the stem's convolution: its padding is zero after normalisation, and

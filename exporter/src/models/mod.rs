@@ -27,6 +27,7 @@ use mmb::Block;
 use crate::builder::Builder;
 use crate::graph::{Graph, Value};
 use crate::layer::Form;
+use crate::metadata;
 use crate::pass;
 use crate::profile::Profile;
 use crate::target::{Output, Target};
@@ -348,6 +349,22 @@ impl Model {
     #[must_use]
     pub fn target(&self, profile: &'static Profile) -> Target {
         Target { size: self.published_size(), ..Target::new(profile) }
+    }
+
+    /// What a file's metadata tell of its input and its outputs, beside what all files tell: keys and values.
+    pub(crate) fn interface(&self, target: &Target) -> Vec<(&'static str, String)> {
+        let Definition::Dense(network) = &self.definition else { return Vec::new() };
+        let dense::Pictures { keep_ratio, multiple } = network.pictures();
+        let (height, width) = target.size;
+        let mut pictures =
+            format!("size {height}x{width}\nkeep_ratio {keep_ratio}\nmultiple {multiple}\nchannels RGB\n");
+        pictures += &if target.image_input { "normalised in the file".to_owned() } else { image::said() };
+        let output = target.output.unwrap_or(self.output_forms()[0]);
+        let mut told = vec![(metadata::OUTPUT, output.name().to_owned()), (metadata::INPUT, pictures)];
+        if let Some(names) = network.class_names(self.classes) {
+            told.push((metadata::CLASSES, names.to_owned()));
+        }
+        told
     }
 
     /// The Meta Mobile Blocks with their names, in order.

@@ -58,8 +58,8 @@ impl Identity {
         let classes = match classes {
             Some(classes) => classes,
             None => {
-                let told = property(metadata::CLASSES)?;
-                told.parse().map_err(|_| unknown(metadata::CLASSES, told))?
+                let told = property(metadata::CLASS_COUNT)?;
+                told.parse().map_err(|_| unknown(metadata::CLASS_COUNT, told))?
             }
         };
         let output = match property(metadata::OUTPUT) {

@@ -9,6 +9,7 @@
 
 mod aspp;
 pub mod boxes;
+mod classes;
 mod fpn;
 mod nms;
 mod psp;
@@ -125,7 +126,36 @@ pub(super) fn models(
     rows.into_iter().flat_map(row).collect()
 }
 
+/// How pictures become inputs, as the published pipelines have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pictures {
+    /// Whether a picture keeps its ratio, the rest of the input being zeros to the right and below.
+    pub keep_ratio: bool,
+    /// What the sides of an input are multiples of.
+    pub multiple: usize,
+}
+
 impl Network {
+    /// What the `classes` are called, where they are the published ones: by commas, in their order.
+    #[must_use]
+    pub fn class_names(&self, classes: usize) -> Option<&'static str> {
+        match self.task() {
+            Task::Detect => (classes == COCO).then_some(classes::COCO),
+            Task::Segment => (classes == ADE20K).then_some(classes::ADE20K),
+            Task::Classify | Task::Features => None,
+        }
+    }
+
+    /// How pictures become its inputs.
+    #[must_use]
+    pub fn pictures(&self) -> Pictures {
+        match self.head {
+            Head::Ssdlite => Pictures { keep_ratio: false, multiple: 1 },
+            Head::RetinaNet => Pictures { keep_ratio: true, multiple: 32 },
+            _ => Pictures { keep_ratio: true, multiple: 1 },
+        }
+    }
+
     #[must_use]
     pub fn task(&self) -> Task {
         self.head.about().task

@@ -255,3 +255,28 @@ fn a_resize_as_products_has_its_entry() {
     assert_eq!(resizes("tract"), [pooled, entry]);
     assert_eq!(resizes("portable"), []);
 }
+
+#[test]
+fn files_tell_their_input_and_their_classes() {
+    let told = |name, output: Option<Output>| {
+        let target = model(name).target(Profile::reference());
+        model(name).interface(&Target { output, ..target })
+    };
+    let ssdlite = told("ssdlite-emo2-1m", Some(Output::Decoded));
+    assert_eq!(ssdlite[0], ("emo.output", "decoded".to_owned()));
+    let input = "size 320x320\nkeep_ratio false\nmultiple 1\nchannels RGB\nmean 123.675 116.280 103.530\n\
+                 deviation 58.395 57.120 57.375";
+    assert_eq!(ssdlite[1], ("emo.input", input.to_owned()));
+    for (name, count) in [("retinanet-emo-1m", 80), ("pspnet-emo-5m", 150)] {
+        let told = told(name, None);
+        let (_, names) = told.iter().find(|(key, _)| *key == "emo.classes").expect(name);
+        let names: Vec<&str> = names.split(", ").collect();
+        assert_eq!((names.len(), names.iter().collect::<HashSet<_>>().len()), (count, count), "{name}");
+        let five = model(name).with_classes(5);
+        assert!(
+            five.interface(&five.target(Profile::reference())).iter().all(|(key, _)| *key != "emo.classes")
+        );
+    }
+    assert_eq!(told("emo-1m-backbone", None).len(), 2);
+    assert_eq!(told("emo-1m", None), []);
+}
