@@ -12,7 +12,7 @@ use crate::infer::Bindings;
 use crate::reference::Reference;
 use crate::runtime::{Failure, Runtime};
 use crate::verify::port::Port;
-use crate::verify::probes::{Bench, Probe, Probed, values};
+use crate::verify::probes::{Bench, Probe, Probed, first_of, values};
 
 /// Inputs with the outputs that a right file gives for them.
 pub struct Truth {
@@ -37,7 +37,10 @@ impl Row {
     pub fn new(reference: &Reference, probe: Probe) -> Result<Self> {
         let map = Image::FLOATS.map(&probe.input);
         let map = map.ok_or_else(|| Error::new("expected an input [N, 3, H, W]").at(&probe.name))?;
-        let outputs = values(reference, &map);
+        let gives = first_of(reference);
+        let outputs = values(reference, gives, &map);
+        let outputs =
+            outputs.ok_or_else(|| Error::new(format!("expected a model that gives {}", gives.name())))?;
         Ok(Self { probe, outputs, single_sums: OnceLock::new() })
     }
 }
@@ -61,7 +64,7 @@ impl Truth {
     ) -> Result<Vec<Probed>, Failure> {
         let port = Port::of(&file.model, &Bindings::new());
         let port = port.ok_or_else(|| Error::new("expected an input of images, found another interface"))?;
-        let bench = Bench::new(file, &port, runtime, tolerance)?;
+        let bench = Bench::new(file, &port, first_of(&self.reference), runtime, tolerance)?;
         let probes: Vec<&Probe> = self.rows.iter().map(|row| &row.probe).collect();
         let (mut rows, mut probed) = (self.rows.iter(), Vec::new());
         bench.each(&probes, |probe, answer| {

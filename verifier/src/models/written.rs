@@ -49,7 +49,7 @@ pub fn numerics(
     let probe = probe(identity)?;
     let lacking = |what: &str| Error::new(format!("expected {what}, found none"));
     let port = Port::of(&file.model, &Bindings::new()).ok_or_else(|| lacking("an input of images"))?;
-    let bench = Bench::new(file, &port, runtime, identity.tolerance())?;
+    let bench = Bench::new(file, &port, identity.output, runtime, identity.tolerance())?;
     let reference = Reference::new(&identity.model, weights)?;
     let row = bench.run(&reference, &[probe])?.pop().ok_or_else(|| lacking("an answer"))?;
     match row.reason {

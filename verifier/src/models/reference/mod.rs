@@ -87,6 +87,15 @@ impl Reference {
         self.parts.forms.iter().map(|(name, _)| *name)
     }
 
+    /// What a form's outputs are, in order.
+    ///
+    /// # Errors
+    ///
+    /// The model has no such form.
+    pub fn sources(&self, form: &str) -> Result<Vec<Source>> {
+        Ok(self.form(form)?.iter().map(|(_, source)| *source).collect())
+    }
+
     /// The outputs of the default form for an `input` [N, 3, H, W], with a mistake in all that can make it; shows
     /// every part's output to `on_part` before it is dropped.
     ///

@@ -4,11 +4,13 @@
 //! reference's input, where it is not. Where a block's end is no value of the graph, because a layer of it is one
 //! with the next block's, the two are compared as one.
 
+use emo_exporter::models::Task;
 use ndarray::{Array4, ArrayD};
 use serde::Serialize;
 
 use super::blocks::{Boundary, Layout, boundaries};
 use super::cause::{self, Explained, explain};
+use super::heads::Heads;
 use crate::compare::{Tolerance, compare};
 use crate::infer::Inference;
 use crate::models::recognise::Recognition;
@@ -43,6 +45,8 @@ pub struct Divergence<'a> {
     pub tolerance: &'a Tolerance,
     /// The graph's input and outputs.
     pub ports: (&'a str, &'a [String]),
+    /// What the outputs are, as the reference calls it.
+    pub form: &'static str,
 }
 
 /// What the reference makes of a block's input.
@@ -80,6 +84,13 @@ impl Divergence<'_> {
             let run = Run { steps: &steps[first..=last], next: steps.get(last + 1).map(|step| step.block) };
             verdicts.extend(self.block(run, &boundaries[at], start, &values[at], &mut unbroken));
             (start, first) = (Start::At(&boundaries[at]), last + 1);
+        }
+        if self.recognition.model.task() != Task::Classify {
+            let (image, blocks) =
+                (&input.clone().into_dyn(), steps.iter().map(|step| &step.output).collect());
+            let heads = Heads { fed, image, blocks, boundaries: &boundaries, values: &values };
+            verdicts.extend(heads.verdicts(self));
+            return Ok(verdicts);
         }
         let from = match start {
             Start::At(boundary) if first == steps.len() => Some(boundary),
@@ -128,7 +139,7 @@ impl Divergence<'_> {
         };
         *unbroken &= passed_on <= self.tolerance.bound;
         let to = std::slice::from_ref(&boundary.value);
-        let alone = fed.and_then(|(name, map)| self.run(&name, map, to)?.pop());
+        let alone = fed.and_then(|(name, map)| self.run(&[name], &[map], to)?.pop());
         let alone = alone.and_then(|value| layout.read(&value, shape));
         let own = alone.as_ref().map(|found| distance(found, slice(&truth)));
         let mut verdict = self.verdict(boundary.block.clone(), boundary.value.clone(), passed_on, own, None);
@@ -160,7 +171,7 @@ impl Divergence<'_> {
         let last = steps.last()?;
         let image = &steps.first()?.input;
         let known: Vec<_> = steps.iter().map(|step| &step.output).enumerate().collect();
-        let form = self.reference.forms().next()?;
+        let form = self.form;
         let head = |mistake| -> Vec<f64> {
             let outputs = self.reference.outputs_from(form, image, &known, mistake);
             outputs.into_iter().flatten().flat_map(|output| output.value).collect()
@@ -172,7 +183,7 @@ impl Divergence<'_> {
             let layout = Layout::of(self.model, &before.value, last.output.shape())?;
             Some((before.value.clone(), layout.write(&last.output)))
         });
-        let alone = fed.and_then(|(name, map)| self.run(&name, map, self.ports.1));
+        let alone = fed.and_then(|(name, map)| self.run(&[name], &[map], self.ports.1));
         let (own, cause) = match alone.as_deref().map(elements) {
             Some(found) => {
                 let difference = distance(&found, &truth);
@@ -184,10 +195,10 @@ impl Divergence<'_> {
         Some(self.verdict("head".to_owned(), self.ports.1.join(", "), passed_on, own, cause))
     }
 
-    /// Values of the graph from another; `None` where the graph cannot be cut there.
-    fn run(&self, from: &str, map: ArrayD<f32>, to: &[String]) -> Option<Vec<ArrayD<f32>>> {
-        let mut session = self.runtime.ready(self.model, &[from.to_owned()], to).ok()?;
-        session.run(&[map]).ok()
+    /// Values of the graph from others; `None` where the graph cannot be cut there.
+    pub fn run(&self, from: &[String], maps: &[ArrayD<f32>], to: &[String]) -> Option<Vec<ArrayD<f32>>> {
+        let mut session = self.runtime.ready(self.model, from, to).ok()?;
+        session.run(maps).ok()
     }
 
     fn cause(
@@ -203,7 +214,7 @@ impl Divergence<'_> {
         Some(explained.map_or(cause::UNKNOWN, |Explained { cause, .. }| cause))
     }
 
-    fn verdict(
+    pub fn verdict(
         &self,
         block: String,
         value: String,
@@ -253,10 +264,10 @@ fn elements(values: &[ArrayD<f32>]) -> Vec<f32> {
 }
 
 /// The largest error as a share of the largest value; what has no measure is infinitely far.
-fn distance(found: &[f32], truth: &[f64]) -> f64 {
+pub fn distance(found: &[f32], truth: &[f64]) -> f64 {
     compare(found, truth).map_or(f64::INFINITY, |difference| difference.relative())
 }
 
-fn slice(map: &Map) -> &[f64] {
+pub fn slice(map: &Map) -> &[f64] {
     map.as_slice().expect("blocks give maps in standard layout")
 }

@@ -177,6 +177,7 @@ impl Judge<'_> {
             runtime: if self.earned.coarse { &Exact } else { self.bench.runtime },
             tolerance: if self.earned.coarse { &self.earned.function } else { &self.earned.whole },
             ports: (&port.name, &self.bench.outputs),
+            form: self.bench.gives.name(),
         };
         let input =
             port.image.map(&probe.input).ok_or_else(|| Error::new("expected an input [N, 3, H, W]"))?;

@@ -9,6 +9,7 @@ pub mod cause;
 pub mod divergence;
 pub mod explain;
 mod form;
+mod heads;
 mod judge;
 pub(super) mod port;
 pub mod probes;
@@ -292,8 +293,8 @@ pub fn verify(
         Ok(recovered) => recovered,
         Err(error) => return Ok(verdict.undecided(format!("its weights cannot be read: {error}"))),
     };
-    let outputs = match outputs(file, &inference, &port, &recognition) {
-        Ok(outputs) => outputs,
+    let (outputs, gives) = match outputs(file, &inference, &port, &recognition) {
+        Ok(found) => found,
         Err(reason) => return Ok(verdict.undecided(reason)),
     };
     let input = [port.name.clone()];
@@ -332,7 +333,7 @@ pub fn verify(
     verdict.runtime = runtime.name();
     let run = if runtime.as_written() { whole } else { file };
     let (outputs, keep) = (outputs.clone(), request.keep);
-    let bench = Bench { file: run, port: &port, outputs, runtime, tolerance: &tolerance, keep };
+    let bench = Bench { file: run, port: &port, outputs, gives, runtime, tolerance: &tolerance, keep };
     let (inference, recognition) = (&inference, &recognition);
     let judge = Judge { file, inference, recognition, bench, earned, seen: &seen };
     let verdict = judge.judge(verdict, &recovered, expected.as_ref(), &probes)?;

@@ -1,6 +1,7 @@
 //! A classifier's interface, and what it is run on.
 
 use emo_exporter::models::Task;
+use emo_exporter::target::Output;
 use emo_proto::ModelProto;
 use emo_proto::file::OnnxFile;
 
@@ -47,29 +48,62 @@ impl Port {
     }
 }
 
-/// The outputs of a file in the order in which `recognition`'s model has its own.
+/// The outputs of a file in the order in which `recognition`'s model has its own, and what they are.
 ///
 /// # Errors
-/// It lacks one: what was expected, and of what shape.
+/// It lacks one, or gives what is not judged: what was expected.
 pub fn outputs(
     file: &OnnxFile,
     inference: &Inference,
     port: &Port,
     recognition: &Recognition,
-) -> Result<Vec<String>, String> {
-    let Recognition { model, plan, places, .. } = recognition;
+) -> Result<(Vec<String>, Output), String> {
+    let model = &recognition.model;
     let found: Vec<&str> =
         file.model.graph.iter().flat_map(|g| &g.output).map(emo_proto::ValueInfoProto::name).collect();
-    if model.task() == Task::Classify {
-        let count = (port.batch.unwrap_or(1) * model.classes) as u64;
-        let logits = |name: &&&str| {
-            let fact = inference.values.get(name);
-            fact.is_some_and(|fact| fact.count().count().is_none_or(|n| n == count))
-        };
-        let logits = found.iter().find(logits).map(|name| vec![(*name).to_owned()]);
-        return logits.ok_or_else(|| "expected an output [N, classes], found none".to_owned());
+    let fact = |name: &str| inference.values.get(name);
+    let extent = |name: &str, axis: usize| {
+        fact(name).and_then(|fact| fact.dims.as_ref().ok()?.get(axis)?.count()).map(|n| n as usize)
+    };
+    match (model.task(), &found[..]) {
+        (Task::Classify, _) => {
+            let count = (port.batch.unwrap_or(1) * model.classes) as u64;
+            let is_logits =
+                |name: &&&str| fact(name).is_some_and(|fact| fact.count().count().is_none_or(|n| n == count));
+            let logits = found.iter().find(is_logits).ok_or("expected an output [N, classes], found none")?;
+            Ok((vec![(*logits).to_owned()], Output::Logits))
+        }
+        (Task::Segment, [output]) => {
+            let logits = fact(output).is_some_and(|fact| fact.is_float());
+            let whole = (extent(output, 2), extent(output, 3)) == (Some(port.size.0), Some(port.size.1));
+            let gives = match (logits, whole) {
+                (false, _) => Output::Labels,
+                (true, true) => Output::Logits,
+                (true, false) => Output::LogitsSmall,
+            };
+            Ok((vec![(*output).to_owned()], gives))
+        }
+        (Task::Detect, [a, b]) if extent(a, 2) == Some(4) || extent(b, 2) == Some(4) => {
+            let boxes_first = extent(a, 2) == Some(4);
+            let (boxes, scores) = if boxes_first { (a, b) } else { (b, a) };
+            Ok((vec![(*boxes).to_owned(), (*scores).to_owned()], Output::Decoded))
+        }
+        (Task::Detect, _) if inference.nodes.iter().any(|n| n.node.op_type() == "NonMaxSuppression") => {
+            Err("boxes after suppression are not judged, since ties may be kept in any order; judge a file \
+                 that gives boxes and scores before it"
+                .to_owned())
+        }
+        _ => Ok((behind_last_layers(inference, recognition, &found)?, Output::Raw)),
     }
-    // Behind which layers each stands tells which is which, whatever it is called.
+}
+
+/// The outputs that stand behind the model's last layers, in its order: what they are called says nothing.
+fn behind_last_layers(
+    inference: &Inference,
+    recognition: &Recognition,
+    found: &[&str],
+) -> Result<Vec<String>, String> {
+    let Recognition { model, plan, places, .. } = recognition;
     let place = |name: &str| {
         let writes = |node: &NodeFacts| node.path.is_empty() && node.node.output.iter().any(|o| o == name);
         inference.nodes.iter().position(writes).map(|index| &places[index])

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
+use emo_exporter::target::Output;
 use emo_exporter::weights::{Origin, formula};
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
-use ndarray::{Array4, ArrayD, IxDyn};
+use ndarray::{Array4, ArrayD, Axis, IxDyn};
 use serde::Serialize;
 
 use super::Request;
@@ -68,6 +69,8 @@ pub struct Bench<'a> {
     pub port: &'a Port,
     /// In the order in which the reference has them.
     pub outputs: Vec<String>,
+    /// What they are.
+    pub gives: Output,
     pub runtime: &'a dyn Runtime,
     pub tolerance: &'a Tolerance,
     /// Whether rows keep what the file should give: that of a segmenter is large.
@@ -113,6 +116,7 @@ impl<'a> Bench<'a> {
     pub fn new(
         file: &'a OnnxFile,
         port: &'a Port,
+        gives: Output,
         runtime: &'a dyn Runtime,
         tolerance: &'a Tolerance,
     ) -> Result<Self, Error> {
@@ -120,7 +124,7 @@ impl<'a> Bench<'a> {
         let outputs: Vec<String> = outputs.map(|output| output.name().to_owned()).collect();
         match outputs.is_empty() {
             true => Err(Error::new("expected an output, found none")),
-            false => Ok(Self { file, port, outputs, runtime, tolerance, keep: false }),
+            false => Ok(Self { file, port, outputs, gives, runtime, tolerance, keep: false }),
         }
     }
 
@@ -129,10 +133,10 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// The engine does not take the file.
     pub fn run(&self, reference: &Reference, probes: &[Probe]) -> Result<Vec<Probed>, Failure> {
-        let port = self.port;
+        let (port, gives) = (self.port, self.gives);
         let truth = move |probe: &Probe| {
             let input = port.image.map(&probe.input)?;
-            Some((values(reference, &input), input))
+            Some((values(reference, gives, &input)?, input))
         };
         thread::scope(|scope| {
             let (send, truths) = mpsc::sync_channel(0);
@@ -207,6 +211,15 @@ impl<'a> Bench<'a> {
 
     /// The output that is furthest off stands for all, each measured by its own largest value.
     fn judge(&self, name: String, probe: &Probe, answer: &[ArrayD<f32>], truth: &[ArrayD<f64>]) -> Probed {
+        if let (Output::Labels, [labels], [logits]) = (self.gives, answer, truth)
+            && let Some((found, largest)) = labelled(labels, logits)
+        {
+            let agreeing =
+                found.iter().zip(&largest).filter(|(found, largest)| **found == **largest as f32).count();
+            let pixels = Bench { gives: Output::Logits, ..self.clone() };
+            let row = pixels.judge(name, probe, &[found], &[largest]);
+            return Probed { top1: (agreeing, labels.len()), top5: (0, 0), ..row };
+        }
         let measured = measure(answer, truth, &self.outputs);
         let difference = measured.as_ref().ok().map(|(_, difference)| *difference);
         let several = truth.len() > 1;
@@ -234,9 +247,31 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// The reference's outputs.
-pub fn values(reference: &Reference, input: &Array4<f64>) -> Vec<ArrayD<f64>> {
-    reference.outputs(input, None).into_iter().map(|output| output.value).collect()
+/// The reference's outputs, as they are given; labels are held to the logits that they are of. `None` where the model
+/// gives no such thing.
+pub fn values(reference: &Reference, gives: Output, input: &Array4<f64>) -> Option<Vec<ArrayD<f64>>> {
+    let form = if gives == Output::Labels { Output::Logits } else { gives };
+    let outputs = reference.outputs_as(form.name(), input, None).ok()?;
+    Some(outputs.into_iter().map(|output| output.value).collect())
+}
+
+/// The first of what a model's files give.
+pub fn first_of(reference: &Reference) -> Output {
+    reference.forms().next().and_then(Output::named).unwrap_or(Output::Logits)
+}
+
+/// Labels beside the logits that they are of: for each pixel the logit of its label, and the largest.
+fn labelled(labels: &ArrayD<f32>, logits: &ArrayD<f64>) -> Option<(ArrayD<f32>, ArrayD<f64>)> {
+    if logits.ndim() < 2 || labels.len() * logits.len_of(Axis(1)) != logits.len() {
+        return None;
+    }
+    let pairs = logits.lanes(Axis(1)).into_iter().zip(labels).map(|(lane, &label)| {
+        let found = lane.get(label as usize).map_or(f32::NAN, |&logit| logit as f32);
+        (found, lane.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+    });
+    let (found, largest): (Vec<f32>, Vec<f64>) = pairs.unzip();
+    let shape = IxDyn(&[found.len()]);
+    ArrayD::from_shape_vec(shape.clone(), found).ok().zip(ArrayD::from_shape_vec(shape, largest).ok())
 }
 
 /// The output that is furthest off as a share of its largest value, and by how much.

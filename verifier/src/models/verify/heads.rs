@@ -1,0 +1,120 @@
+//! The parts of a neck and a head that a file gives wrong, each of which may take several maps.
+
+use ndarray::ArrayD;
+
+use super::blocks::{Boundary, Layout};
+use super::cause::{self, explain};
+use super::divergence::{BlockVerdict, Divergence, distance, slice};
+use crate::reference::{Map, Source};
+
+/// What the file and the reference give for one input.
+pub struct Heads<'a> {
+    /// The image as the file takes it, and as the reference does.
+    pub fed: &'a ArrayD<f32>,
+    pub image: &'a Map,
+    /// What the reference's blocks give, in order.
+    pub blocks: Vec<&'a Map>,
+    pub boundaries: &'a [Boundary],
+    /// What the file gives there, and behind these its outputs.
+    pub values: &'a [ArrayD<f32>],
+}
+
+/// Where a part's output is in the file.
+struct Found<'a> {
+    value: &'a str,
+    given: &'a ArrayD<f32>,
+}
+
+impl Heads<'_> {
+    /// Each part behind the blocks whose end is a value of the file, beside the reference's; the outputs of the form among
+    /// them.
+    pub fn verdicts(&self, of: &Divergence) -> Vec<BlockVerdict> {
+        let (parts, known) = (of.reference.parts(), self.blocks.len());
+        let outputs = of.reference.sources(of.form).unwrap_or_default();
+        let truths = self.truths(of, &outputs);
+        let truth = |source: &Source| match *source {
+            Source::Image => Some(self.image),
+            Source::Part(at) if at < known => self.blocks.get(at).copied(),
+            Source::Part(at) => truths.get(at - known)?.as_ref(),
+        };
+        let found = |source: Source| {
+            let Source::Part(at) = source else { return Some(Found { value: of.ports.0, given: self.fed }) };
+            let outside = self.values.len() - of.ports.1.len();
+            if let Some(output) = outputs.iter().position(|output| *output == source) {
+                let (value, given) = (of.ports.1.get(output)?, self.values.get(outside + output)?);
+                return Some(Found { value, given });
+            }
+            let ends = |b: &Boundary| b.block == parts[at].name() && !b.normed;
+            let boundary = self.boundaries.iter().position(ends)?;
+            Some(Found { value: &self.boundaries[boundary].value, given: &self.values[boundary] })
+        };
+        let mut verdicts = Vec::new();
+        for (at, part) in parts.iter().enumerate().skip(known) {
+            let source = Source::Part(at);
+            let (Some(right), Some(Found { value, given })) = (truth(&source), found(source)) else {
+                continue;
+            };
+            let Some(layout) = Layout::of(of.model, value, right.shape()) else { continue };
+            let error = |value: &ArrayD<f32>| {
+                layout
+                    .read(value, right.shape())
+                    .map_or(f64::INFINITY, |found| distance(&found, slice(right)))
+            };
+            let passed_on = error(given);
+            let inputs: Option<Vec<&Map>> = part.takes().iter().map(truth).collect();
+            let alone = inputs.as_ref().filter(|_| passed_on > of.tolerance.bound).and_then(|inputs| {
+                let feed = part.takes().iter().zip(inputs).map(|(source, map)| match source {
+                    Source::Image => Some((of.ports.0.to_owned(), self.fed.clone())),
+                    Source::Part(_) => {
+                        let name = found(*source)?.value;
+                        Some((name.to_owned(), Layout::of(of.model, name, map.shape())?.write(map)))
+                    }
+                });
+                let (names, maps): (Vec<String>, Vec<_>) =
+                    feed.collect::<Option<Vec<_>>>()?.into_iter().unzip();
+                of.run(&names, &maps, &[value.to_owned()])?.pop()
+            });
+            let own = alone.as_ref().map(error);
+            let explained =
+                alone.as_ref().zip(own).filter(|(_, own)| *own > of.tolerance.bound).map(|(alone, own)| {
+                    let read = layout.read(alone, right.shape()).unwrap_or_default();
+                    let outcome = |mistake| {
+                        let made = part
+                            .can_make(mistake)
+                            .then(|| part.forward_with(inputs.as_deref()?, Some(mistake)).into());
+                        made.flatten().map(|map: Map| map.into_iter().collect())
+                    };
+                    explain(&read, own, of.tolerance, outcome)
+                        .map_or(cause::UNKNOWN, |explained| explained.cause)
+                });
+            verdicts.push(of.verdict(part.name().to_owned(), value.to_owned(), passed_on, own, explained));
+        }
+        verdicts
+    }
+
+    /// What the reference's parts behind the blocks give, where the outputs need it.
+    fn truths(&self, of: &Divergence, outputs: &[Source]) -> Vec<Option<Map>> {
+        let (parts, known) = (of.reference.parts(), self.blocks.len());
+        let mut needed = vec![false; parts.len()];
+        let mut open = outputs.to_vec();
+        while let Some(source) = open.pop() {
+            if let Source::Part(at) = source
+                && at >= known
+                && !std::mem::replace(&mut needed[at], true)
+            {
+                open.extend_from_slice(parts[at].takes());
+            }
+        }
+        let mut made: Vec<Option<Map>> = Vec::new();
+        for (at, part) in parts.iter().enumerate().skip(known) {
+            let take = |source: &Source| match *source {
+                Source::Image => Some(self.image),
+                Source::Part(at) if at < known => self.blocks.get(at).copied(),
+                Source::Part(at) => made.get(at - known)?.as_ref(),
+            };
+            let inputs: Option<Vec<&Map>> = part.takes().iter().map(take).collect();
+            made.push(inputs.filter(|_| needed[at]).map(|inputs| part.forward(&inputs)));
+        }
+        made
+    }
+}
