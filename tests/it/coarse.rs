@@ -17,7 +17,7 @@ const FORMULA: Option<Spec> = Some(Spec::Formula(0));
 
 fn judge(model: &ModelProto, weights: Option<Spec>, runtime: &dyn Runtime) -> Verdict {
     let file = OnnxFile::from_bytes(model.encode_to_vec().into(), External::none()).unwrap();
-    let request = verify::Request { weights, probes: 3, ..Default::default() };
+    let request = verify::Request { weights, probes: Some(3), ..Default::default() };
     verify::verify(&file, None, &request, runtime).unwrap()
 }
 

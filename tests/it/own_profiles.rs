@@ -54,7 +54,7 @@ fn nameless(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn judge(bytes: &[u8], weights: Option<Spec>, probes: usize, runtime: &dyn Runtime) -> Verdict {
-    let request = verify::Request { weights, probes, ..Default::default() };
+    let request = verify::Request { weights, probes: Some(probes), ..Default::default() };
     verify::verify(&open(bytes), None, &request, runtime).unwrap()
 }
 

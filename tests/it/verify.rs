@@ -27,7 +27,7 @@ fn judge(
     probes: usize,
 ) -> Verdict {
     let file = OnnxFile::from_bytes(bytes.into(), External::none()).unwrap();
-    let request = verify::Request { weights, tolerance, probes, ..Default::default() };
+    let request = verify::Request { weights, tolerance, probes: Some(probes), ..Default::default() };
     verify::verify(&file, None, &request, &Tract).unwrap()
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use emo_exporter::models::Task;
 use emo_exporter::weights::Origin;
 use emo_proto::plain;
 use emo_verifier::audit::{Audit, Counts, Port};
@@ -215,7 +216,17 @@ impl Report<'_> {
         let checked = self.numerics.and_then(|row| Some((row, row.difference?)));
         let Some((n, difference)) = checked else { return "numerics not checked\n".to_owned() };
         let tolerance = self.identity.tolerance();
-        let (agree, images) = n.top1;
+        // A classifier's images, a segmenter's pixels; a detector's scores are of no one class.
+        let images = n.shape.first().copied().unwrap_or(1);
+        let task = self.identity.model.task();
+        let (what, top1) = match (task, n.top1) {
+            (Task::Classify, (agree, of)) => ("logit", format!("; top-1 agrees on {agree} of {of}")),
+            (Task::Segment, (agree, of)) => {
+                let (agree, of) = (thousands(agree as u64), thousands(of as u64));
+                ("value", format!("; the class agrees on {agree} of {of} pixels"))
+            }
+            (Task::Detect | Task::Features, _) => ("value of its output", String::new()),
+        };
         let relation = if n.holds { "within" } else { "beyond" };
         // The engine computes in float32 what is stored in float16.
         let (stored, noise) = match self.identity.half {
@@ -225,8 +236,8 @@ impl Report<'_> {
             false => ("", String::new()),
         };
         format!(
-            "{}{stored} against the f64 reference on {}: max error {:.1e}, {:.1e} of the largest logit, \
-             {relation} {:.0e} ({}){noise}; top-1 agrees on {agree} of {images}\n",
+            "{}{stored} against the f64 reference on {}: max error {:.1e}, {:.1e} of the largest {what}, \
+             {relation} {:.0e} ({}){noise}{top1}\n",
             Tract.name(),
             counted(images, "image"),
             difference.max_abs,

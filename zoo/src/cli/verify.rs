@@ -12,7 +12,7 @@ use emo_verifier::data::{self, Ports};
 use emo_verifier::report::{Cell, Report, Subject, Table};
 use emo_verifier::runtime::Runtime;
 use emo_verifier::verify::probes::{Probe, Probed};
-use emo_verifier::verify::{PROBES, Request, Verdict as Found, cause, verify};
+use emo_verifier::verify::{Request, Verdict as Found, cause, verify};
 use serde_json::{Value, json};
 
 use super::files::{each_read, expand};
@@ -44,8 +44,9 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = names::tolerance())]
     tolerance: Option<&'static Tolerance>,
     /// How many test inputs to run on, from a table of noise, constants, an impulse, a ramp, a batch
-    #[arg(long = "test-inputs", alias = "probes", value_name = "N", default_value_t = PROBES, value_parser = probes)]
-    probes: usize,
+    /// [default: 8, fewer where a model is large]
+    #[arg(long = "test-inputs", alias = "probes", value_name = "N", value_parser = probes)]
+    probes: Option<usize>,
     /// Recorded inputs and outputs: a folder of test_data_set_0, …, or a .npz or .npy file
     #[arg(long, value_name = "DIR|FILE")]
     data: Vec<PathBuf>,
@@ -210,7 +211,10 @@ fn headline(found: &Found) -> String {
             let explained = error > bound && found.probes.iter().all(|probe| probe.holds);
             let relation = if error <= bound || explained { "within" } else { "beyond" };
             let more = if explained { " and what means over a flat map explain" } else { "" };
-            format!(", largest error {error:.1e} of the largest logit, {relation} {bound:.0e} ({name}){more}")
+            let what = if found.output.is_some() { "value of its output" } else { "logit" };
+            format!(
+                ", largest error {error:.1e} of the largest {what}, {relation} {bound:.0e} ({name}){more}"
+            )
         }
         _ => String::new(),
     };
@@ -235,7 +239,10 @@ fn facts(found: &Found) -> Vec<(&'static str, String)> {
             true => format!("bytes of images of {h} × {w}, batch of {batch}"),
             false => format!("[{batch}, 3, {h}, {w}]"),
         };
-        facts.push(("interface", format!("{input} → [{batch}, {classes}]")));
+        facts.push(match found.output {
+            Some(output) => ("interface", format!("{input} → {output}, {classes} classes")),
+            None => ("interface", format!("{input} → [{batch}, {classes}]")),
+        });
     }
     if let Some(claim) = &found.claim {
         let figure = |n: Option<i64>| n.map_or("?".to_owned(), |n| n.to_string());

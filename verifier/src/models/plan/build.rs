@@ -7,26 +7,44 @@ use emo_exporter::encode::outline;
 use emo_exporter::models::Model;
 use emo_exporter::profile::{OPSETS, Profile};
 use emo_exporter::rewrite::Kind;
-use emo_exporter::target::{Batch, Target};
-use emo_proto::Result;
+use emo_exporter::target::{Batch, Output, Target};
+use emo_proto::{ModelProto, Result};
 
 use super::reading::Reading;
 use super::{Count, Layer, Plan, Step, entry, pooled};
 use crate::infer::{Bindings, Inference, infer};
 use crate::models::layers::{Name, Order, Part, Place, Shape, pixels, walk};
 
+/// Nothing folded, in the latest opset.
+fn unfolded() -> Target {
+    Target { opset: &OPSETS[OPSETS.len() - 1], ..Target::new(Profile::reference()) }
+}
+
 impl Plan {
+    /// The graph of `model` that gives `output`, at its published size, and where its nodes stand.
+    ///
+    /// # Errors
+    /// The model does not give it.
+    pub fn graph(model: &Model, output: Output) -> Result<(ModelProto, Vec<Place>)> {
+        let target = Target { size: model.published_size(), output: Some(output), ..unfolded() };
+        let file = outline(&model.build(&target)?, target.opset, &[])?.model;
+        let places = {
+            let inference = infer(&file, &Bindings::new());
+            let parameters = model.parameters().into_iter().map(|parameter| parameter.name).collect();
+            let (layers, order) = (Vec::new(), Order::default());
+            let Ok(places) =
+                walk(&inference, &mut Naming { inference: &inference, parameters, layers, order });
+            places
+        };
+        Ok((file, places))
+    }
+
     /// Of `model` for `images` of that height and width.
     ///
     /// # Errors
     /// The model does not take that size.
     pub fn new(model: &Model, size: (usize, usize), images: usize) -> Result<Self> {
-        let target = Target {
-            opset: &OPSETS[OPSETS.len() - 1],
-            size,
-            batch: Batch::Fixed(images.max(1)),
-            ..Target::new(Profile::reference())
-        };
+        let target = Target { size, batch: Batch::Fixed(images.max(1)), ..unfolded() };
         let built = model.build(&target)?;
         let file = outline(&built, target.opset, &[])?.model;
         let inference = infer(&file, &Bindings::new());

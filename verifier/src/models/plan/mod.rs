@@ -91,6 +91,9 @@ pub enum Step {
     Silu,
     Gelu,
     Relu6,
+    Relu,
+    /// Of scores.
+    Sigmoid,
     /// The sigmoid of a squeeze-excite and the product with it.
     Gate,
     Softmax,

@@ -93,10 +93,16 @@ impl<'a> Reading<'a> {
             "Sigmoid" => {
                 let (input, output) = (self.computed(index)[0], self.output(index));
                 let own = |&reader: &usize| self.computed(reader).contains(&input);
-                Some(if self.readers(output).iter().any(own) { Step::Silu } else { Step::Gate })
+                let multiplies = |&reader: &usize| self.op(reader) == "Mul";
+                Some(match self.readers(output) {
+                    readers if readers.iter().any(own) => Step::Silu,
+                    readers if readers.iter().any(multiplies) => Step::Gate,
+                    _ => Step::Sigmoid,
+                })
             }
             "Gelu" => Some(Step::Gelu),
             "Clip" => Some(Step::Relu6),
+            "Relu" => Some(Step::Relu),
             "Softmax" => Some(Step::Softmax),
             "MatMul" if several => Some(Step::Product),
             "Add" if several => Some(Step::Sum),

@@ -61,6 +61,7 @@ fn closing(step: Step) -> &'static [&'static str] {
     match step {
         Step::Silu => &["Mul", "Div", "Swish", "QuickGelu"],
         Step::Relu6 => &["Clip", "Min"],
+        Step::Relu => &["Relu", "Max"],
         _ => &[],
     }
 }

@@ -9,13 +9,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use emo_exporter::target::Output;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{ModelProto, ValueInfoProto};
 
 use crate::finding::{Finding, Severity};
-use crate::infer::{Inference, NodeFacts};
-use crate::models::layers::Place;
-use crate::models::plan::Step;
+use crate::infer::{Bindings, Inference, NodeFacts, infer};
+use crate::models::layers::{Place, linear};
+use crate::models::plan::{Plan, Step};
 use crate::models::recognise::Recognition;
 
 use crate::path::DataPath;
@@ -44,6 +45,8 @@ fn spellings(step: Step) -> &'static [&'static [Token]] {
         Step::Softmax => &[&["Softmax"], &["ReduceMax", "Sub2", "Exp", "Div2"]],
         Step::Product => &[&["MatMul2"]],
         Step::Sum => &[&["Add2"]],
+        Step::Relu => &[&["Relu"], &["Max"]],
+        Step::Sigmoid => &[&["Sigmoid"]],
         Step::Relu6 => &[&["Clip"], &["Max", "Min"], &["Relu", "Min"]],
         Step::LayerNorm => &[
             &["LayerNormalization"],
@@ -61,9 +64,16 @@ struct Found {
     operator: String,
 }
 
-/// What lies on the way from `input` to `output` and is in no published layer of the recognised network.
+/// What lies on the way from `input` to `output` and is in no published layer of the recognised network, nor in what
+/// makes `gives` of its outputs.
 #[must_use]
-pub fn unexplained(inference: &Inference, recognition: &Recognition, path: &DataPath) -> Vec<Finding> {
+pub fn unexplained(
+    inference: &Inference,
+    recognition: &Recognition,
+    path: &DataPath,
+    gives: Output,
+) -> Vec<Finding> {
+    let made = making(recognition, gives);
     let parts: HashSet<usize> =
         recognition.found.iter().flat_map(|found| found.parts.iter().map(|part| part.node)).collect();
     let mut by_place: BTreeMap<&Place, Vec<Found>> = BTreeMap::new();
@@ -81,7 +91,13 @@ pub fn unexplained(inference: &Inference, recognition: &Recognition, path: &Data
     for (place, found) in by_place {
         let expected = recognition.plan.segments.get(place).map_or(&[][..], |segment| &segment.steps);
         let tokens: Vec<Token> = found.iter().map(|found| found.token).collect();
-        for token in left_over(expected, &tokens) {
+        let mut left = left_over(expected, &tokens);
+        for token in made.get(place).into_iter().flatten() {
+            if let Some(at) = left.iter().position(|left| left == token) {
+                left.swap_remove(at);
+            }
+        }
+        for token in left {
             let of_kind: Vec<&Found> = found.iter().filter(|found| found.token == token).collect();
             let Some(last) = of_kind.last() else { continue };
             let layers = place.iter().map(|&layer| recognition.plan.layers[layer].name.as_str());
@@ -104,6 +120,40 @@ pub fn unexplained(inference: &Inference, recognition: &Recognition, path: &Data
         }
     }
     findings
+}
+
+/// What our own graph does, place by place, to give what the model does not give by itself: boxes, labels. How it is
+/// made is no part of the published network, and another writer's way is told as what it is.
+fn making(recognition: &Recognition, gives: Output) -> BTreeMap<Place, Vec<Token>> {
+    let model = &recognition.model;
+    if model.output_forms().first() == Some(&gives) {
+        return BTreeMap::new();
+    }
+    let of = |output: Output| -> Option<BTreeMap<Place, Vec<Token>>> {
+        let (file, places) = Plan::graph(model, output).ok()?;
+        let inference = infer(&file, &Bindings::new());
+        let path = DataPath::whole(&inference);
+        let mut tokens_at: BTreeMap<Place, Vec<Token>> = BTreeMap::new();
+        for (index, node) in path.nodes(&inference) {
+            if linear(&inference, index).is_none() {
+                let found = tokens(&path, &inference, node);
+                tokens_at.entry(places[index].clone()).or_default().extend(found);
+            }
+        }
+        Some(tokens_at)
+    };
+    let (Some(mut made), Some(plain)) = (of(gives), of(model.output_forms()[0])) else {
+        return BTreeMap::new();
+    };
+    for (place, tokens) in plain {
+        let Some(made) = made.get_mut(&place) else { continue };
+        for token in tokens {
+            if let Some(at) = made.iter().position(|made| *made == token) {
+                made.swap_remove(at);
+            }
+        }
+    }
+    made
 }
 
 /// Outputs beside the judged one, of which a verdict says nothing.
@@ -170,8 +220,10 @@ fn tokens(path: &DataPath, inference: &Inference, node: &NodeFacts) -> Vec<Token
         | "DequantizeLinear"
         | "DynamicQuantizeLinear"
         | "BatchNormalization" => Vec::new(),
-        // Of data by constant places.
-        "Slice" | "Gather" | "Expand" | "Tile" if !several && path.has(inputs[0]) => Vec::new(),
+        // Of data by constant places, or to constant sizes, each by its own weights.
+        "Slice" | "Gather" | "Expand" | "Tile" | "Resize" | "Upsample" if !several && path.has(inputs[0]) => {
+            Vec::new()
+        }
         "Cast" | "CastLike" => {
             let to = node.outputs.first().map_or(DataType::Undefined, |fact| fact.dtype);
             let floats = [
@@ -198,6 +250,8 @@ fn tokens(path: &DataPath, inference: &Inference, node: &NodeFacts) -> Vec<Token
         "Clip" if bound(1, "min") == Some(0.0) && bound(2, "max") == Some(6.0) => vec!["Clip"],
         "Max" if [number(0), number(1)].contains(&Some(0.0)) => vec!["Max"],
         "Min" if [number(0), number(1)].contains(&Some(6.0)) => vec!["Min"],
+        "Clip" => vec!["Clip to other bounds"],
+        "ArgMax" => vec!["ArgMax"],
         "Relu" => vec!["Relu"],
         "Sigmoid" => vec!["Sigmoid"],
         "Softmax" => vec!["Softmax"],

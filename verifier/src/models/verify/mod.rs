@@ -20,7 +20,7 @@ mod weights;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use emo_exporter::models::{MODELS, Model};
+use emo_exporter::models::{MODELS, Model, Task};
 use emo_exporter::weights::{self as checkpoint, Spec, Weights};
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, ModelProto, NodeProto, Result};
@@ -58,8 +58,8 @@ pub struct Request {
     pub weights: Option<Spec>,
     /// `None` takes that of the file's own type.
     pub tolerance: Option<&'static Tolerance>,
-    /// Inputs to run the file on.
-    pub probes: usize,
+    /// Inputs to run the file on; [`PROBES`], or fewer for a large model, where it is not said.
+    pub probes: Option<usize>,
     /// The caller's own inputs, which come first.
     pub own: Vec<Probe>,
     /// Pictures, which come next, scaled to the input's size.
@@ -76,7 +76,7 @@ impl Default for Request {
             model: None,
             weights: None,
             tolerance: None,
-            probes: PROBES,
+            probes: None,
             own: Vec::new(),
             pictures: Vec::new(),
             dims: Bindings::new(),
@@ -87,6 +87,17 @@ impl Default for Request {
 
 /// Inputs to run a file on, where nobody says how many.
 pub const PROBES: usize = 8;
+
+/// Multiply-adds of all test inputs together where nobody says how many there are: some seconds of the reference's.
+const AFFORDED: i64 = 40_000_000_000;
+/// Of a model of any size: the first noise, and the file's own.
+const FEWEST: usize = 2;
+
+/// How many test inputs a file of so many multiply-adds is run on.
+fn affordable(claim: Option<&Claim>) -> usize {
+    let macs = claim.and_then(|claim| claim.macs).unwrap_or(0).max(1);
+    usize::try_from(AFFORDED / macs).unwrap_or(PROBES).clamp(FEWEST, PROBES)
+}
 
 /// What was found out of the file's weights.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -136,6 +147,9 @@ pub struct Verdict {
     /// `None` where it is free.
     pub batch: Option<usize>,
     pub classes: Option<usize>,
+    /// What its outputs are, where it is no classifier: `raw`, `labels`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<&'static str>,
     pub runtime: &'static str,
     /// Where the file leaves the variant that it follows furthest.
     pub departure: Option<Departure>,
@@ -166,6 +180,7 @@ impl Verdict {
             bytes: false,
             batch: None,
             classes: None,
+            output: None,
             runtime,
             departure: None,
             claim: None,
@@ -297,11 +312,12 @@ pub fn verify(
         Ok(found) => found,
         Err(reason) => return Ok(verdict.undecided(reason)),
     };
+    verdict.output = (recognition.model.task() != Task::Classify).then(|| gives.name());
     let input = [port.name.clone()];
     let path = DataPath::between(&inference, &input, &outputs);
     let own = own_tolerance(&inference, &path);
     (verdict.form, verdict.dtype) = (Some(form::form(&inference, &path)), Some(own.name));
-    let mut open = explain::unexplained(&inference, &recognition, &path);
+    let mut open = explain::unexplained(&inference, &recognition, &path, gives);
     open.extend(explain::unjudged(&file.model, &outputs));
     let seen = structure::mistakes(&inference, &recognition, &recovered);
     verdict.findings.splice(0..0, seen.iter().map(|seen| seen.finding.clone()));
@@ -316,7 +332,8 @@ pub fn verify(
     if let Err(error) = runnable(&[images, 3, port.size.0, port.size.1]) {
         return Ok(verdict.undecided(error.to_string()));
     }
-    let probes = probes_of(request, &port, recovered.weights.origin(), own == &INT8)?;
+    let count = request.probes.unwrap_or_else(|| affordable(verdict.claim.as_ref()));
+    let probes = probes_of(request, count, &port, recovered.weights.origin(), own == &INT8)?;
     // With a checkpoint's weights, what the file's own were rounded to counts.
     let stored = recovered.stored.values().map(|stored| stored.tolerance).fold(own, coarser);
     let (rounds, own) = (own, if expected.is_some() { stored } else { own });

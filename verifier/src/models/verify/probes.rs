@@ -318,7 +318,13 @@ pub fn probes(count: usize, batch: Option<usize>, size: (usize, usize)) -> Vec<P
 ///
 /// # Errors
 /// An input of the caller's has another shape than the file takes, or a picture cannot be read.
-pub fn probes_of(request: &Request, port: &Port, file: &Origin, mild: bool) -> Result<Vec<Probe>> {
+pub fn probes_of(
+    request: &Request,
+    count: usize,
+    port: &Port,
+    file: &Origin,
+    mild: bool,
+) -> Result<Vec<Probe>> {
     for probe in &request.own {
         let shape = probe.input.shape();
         let fits = port.image.extents(shape).is_some_and(|[n, c, h, w]| {
@@ -352,8 +358,8 @@ pub fn probes_of(request: &Request, port: &Port, file: &Origin, mild: bool) -> R
     };
     let pictures = request.pictures.iter().map(picture).collect::<Result<Vec<_>>>()?;
     let harsh = |probe: &Probe| PROBES.iter().any(|row| row.name == probe.name && !row.mild);
-    let table = probes(request.probes + if mild { PROBES.len() } else { 0 }, port.batch, port.size);
-    let table = table.into_iter().filter(|probe| !(mild && harsh(probe))).take(request.probes);
+    let table = probes(count + if mild { PROBES.len() } else { 0 }, port.batch, port.size);
+    let table = table.into_iter().filter(|probe| !(mild && harsh(probe))).take(count);
     let table = table.map(|probe| own_noise(probe, file));
     let table = table.map(|probe| Probe { input: port.image.feed(probe.input), ..probe });
     Ok(request.own.iter().cloned().chain(pictures).chain(table).collect())

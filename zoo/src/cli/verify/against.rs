@@ -13,6 +13,7 @@ use emo_verifier::data::{self, Port, Ports};
 use emo_verifier::finding::Outcome;
 use emo_verifier::report::{Cell, Subject, Table};
 use emo_verifier::runtime::Runtime;
+use emo_verifier::verify::PROBES;
 use serde_json::{Value, json};
 
 use super::{Args, Row, name, small};
@@ -39,7 +40,7 @@ pub fn row(
         file,
         truth: (other, truth),
         runs: &runs,
-        probes: args.probes,
+        probes: args.probes.unwrap_or(PROBES),
         dims: [&dims, &other_dims],
         tolerance: args.tolerance,
         runtime,
