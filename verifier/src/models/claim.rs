@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::figures::dense::{self, Dense};
 use super::figures::{Published, published};
-use super::layers::{Place, linear};
+use super::layers::Place;
 use super::plan::{Count, Kind, Layer, Segment, Site, pooled};
 use super::recognise::{Departure, Found, Input, Recognition, at_batch_one, recognise, recognise_as};
 use crate::cost::{Pool, Work};
@@ -301,7 +301,7 @@ impl<'a> Part<'a> {
 
     /// Entries for what the file lacks here, each read off its structure.
     fn explain(&self) -> Result<Vec<Entry>, String> {
-        let mut entries: Vec<Entry> = self.pooled().into_iter().chain(self.gridded()).collect();
+        let mut entries: Vec<Entry> = self.pooled().into_iter().chain(self.resampled()).collect();
         entries.extend(self.same_size());
         // Parameters that the file lacks, as far as no entry has them.
         let mut lacking = self.expected.count.params - self.found.params;
@@ -335,41 +335,63 @@ impl<'a> Part<'a> {
         Some(Entry { norm: format!("mean behind {}", layer.name), into, params: 0, macs: 0, fvcore })
     }
 
-    /// Means over grids of cells, which a file has as products with constants or as windows, where fvcore counts the
-    /// elements that are pooled.
-    fn gridded(&self) -> Option<Entry> {
-        let (layer, _) = self.layer().filter(|_| self.expected.gridded > 0)?;
+    /// Means over grids of cells and resizes, where the file has them as products with constants or as windows, or
+    /// leaves out the last: what fvcore counts of them is then another number.
+    fn resampled(&self) -> Option<Entry> {
+        let (layer, _) = self.layer().filter(|_| self.expected.gridded + self.expected.resized > 0)?;
         let is_layer = |index: usize| {
             let parts = self.recognition.found.iter().flat_map(|found| &found.parts);
             parts.into_iter().any(|part| part.node == index)
         };
-        let here =
-            (0..self.inference.nodes.len()).filter(|&index| self.recognition.places[index] == *self.place);
-        let products = here.filter(|&index| linear(self.inference, index).is_some() && !is_layer(index));
         let batch = self.input.batch.as_deref();
-        let macs: i64 = products
-            .map(|index| at_batch_one(&self.inference.nodes[index].cost.macs, batch).unwrap_or(0) as i64)
-            .sum();
-        let into = if macs > 0 { "products with constants, and windows" } else { "windows" };
-        let norm = format!("means over grids behind {}", layer.name);
+        let number = |expr: &Expr| at_batch_one(expr, batch).unwrap_or(0) as i64;
+        let (mut products, mut resizes) = (0, 0);
+        for index in 0..self.inference.nodes.len() {
+            let node = &self.inference.nodes[index];
+            if self.recognition.places[index] != *self.place {
+                continue;
+            }
+            match &*node.work {
+                Work::Resize { .. } if !self.same(node) => resizes += number(&node.cost.fvcore),
+                _ if node.node.op_type() == "MatMul" && !is_layer(index) && self.has_constant(node) => {
+                    products += number(&node.cost.macs);
+                }
+                _ => {}
+            }
+        }
+        let expected = self.expected.gridded + self.expected.resized;
+        let (norm, into) = match (self.expected.gridded > 0, products > 0) {
+            (false, false) if resizes == self.expected.resized => return None,
+            (true, true) => ("means over grids", "products with constants, and windows"),
+            (true, false) => ("means over grids", "windows"),
+            (false, true) => ("the resize", "products with constants"),
+            (false, false) => ("the resize", "left to who reads the file"),
+        };
         Some(Entry {
-            norm,
+            norm: format!("{norm} behind {}", layer.name),
             into: into.to_owned(),
             params: 0,
-            macs: -macs,
-            fvcore: self.expected.gridded - macs,
+            macs: -products,
+            fvcore: expected - resizes - products,
         })
+    }
+
+    fn has_constant(&self, node: &NodeFacts) -> bool {
+        let fact = |name: &String| self.inference.values.get(name.as_str());
+        node.node.input.iter().any(|name| fact(name).is_some_and(|fact| fact.source.is_some()))
+    }
+
+    /// Whether a node leaves the size of its map as it is.
+    fn same(&self, node: &NodeFacts) -> bool {
+        let dims =
+            |fact: Option<&Fact>| fact.and_then(|fact| fact.dims.as_deref().ok().map(<[Expr]>::to_vec));
+        let before = node.node.input.first().and_then(|name| self.inference.values.get(name.as_str()));
+        dims(before) == dims(node.outputs.first().map(AsRef::as_ref))
     }
 
     /// Resizes that leave the size as it is, which fvcore counts and no file of ours has.
     fn same_size(&self) -> Option<Entry> {
-        let dims =
-            |fact: Option<&Fact>| fact.and_then(|fact| fact.dims.as_deref().ok().map(<[Expr]>::to_vec));
-        let same = |node: &&NodeFacts| {
-            let before = node.node.input.first().and_then(|name| self.inference.values.get(name.as_str()));
-            matches!(&*node.work, Work::Resize { .. })
-                && dims(before) == dims(node.outputs.first().map(AsRef::as_ref))
-        };
+        let same = |node: &&NodeFacts| matches!(&*node.work, Work::Resize { .. }) && self.same(node);
         let first = self.nodes().find(same)?;
         let batch = self.input.batch.as_deref();
         let count = |node: &NodeFacts| at_batch_one(&node.cost.fvcore, batch).unwrap_or(0) as i64;

@@ -8,7 +8,7 @@ use emo_exporter::target::Output;
 use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, ModelProto, Result};
 
-use crate::compare::{FLOAT16, FLOAT32, Tolerance};
+use crate::compare::{FLOAT16, FLOAT32, FLOAT32_DEEP, Tolerance};
 use crate::fact::Fact;
 use crate::image::Image;
 use crate::infer::declared;
@@ -96,7 +96,11 @@ impl Identity {
     /// What its function may be off by: the engine computes in float32 what is stored in float16.
     #[must_use]
     pub fn tolerance(&self) -> &'static Tolerance {
-        if self.half { &FLOAT16 } else { &FLOAT32 }
+        match (self.half, self.model.task()) {
+            (true, _) => &FLOAT16,
+            (false, Task::Classify) => &FLOAT32,
+            (false, _) => &FLOAT32_DEEP,
+        }
     }
 
     /// Whether published figures apply: a published size, the published classes and windows, one image.

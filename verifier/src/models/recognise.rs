@@ -17,7 +17,7 @@ use serde::Serialize;
 
 pub use super::found::{Found, Input, at_batch_one};
 use super::layers::{Name, Order, Part, Place, Shape, linear, pixels, walk};
-use super::plan::{Layer, Plan};
+use super::plan::{Layer, Plan, Segment};
 use super::windows;
 use crate::infer::Inference;
 
@@ -409,8 +409,9 @@ impl Name for Matching<'_> {
             self.take(layer, shape, part);
             return Ok(Some(layer));
         }
-        // Means over grids of cells may be products with constants.
-        if self.plan.segments.get(&place).is_some_and(|segment| segment.gridded > 0) && shape.is_pointwise() {
+        // Means over grids of cells may be products with constants, and so may what is resized.
+        let resampled = |segment: &Segment| segment.gridded > 0 || segment.resized > 0;
+        if self.plan.segments.get(&place).is_some_and(resampled) && shape.is_pointwise() {
             return Ok(None);
         }
         let node = self.inference.nodes[part.node].place();

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Context as _;
 use clap::ValueEnum;
 use emo_exporter::models::Task;
+use emo_exporter::target::Output;
 use emo_exporter::weights::Origin;
 use emo_proto::plain;
 use emo_verifier::audit::{Audit, Counts, Port};
@@ -224,6 +225,9 @@ impl Report<'_> {
             (Task::Segment, (agree, of)) => {
                 let (agree, of) = (thousands(agree as u64), thousands(of as u64));
                 ("value", format!("; the class agrees on {agree} of {of} pixels"))
+            }
+            (Task::Detect, _) if self.identity.output == Output::Nms => {
+                ("value of its output", ", before boxes are suppressed".to_owned())
             }
             (Task::Detect | Task::Features, _) => ("value of its output", String::new()),
         };

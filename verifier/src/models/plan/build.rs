@@ -12,6 +12,7 @@ use emo_proto::{ModelProto, Result};
 
 use super::reading::Reading;
 use super::{Count, Layer, Plan, Step, entry, pooled};
+use crate::cost::Work;
 use crate::infer::{Bindings, Inference, infer};
 use crate::models::layers::{Name, Order, Part, Place, Shape, pixels, walk};
 
@@ -67,6 +68,7 @@ impl Plan {
             let (count, step) = (graph.count(node), graph.step(index));
             segment.count = segment.count + count;
             segment.pooled += pooled(&node.work);
+            segment.resized += if matches!(&*node.work, Work::Resize { .. }) { count.fvcore } else { 0 };
             segment.products += if step == Some(Step::Product) { count.macs } else { 0 };
             segment.doubled += graph.doubled(index, images.max(1));
             segment.steps.extend(step);

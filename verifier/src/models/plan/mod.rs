@@ -112,6 +112,8 @@ pub struct Segment {
     pub pooled: i64,
     /// Elements that are pooled over grids of cells, which a file may spell as products or windows.
     pub gridded: i64,
+    /// FLOPs (fvcore) of resizes, which a file may spell as products, or leave to who reads it.
+    pub resized: i64,
     /// Multiply-adds of products of two computed matrices.
     pub products: i64,
     /// Multiply-adds of products that are there twice where the map is one window: tiles and strides are the same.

@@ -246,6 +246,8 @@ fn tokens(path: &DataPath, inference: &Inference, node: &NodeFacts) -> Vec<Token
         "Pow" if number(1) == Some(2.0) => vec!["Square"],
         "Pow" if number(1) == Some(0.5) => vec!["Sqrt"],
         "MatMul" | "Gemm" if several => vec!["MatMul2"],
+        // By constants that nobody learnt: a resize, means over a grid.
+        "MatMul" => Vec::new(),
         // No test input need reach another bound than ReLU6's.
         "Clip" if bound(1, "min") == Some(0.0) && bound(2, "max") == Some(6.0) => vec!["Clip"],
         "Max" if [number(0), number(1)].contains(&Some(0.0)) => vec!["Max"],

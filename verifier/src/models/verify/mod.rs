@@ -27,7 +27,7 @@ use emo_proto::{Error, ModelProto, NodeProto, Result};
 use serde::Serialize;
 
 use crate::check;
-use crate::compare::{FLOAT32, INT8, Tolerance, coarser};
+use crate::compare::{FLOAT32, FLOAT32_DEEP, INT8, Tolerance, coarser};
 use crate::data::Set;
 pub use crate::finding::Outcome;
 use crate::finding::{Finding, Severity, UNDECIDED};
@@ -338,7 +338,8 @@ pub fn verify(
     let stored = recovered.stored.values().map(|stored| stored.tolerance).fold(own, coarser);
     let (rounds, own) = (own, if expected.is_some() { stored } else { own });
     let ports = (port.name.as_str(), outputs.as_slice());
-    let earned = match rounding::earned(file, ports, &probes, own, expected.is_some()) {
+    let plain = if recognition.model.task() == Task::Classify { &FLOAT32 } else { &FLOAT32_DEEP };
+    let earned = match rounding::earned(file, ports, &probes, (own, plain), expected.is_some()) {
         Ok(earned) => earned,
         Err(failure) => return Ok(verdict.undecided(failure.to_string())),
     };

@@ -22,7 +22,7 @@ pub struct Earned {
 }
 
 /// What `file`, whose input and outputs are `ports`, earns on inputs of the first shape among `probes`. `own` is the
-/// coarsest type on its way; `weights` says whether its weights' rounding counts.
+/// coarsest type on its way, `plain` what f32 is allowed; `weights` says whether its weights' rounding counts.
 ///
 /// # Errors
 /// The file is coarser than f32 and has an operator that is not evaluated in f64.
@@ -30,18 +30,18 @@ pub fn earned(
     file: &OnnxFile,
     ports: (&str, &[String]),
     probes: &[Probe],
-    own: &Tolerance,
+    (own, plain): (&Tolerance, &Tolerance),
     weights: bool,
 ) -> Result<Earned, Failure> {
     if own == &FLOAT32 {
-        return Ok(Earned { whole: FLOAT32, function: FLOAT32, coarse: false });
+        return Ok(Earned { whole: *plain, function: *plain, coarse: false });
     }
     let Some(first) = probes.first() else {
-        return Ok(Earned { whole: *own, function: FLOAT32, coarse: true });
+        return Ok(Earned { whole: *own, function: *plain, coarse: true });
     };
     let draws = Draws::of(file, ports, first, probes)?;
-    let whole = draws.share(if weights { Disturbed::All } else { Disturbed::Arithmetic })?;
-    let function = draws.share(Disturbed::Numbers)?;
+    let whole = plain.bound + draws.share(if weights { Disturbed::All } else { Disturbed::Arithmetic })?;
+    let function = plain.bound + draws.share(Disturbed::Numbers)?;
     Ok(Earned {
         whole: Tolerance { bound: whole, ..*own },
         function: Tolerance { bound: function, ..FLOAT32 },
@@ -56,7 +56,7 @@ pub fn earned(
 /// As [`earned`].
 pub fn saturated(file: &OnnxFile, ports: (&str, &[String]), probes: &[Probe]) -> Result<f64, Failure> {
     let Some(first) = probes.first() else { return Ok(0.0) };
-    Draws::of(file, ports, first, probes)?.share(Disturbed::Saturated)
+    Ok(FLOAT32.bound + Draws::of(file, ports, first, probes)?.share(Disturbed::Saturated)?)
 }
 
 /// Inputs of one shape, and what comes out where nothing is rounded.
@@ -89,10 +89,10 @@ impl<'a> Draws<'a> {
         Ok(Self { file, evaluator, runs })
     }
 
-    /// Beside what f32 is allowed, as a share of the largest logit.
+    /// As a share of the largest value of an output.
     fn share(&self, disturbed: Disturbed) -> Result<f64, Failure> {
         let shares = earned::earned(&self.evaluator, &self.file.model, &self.runs, disturbed)?;
-        Ok(FLOAT32.bound + shares.into_iter().fold(0.0, f64::max))
+        Ok(shares.into_iter().fold(0.0, f64::max))
     }
 }
 
