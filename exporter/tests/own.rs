@@ -61,7 +61,7 @@ const TOML: &str = "expected TOML, found a mistake: ";
 
 /// What stands in the golden's file, what somebody made of it, and how the error goes on behind the file's name.
 #[rustfmt::skip]
-const MISTAKES: [(&str, &str, &[&str]); 43] = [
+const MISTAKES: [(&str, &str, &[&str]); 44] = [
     ("name = \"emo-nano\"\n", "", &["1: expected a key name, found none"]),
     ("name = \"emo-nano\"", "name = 3", &["1: name: expected a text in quotes, found 3"]),
     ("name = \"emo-nano\"", "name = nano", &["1: ", TOML]),
@@ -70,6 +70,7 @@ const MISTAKES: [(&str, &str, &[&str]); 43] = [
     ("\"emo-nano\"", "'a\\b'", &[NAME, "\"a\\\\b\""]),
     ("\"emo-nano\"", "\"a\\u001b[2J\"", &[NAME, "\"a\\u{1b}[2J\""]),
     ("\"emo-nano\"", "\"emo-1m\"", &[TAKEN, "emo-1m, whose published numbers are others"]),
+    ("\"emo-nano\"", "\"SSDLite-EMO-1M\"", &[TAKEN, "SSDLite-EMO-1M, whose published numbers are others"]),
     ("\"emo-nano\"", "\"EMO-5M\"", &[TAKEN, "EMO-5M, whose published numbers are others"]),
     ("stem = 16\n", "", &["1: expected a key stem, found none"]),
     ("stem = 16", "stem = 0", &["2: stem: ", CHANNELS, "0"]),

@@ -84,7 +84,8 @@ pub fn read(text: &str, place: &str) -> Result<Model> {
     let stages = sections.iter().map(stage).collect::<Result<Vec<_>>>()?;
     expanded(&sections, stem, &stages)?;
     let definition = Definition::Emo(Network { stem, stages });
-    let own = |name: &str| !super::MODELS.iter().any(|model| model.name.eq_ignore_ascii_case(name));
+    let published = || super::MODELS.iter().chain(&*super::DENSE);
+    let own = |name: &str| !published().any(|model| model.name.eq_ignore_ascii_case(name));
     let model = match Model::named(name) {
         Some(published) if published.definition == definition => published.with_classes(classes),
         _ if !own(name) => {
