@@ -38,9 +38,11 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Named<T> {
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         let all = (self.all)();
-        // More than a reader would look through; `emo list` has them with their figures.
-        let hidden = all.len() > SPELLED;
-        Some(Box::new(all.into_iter().map(move |name| PossibleValue::new(name).hide(hidden))))
+        // More than a reader would look through: `emo list` has them with their figures.
+        let few = all.len() <= SPELLED;
+        few.then(|| {
+            Box::new(all.into_iter().map(PossibleValue::new)) as Box<dyn Iterator<Item = PossibleValue>>
+        })
     }
 }
 

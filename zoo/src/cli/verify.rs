@@ -29,7 +29,7 @@ pub struct Args {
     /// ONNX files, or patterns of files: 'models/**/*.onnx'
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The model that the files should be [default: the published one that each is]
+    /// The model that the files should be, of emo list or a TOML file [default: the published one that each is]
     #[arg(long, value_parser = names::model(), conflicts_with = "against")]
     model: Option<Model>,
     /// The weights that the files should hold; without, the function alone is judged

@@ -48,7 +48,7 @@ pub struct Args {
     /// Write the file's own figures as a budget, with 5 % of head-room
     #[arg(long, value_name = "FILE")]
     write_budget: Option<PathBuf>,
-    /// Compare with the published table, folded norms accounted for; exit code 1 where it does not hold
+    /// Compare with a model of emo list or of a TOML file, and its published figures, folded norms accounted for; exit code 1 where it does not hold
     #[arg(long, value_name = "MODEL", value_parser = names::model())]
     claim: Option<Model>,
     /// Accept lower bounds where something cannot be counted, instead of exit code 3
