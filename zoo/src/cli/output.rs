@@ -11,8 +11,9 @@ use emo_proto::plain;
 use emo_verifier::audit::{Audit, Counts, Port};
 use emo_verifier::finding::Finding;
 use emo_verifier::identity::Identity;
-use emo_verifier::models::claim::Claim;
+use emo_verifier::models::claim::{Claim, Held};
 use emo_verifier::models::figures::Published;
+use emo_verifier::models::figures::dense::Dense;
 use emo_verifier::range::{LARGEST, Range, SMALLEST_NORMAL};
 use emo_verifier::report::{counted, thousands};
 use emo_verifier::runtime::{Runtime as _, Tract};
@@ -137,6 +138,8 @@ impl Report<'_> {
         if published.is_some() && self.claim.holds {
             let _ =
                 writeln!(text, "the published figures hold: params truncated to 0.1M, FLOPs rounded to 1M");
+        } else if let Some(held) = &self.claim.dense {
+            let _ = writeln!(text, "{}", dense(held));
         } else if published.is_none() {
             let what = match self.identity.model.is_own() {
                 true => "network",
@@ -347,4 +350,21 @@ pub fn count_row(name: &str, counts: &Counts) -> Vec<String> {
 /// A note on weights that no one trained.
 pub fn untrained(origin: &Origin) -> Option<&'static str> {
     matches!(origin, Origin::Formula { .. }).then_some("untrained weights, computed from their names")
+}
+
+/// What is published of a detector or a segmenter, and by whose counter.
+pub fn dense(held: &Held) -> String {
+    let Dense { params, flops, size, counter, exact_params, auxiliary, .. } = held.published;
+    let training = match auxiliary {
+        0 => String::new(),
+        n => format!(" and {} of the auxiliary head of training", thousands(n)),
+    };
+    let flops = match held.counted {
+        None => format!("{flops} FLOPs as a mean over pictures"),
+        Some(counted) => {
+            let (height, width) = size;
+            format!("{flops} FLOPs at {height} × {width} by {} ({})", counter.name(), thousands(counted))
+        }
+    };
+    format!("published: {params} parameters ({}{training}), {flops}", thousands(exact_params))
 }

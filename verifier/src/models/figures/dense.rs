@@ -66,19 +66,6 @@ impl Counter {
     }
 }
 
-impl Counter {
-    /// The tool, and what it does not see or counts besides.
-    #[must_use]
-    pub const fn what(self) -> &'static str {
-        match self {
-            Counter::Mmcv { .. } => "mmcv's counter, which sees no attention and no synchronised norms,",
-            Counter::Fvcore { resizes: 0 } => "fvcore",
-            Counter::Fvcore { .. } => "fvcore, with resizes to the same size,",
-            Counter::Pictures => "nobody",
-        }
-    }
-}
-
 /// A row.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Dense {

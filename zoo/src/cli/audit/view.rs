@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use emo_verifier::audit::{Account, Audit, By, Counts, Entry, Port, explain, groups};
-use emo_verifier::models::claim::{Claim, Held};
-use emo_verifier::models::figures::dense::Dense;
-use emo_verifier::report::{Cell, Subject, Table, bytes, counted, figure, thousands};
+use emo_verifier::models::claim::Claim;
+use emo_verifier::report::{Cell, Subject, Table, bytes, counted, figure};
 use emo_verifier::sym::Expr;
 use serde_json::{Value, json};
 
+use super::super::output::dense;
 use super::Audited;
 
 /// What is shown of an audit.
@@ -159,30 +159,13 @@ fn account(claim: &Claim) -> Table {
         rows.push(row("published", &printed, exact.map(|n| i64::try_from(n).ok())));
     }
     let verdict = if claim.holds { "holds" } else { "does not hold" };
-    let dense = claim.dense.map_or(String::new(), |held| dense(&held));
+    let dense = claim.dense.map_or(String::new(), |held| dense(&held) + "; ");
     Table {
         title: format!("claim {}", claim.model),
         header: vec!["missing", "done by", "params", "macs", "fvcore"],
         rows,
         note: format!("{dense}the claim {} {verdict}", claim.model),
     }
-}
-
-/// What is published of a detector or a segmenter, and how its figures were counted.
-fn dense(held: &Held) -> String {
-    let Dense { params, flops, size, counter, exact_params, auxiliary, .. } = held.published;
-    let mut text = format!("published are {params} parameters, exactly {}", thousands(exact_params));
-    if auxiliary > 0 {
-        text += &format!(" and {} of the auxiliary head, which training alone has", thousands(auxiliary));
-    }
-    text += &format!(", and {flops} FLOPs ");
-    text += &match held.counted {
-        None => "as a mean over pictures of many sizes, which no single size gives; ".to_owned(),
-        Some(counted) => {
-            format!("at {} × {}: {} as {} counts; ", size.0, size.1, thousands(counted), counter.what())
-        }
-    };
-    text
 }
 
 /// Parameters, multiply-adds and FLOPs, each with the name of what it is.
