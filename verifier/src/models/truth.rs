@@ -2,11 +2,12 @@
 
 use std::sync::OnceLock;
 
+use emo_exporter::models::Task;
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
 use ndarray::ArrayD;
 
-use crate::compare::Tolerance;
+use crate::compare::{FLOAT32, FLOAT32_DEEP, Tolerance};
 use crate::image::Image;
 use crate::infer::Bindings;
 use crate::reference::Reference;
@@ -18,6 +19,7 @@ use crate::verify::probes::{Bench, Probe, Probed, first_of, values};
 pub struct Truth {
     reference: Reference,
     rows: Vec<Row>,
+    task: Task,
 }
 
 /// An input of normalised images, and what the reference makes of it.
@@ -48,8 +50,14 @@ impl Row {
 impl Truth {
     /// `rows` are the `reference`'s.
     #[must_use]
-    pub fn new(reference: Reference, rows: Vec<Row>) -> Self {
-        Self { reference, rows }
+    pub fn new(reference: Reference, rows: Vec<Row>, task: Task) -> Self {
+        Self { reference, rows, task }
+    }
+
+    /// What a file in f32 is held to.
+    #[must_use]
+    pub fn tolerance(&self) -> &'static Tolerance {
+        if self.task == Task::Classify { &FLOAT32 } else { &FLOAT32_DEEP }
     }
 
     /// Runs a file of normalised images on every input.
@@ -70,7 +78,7 @@ impl Truth {
         bench.each(&probes, |probe, answer| {
             let Some(row) = rows.next() else { return };
             let explain = |logits: &[f64]| *row.single_sums.get_or_init(|| self.single_sums(row, logits));
-            probed.extend(bench.rows(probe, &answer, row.outputs.clone(), explain));
+            probed.extend(bench.rows(probe, &answer, &row.outputs, explain));
         })?;
         Ok(probed)
     }

@@ -311,7 +311,7 @@ fn probe_table(found: &Found) -> Table {
 }
 
 fn block_table(found: &Found) -> Table {
-    let row = |block: &emo_verifier::verify::divergence::BlockVerdict| {
+    let row = |block: &emo_verifier::verify::BlockVerdict| {
         let verdict = if block.holds { "right" } else { "wrong" };
         vec![
             Cell::from(block.block.as_str()),

@@ -39,6 +39,20 @@ fn licences<'a>(entries: &[&'a Entry]) -> Vec<&'a str> {
     one(entries.iter().map(|entry| entry.license.as_str()))
 }
 
+/// The hub's names of tasks, and what they are in words.
+const TASKS: [(&str, &str); 4] = [
+    ("image-classification", "for image classification"),
+    ("object-detection", "for object detection"),
+    ("image-segmentation", "for segmentation"),
+    ("image-feature-extraction", "for the maps of a backbone"),
+];
+
+/// What the entries' model is for.
+fn purpose(entries: &[&Entry]) -> &'static str {
+    let tagged = |tag: &str| entries.iter().any(|entry| entry.metadata.tags.iter().any(|own| own == tag));
+    TASKS.iter().find(|(tag, _)| tagged(tag)).map_or(TASKS[0].1, |(_, words)| words)
+}
+
 fn front_matter(entries: &[&Entry]) -> String {
     // Names of licences are the hub's own list; any other one is told by name.
     let name = match licences(entries).as_slice() {
@@ -47,8 +61,8 @@ fn front_matter(entries: &[&Entry]) -> String {
     };
     let mut text = format!("---\nlicense: other\nlicense_name: {name}\nlibrary_name: onnx\n");
     let tags = one(entries.iter().flat_map(|entry| entry.metadata.tags.iter().map(String::as_str)));
-    if tags.contains(&"image-classification") {
-        text += "pipeline_tag: image-classification\n";
+    if let Some(task) = TASKS.iter().find(|(tag, _)| tags.contains(tag)) {
+        let _ = writeln!(text, "pipeline_tag: {}", task.0);
     }
     text += "tags:\n- onnx\n";
     for tag in tags {
@@ -78,8 +92,9 @@ fn introduction(title: &str, entries: &[&Entry]) -> String {
         Some(paper) => {
             let _ = writeln!(
                 text,
-                "{title} for image classification as ONNX, a file for each kind of runtime. The model is from \
-                 \"Rethinking Mobile Block for Efficient Attention-based Models\" (ICCV 2023, {paper}).\n"
+                "{title} {} as ONNX, a file for each kind of runtime. The model is from \
+                 \"Rethinking Mobile Block for Efficient Attention-based Models\" (ICCV 2023, {paper}).\n",
+                purpose(entries)
             );
         }
         None => match entries.iter().find_map(|entry| entry.definition.as_ref()) {
@@ -203,6 +218,9 @@ fn example<'a>(entries: &[&'a Entry], profile: &str) -> Option<(&'a Entry, &'a I
 }
 
 fn running(entries: &[&Entry]) -> String {
+    if purpose(entries) != TASKS[0].1 {
+        return String::new();
+    }
     let (Some((python, input)), Some((rust, _))) = (example(entries, "ort-cpu"), example(entries, "tract"))
     else {
         return String::new();

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use emo_exporter::models::Task;
 use emo_exporter::weights::Weights;
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
-use emo_verifier::compare::{FLOAT32, Tolerance};
+use emo_verifier::compare::{FLOAT32, FLOAT32_DEEP, Tolerance};
 use emo_verifier::earned::MOST_EARNED;
 use emo_verifier::probe;
 use emo_verifier::reference::Reference;
 use emo_verifier::runtime::{ENGINES, Engine, Runtime as _, Tract};
 use emo_verifier::truth::{Row, Truth};
-use emo_verifier::verify::PROBES;
 use emo_verifier::verify::probes::{Probed, probes};
+use emo_verifier::verify::{FEWEST, PROBES};
 use rayon::prelude::*;
 
 use super::checkpoints::Checkpoints;
@@ -63,10 +64,12 @@ pub fn shelf(recipes: &[&Recipe], checkpoints: &Checkpoints, watch: &dyn Watch) 
         during(watch, &format!("{}, the reference", model.name), || {
             let Some(weights) = checkpoints.supply(recipe) else { return Ok(None) };
             let reference = Reference::new(model, &weights)?;
-            let probes = probes(PROBES, Some(1), recipe.target.size);
+            // A detector or a segmenter has a value for each pixel to be wrong in.
+            let count = if model.task() == Task::Classify { PROBES } else { FEWEST };
+            let probes = probes(count, Some(1), recipe.target.size);
             let rows = probes.into_par_iter().map(|probe| Row::new(&reference, probe));
             let rows = rows.collect::<Result<_>>()?;
-            let truth = Truth::new(reference, rows);
+            let truth = Truth::new(reference, rows, model.task());
             Ok(Some((key, Evidence { weights, truth })))
         })
     });
@@ -79,12 +82,13 @@ impl Evidence {
     /// # Errors
     /// The engine does not take the file, or its logits have no measure.
     pub fn numerics(&self, file: &OnnxFile) -> Result<Numerics> {
-        let measured = self.truth.measure(file, &Tract, &FLOAT32);
+        let tolerance = self.truth.tolerance();
+        let measured = self.truth.measure(file, &Tract, tolerance);
         let measured = measured.map_err(|failure| Error::new(failure.to_string()))?;
         if let Some((row, reason)) = measured.iter().find_map(|row| Some((row, row.reason.as_ref()?))) {
             return Err(Error::new(reason).at("logits").at(&row.name));
         }
-        Ok(Numerics::new(Tract.name(), &FLOAT32, &measured))
+        Ok(Numerics::new(Tract.name(), tolerance, &measured))
     }
 }
 
@@ -152,7 +156,7 @@ impl Numerics {
         let figure = |x: f64| x.is_finite() && x >= 0.0 && upper_bound(x) == x;
         // f32 has one bound; what a coarser file is allowed is what it earns.
         let earned = match tolerance.name == FLOAT32.name {
-            true => self.bound == FLOAT32.bound,
+            true => [FLOAT32.bound, FLOAT32_DEEP.bound].contains(&self.bound),
             false => figure(self.bound) && (FLOAT32.bound..=upper_bound(MOST_EARNED)).contains(&self.bound),
         };
         if !earned {

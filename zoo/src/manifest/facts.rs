@@ -1,6 +1,6 @@
 //! What a file's bytes tell: every field of an entry that needs no run and nobody's word.
 
-use emo_exporter::models::{Model, own};
+use emo_exporter::models::{Model, Task, own};
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, ModelProto, Result};
 use emo_verifier::audit::{self, Audit, tally};
@@ -9,7 +9,7 @@ use emo_verifier::identity::Identity;
 use emo_verifier::image::Image;
 use emo_verifier::infer::{Bindings, Inference, infer};
 use emo_verifier::models::claim::{self, Claim};
-use emo_verifier::models::figures::{Published, published};
+use emo_verifier::models::figures::{dense, published};
 use emo_verifier::sym::Expr;
 use emo_verifier::written::{count, findings};
 use sha2::{Digest as _, Sha256};
@@ -135,15 +135,17 @@ pub fn third_party(
 fn claimed(model: &str, claim: &Claim, entry: &Entry) -> Claimed {
     // Figures of another input or head say nothing of this file.
     let published = claim.published.as_ref().filter(|_| !claim.holds || claim.reason.is_none());
-    let account = |file: Option<u64>, total: Option<i64>, print: fn(&Published) -> &'static str| {
+    let account = |file: Option<u64>, total: Option<i64>, published: Option<&str>| {
         let (file, model) = (file.unwrap_or(0), total.and_then(|t| u64::try_from(t).ok()).unwrap_or(0));
         let folded = model.cast_signed().saturating_sub(file.cast_signed());
-        Account { file, folded, model, published: published.map(|p| print(p).to_owned()) }
+        Account { file, folded, model, published: published.map(str::to_owned) }
     };
+    // FLOPs of a detector or a segmenter were published under other conventions, or without the last resize.
+    let params = published.map(|p| p.params).or_else(|| claim.dense.map(|held| held.published.params));
     Claimed {
         model: model.to_owned(),
-        parameters: account(entry.parameters, claim.params, |p| p.params),
-        fvcore: account(entry.costs.fvcore, claim.fvcore, |p| p.flops),
+        parameters: account(entry.parameters, claim.params, params),
+        fvcore: account(entry.costs.fvcore, claim.fvcore, published.map(|p| p.flops)),
         holds: claim.holds,
     }
 }
@@ -161,8 +163,14 @@ fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit, inference: &In
     let free = tally(&file.model, inference);
     let figure = |count: &Expr| count.count().filter(|_| !audit.is_lower_bound());
     let cost = &audit.totals.cost;
-    let known = published(model).is_some();
-    let tags = if known { vec!["emo", "image-classification", "vision"] } else { Vec::new() };
+    let task = Model::named(model).map(|model| match model.task() {
+        Task::Classify => "image-classification",
+        Task::Detect => "object-detection",
+        Task::Segment => "image-segmentation",
+        Task::Features => "image-feature-extraction",
+    });
+    let known = published(model).is_some() || dense::published(model).is_some();
+    let tags = task.filter(|_| known).map_or(Vec::new(), |task| vec!["emo", task, "vision"]);
     Ok(Entry {
         schema: SCHEMA.to_owned(),
         model: model.to_owned(),

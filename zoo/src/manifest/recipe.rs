@@ -2,7 +2,7 @@
 
 use emo_exporter::models::{MODELS, Model, own};
 use emo_exporter::profile::{Opset, Profile};
-use emo_exporter::target::Target;
+use emo_exporter::target::{Output, Target};
 use emo_exporter::weights::Weights;
 use emo_proto::{Error, Result};
 use emo_verifier::identity::Identity;
@@ -11,7 +11,7 @@ use super::Manifest;
 use super::entry::TOOL;
 use super::entry::{Entry, Provenance};
 
-/// A published classifier, as it is built: 224 × 224, one image, 1000 classes, float32.
+/// A published model, as it is built: its published size, classes and outputs, one image, float32.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recipe {
     pub model: Model,
@@ -22,7 +22,8 @@ pub struct Recipe {
 impl Recipe {
     #[must_use]
     pub fn new(model: Model, profile: &'static Profile, opset: &'static Opset, weights: Provenance) -> Self {
-        Self { model, target: Target { opset, ..Target::new(profile) }, weights }
+        let target = Target { opset, ..model.target(profile) };
+        Self { model, target, weights }
     }
 
     /// Of a file that says what it is.
@@ -32,13 +33,16 @@ impl Recipe {
     pub fn of(identity: &Identity, weights: Provenance) -> Result<Self> {
         // A network of one's own has the classes that its definition says.
         let classes = Model::named(&identity.model.name).unwrap_or(&identity.model).classes;
-        if (identity.size, identity.batch, identity.model.classes) != ((224, 224), Some(1), classes) {
-            let (height, width) = identity.size;
-            let batch = identity.batch.map_or("N".to_owned(), |n| n.to_string());
-            return Err(Error::new(format!(
-                "expected [1, 3, 224, 224] → [1, {classes}], as a build writes, found [{batch}, 3, {height}, {width}] → [{batch}, {}]",
-                identity.model.classes
-            )));
+        let interface = |(height, width): (usize, usize), batch: &str, classes: usize, output: Output| {
+            let output = output.name();
+            format!("[{batch}, 3, {height}, {width}] → {output} of {classes} classes")
+        };
+        let (size, output) = (identity.model.published_size(), identity.model.output_forms()[0]);
+        let batch = identity.batch.map_or("N".to_owned(), |n| n.to_string());
+        let built = interface(size, "1", classes, output);
+        let found = interface(identity.size, &batch, identity.model.classes, identity.output);
+        if found != built {
+            return Err(Error::new(format!("expected {built}, as a build writes, found {found}")));
         }
         let opset = opset(identity.opset)?;
         Ok(Self::new(identity.model.clone(), identity.profile, opset, weights))

@@ -2,9 +2,9 @@
 
 use ndarray::ArrayD;
 
+use super::beside::{BlockVerdict, Divergence, distance, slice};
 use super::blocks::{Boundary, Layout};
 use super::cause::{self, explain};
-use super::divergence::{BlockVerdict, Divergence, distance, slice};
 use crate::reference::{Map, Source};
 
 /// What the file and the reference give for one input.

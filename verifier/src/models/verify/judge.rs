@@ -4,7 +4,7 @@ use emo_exporter::weights::Weights;
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
 
-use super::divergence::{BlockVerdict, Divergence};
+use super::beside::{BlockVerdict, Divergence};
 use super::probes::{self, Bench, Probe};
 use super::rounding::{self, Earned};
 use super::structure::Seen;

@@ -4,9 +4,10 @@
 //! recovered from them, and its graph runs in an engine beside [`crate::reference`] with these weights
 //! (*the function*), or with a checkpoint's (*function and weights*).
 
+mod beside;
 mod blocks;
 pub mod cause;
-pub mod divergence;
+mod divergence;
 pub mod explain;
 mod form;
 mod heads;
@@ -42,11 +43,12 @@ use crate::runtime::{Own, Runtime};
 use crate::tolerance::own_tolerance;
 
 use crate::path::DataPath;
-use divergence::BlockVerdict;
+pub use beside::BlockVerdict;
 pub use form::Form;
 use judge::Judge;
 use port::{Port, outputs};
-use probes::{Bench, Probe, Probed, probes_of};
+use probes::{Bench, Probe, Probed, affordable, probes_of};
+pub use probes::{FEWEST, PROBES};
 pub use weights::TensorDifference;
 
 /// What a file is held to.
@@ -83,20 +85,6 @@ impl Default for Request {
             keep: false,
         }
     }
-}
-
-/// Inputs to run a file on, where nobody says how many.
-pub const PROBES: usize = 8;
-
-/// Multiply-adds of all test inputs together where nobody says how many there are: some seconds of the reference's.
-const AFFORDED: i64 = 40_000_000_000;
-/// Of a model of any size: the first noise, and the file's own.
-const FEWEST: usize = 2;
-
-/// How many test inputs a file of so many multiply-adds is run on.
-fn affordable(claim: Option<&Claim>) -> usize {
-    let macs = claim.and_then(|claim| claim.macs).unwrap_or(0).max(1);
-    usize::try_from(AFFORDED / macs).unwrap_or(PROBES).clamp(FEWEST, PROBES)
 }
 
 /// What was found out of the file's weights.
@@ -332,7 +320,8 @@ pub fn verify(
     if let Err(error) = runnable(&[images, 3, port.size.0, port.size.1]) {
         return Ok(verdict.undecided(error.to_string()));
     }
-    let count = request.probes.unwrap_or_else(|| affordable(verdict.claim.as_ref()));
+    let count =
+        request.probes.unwrap_or_else(|| affordable(verdict.claim.as_ref().and_then(|claim| claim.macs)));
     let probes = probes_of(request, count, &port, recovered.weights.origin(), own == &INT8)?;
     // With a checkpoint's weights, what the file's own were rounded to counts.
     let stored = recovered.stored.values().map(|stored| stored.tolerance).fold(own, coarser);

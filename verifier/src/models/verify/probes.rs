@@ -16,7 +16,7 @@ use super::Request;
 use super::port::Port;
 use crate::compare::{Difference, Tolerance, compare, top};
 use crate::data::image;
-use crate::probe::{OWN_NOISE, PROBES, probes as table};
+use crate::probe::{OWN_NOISE, PROBES as TABLE, probes as table};
 use crate::reference::Reference;
 use crate::runtime::{Concrete, Failure, Runtime};
 
@@ -150,7 +150,7 @@ impl<'a> Bench<'a> {
                 let row = if aside { truths.recv().ok() } else { truth(probe) };
                 if let Some((truth, input)) = row {
                     let explain = |truth: &[f64]| reference.single_sums(&input, truth);
-                    rows.extend(self.rows(probe, &answer, truth, explain));
+                    rows.extend(self.rows(probe, &answer, &truth, explain));
                 }
             })?;
             Ok(rows)
@@ -185,11 +185,11 @@ impl<'a> Bench<'a> {
         &self,
         probe: &Probe,
         answer: &[ArrayD<f32>],
-        truth: Vec<ArrayD<f64>>,
+        truth: &[ArrayD<f64>],
         explain: impl FnOnce(&[f64]) -> f64,
     ) -> Vec<Probed> {
-        let mut own = self.judge(probe.name.clone(), probe, answer, &truth);
-        let allowance = match (own.difference, &truth[..]) {
+        let mut own = self.judge(probe.name.clone(), probe, answer, truth);
+        let allowance = match (own.difference, truth) {
             (Some(d), [logits]) if logits.ndim() == 2 => {
                 allowance(d.relative(), self.tolerance, || explain(&elements(logits)))
             }
@@ -204,7 +204,7 @@ impl<'a> Bench<'a> {
             row
         });
         if self.keep {
-            own.truth = truth;
+            own.truth = truth.to_vec();
         }
         std::iter::once(own).chain(recorded).collect()
     }
@@ -357,8 +357,8 @@ pub fn probes_of(
         Ok(Probe { name: path.display().to_string(), input: port.image.feed(input), recorded: None })
     };
     let pictures = request.pictures.iter().map(picture).collect::<Result<Vec<_>>>()?;
-    let harsh = |probe: &Probe| PROBES.iter().any(|row| row.name == probe.name && !row.mild);
-    let table = probes(count + if mild { PROBES.len() } else { 0 }, port.batch, port.size);
+    let harsh = |probe: &Probe| TABLE.iter().any(|row| row.name == probe.name && !row.mild);
+    let table = probes(count + if mild { TABLE.len() } else { 0 }, port.batch, port.size);
     let table = table.into_iter().filter(|probe| !(mild && harsh(probe))).take(count);
     let table = table.map(|probe| own_noise(probe, file));
     let table = table.map(|probe| Probe { input: port.image.feed(probe.input), ..probe });
@@ -377,4 +377,19 @@ fn own_noise(probe: Probe, file: &Origin) -> Probe {
         }
         _ => probe,
     }
+}
+
+/// Inputs to run a file on, where nobody says how many.
+pub const PROBES: usize = 8;
+
+/// Multiply-adds of all test inputs together where nobody says how many there are: some seconds of the reference's.
+const AFFORDED: i64 = 40_000_000_000;
+/// Of a model of any size: the first noise, and the file's own.
+pub const FEWEST: usize = 2;
+
+/// How many test inputs a file of so many multiply-adds is run on.
+#[must_use]
+pub fn affordable(macs: Option<i64>) -> usize {
+    let macs = macs.unwrap_or(0).max(1);
+    usize::try_from(AFFORDED / macs).unwrap_or(PROBES).clamp(FEWEST, PROBES)
 }
