@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::infer::Inference;
 use crate::path::DataPath;
+use crate::sym::Expr;
 
 /// What can be told of a linear layer in any spelling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -225,6 +226,6 @@ pub fn linear(inference: &Inference, index: usize) -> Option<(Shape, Part)> {
 pub fn pixels(inference: &Inference, index: usize, shape: Shape) -> usize {
     let dims = inference.nodes[index].outputs.first().and_then(|fact| fact.dims.as_ref().ok());
     // The first axis has the images, or images and windows of each.
-    let elements = dims.and_then(|dims| dims.get(1..)?.iter().map(|d| d.count()).product::<Option<u64>>());
+    let elements = dims.and_then(|dims| dims.get(1..)?.iter().map(Expr::count).product::<Option<u64>>());
     elements.map_or(0, |elements| elements as usize / shape.outputs.max(1))
 }

@@ -194,8 +194,8 @@ impl Plan {
 #[must_use]
 pub fn numbered(module: &str) -> Option<String> {
     let parts: Vec<&str> = module.split('.').collect();
-    let is_number = |part: &&str| part.bytes().all(|b| b.is_ascii_digit());
-    let first = parts.iter().position(|part| is_number(&part))?;
+    let is_number = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    let first = parts.iter().position(|part| is_number(part))?;
     let numbers = parts[first..].iter().take_while(|part| is_number(part)).count();
     (first > 0).then(|| parts[..first + numbers].join("."))
 }

@@ -52,7 +52,7 @@ pub use probes::{FEWEST, PROBES};
 pub use weights::TensorDifference;
 
 /// What a file is held to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Request {
     /// The model that the file should be; `None` takes the published one that it is.
     pub model: Option<Model>,
@@ -70,21 +70,6 @@ pub struct Request {
     pub dims: Bindings,
     /// Whether the verdict keeps what the file should give, for [`Verdict::sets`].
     pub keep: bool,
-}
-
-impl Default for Request {
-    fn default() -> Self {
-        Self {
-            model: None,
-            weights: None,
-            tolerance: None,
-            probes: None,
-            own: Vec::new(),
-            pictures: Vec::new(),
-            dims: Bindings::new(),
-            keep: false,
-        }
-    }
 }
 
 /// What was found out of the file's weights.

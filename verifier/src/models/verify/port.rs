@@ -6,6 +6,7 @@ use emo_proto::ModelProto;
 use emo_proto::file::OnnxFile;
 
 use crate::audit::inputs;
+use crate::fact::Fact;
 use crate::image::Image;
 use crate::infer::{Bindings, Inference, NodeFacts, declared};
 use crate::models::layers::Place;
@@ -74,7 +75,7 @@ pub fn outputs(
             Ok((vec![(*logits).to_owned()], Output::Logits))
         }
         (Task::Segment, [output]) => {
-            let logits = fact(output).is_some_and(|fact| fact.is_float());
+            let logits = fact(output).is_some_and(Fact::is_float);
             let whole = (extent(output, 2), extent(output, 3)) == (Some(port.size.0), Some(port.size.1));
             let gives = match (logits, whole) {
                 (false, _) => Output::Labels,
