@@ -1,7 +1,7 @@
 //! A row a target: what the runtime takes, and how each layer is spelled for it.
 //!
 //! One table ([`PROFILES`]) serves both sides. The exporter spells layers by a row's
-//! [`Forms`] and refuses what the row does not allow ([`Profile::accept`]); a lint holds any
+//! [`Forms`] and refuses what the row does not allow ([`Target::accept`](crate::target::Target::accept)); a lint holds any
 //! file against the same row: opset, rank, static shapes, and the permitted operators, whose
 //! [`Condition`]s are read without knowing who wrote the file ([`Profile::judge`]). Every
 //! constraint names its source.
