@@ -23,7 +23,7 @@ THIRD_PARTY = pathlib.Path(__file__).parent.parent.parent.parent / "shared" / "t
 MODELS = ("emo-1m", "emo-2m", "emo-5m", "emo-6m")
 WEIGHTS = ("--weights", "formula:0")
 # Package, path in it, what it is.
-THIRD_PARTY = (
+PACKAGES = (
     ("rapidocr_onnxruntime", "models/ch_ppocr_mobile_v2.0_cls_infer.onnx", "MobileNetV3"),
     ("rapidocr_onnxruntime", "models/ch_PP-OCRv4_det_infer.onnx", "MobileNet with a feature pyramid"),
     ("rapidocr_onnxruntime", "models/ch_PP-OCRv4_rec_infer.onnx", "convolutions and transformer blocks"),
@@ -107,7 +107,7 @@ def main(emo: str) -> None:
     expect("float16 for float32", THIRD_PARTY / "emo_1m_fp16.onnx", demanded, "--tolerance", "f32")
 
     packages = pathlib.Path(onnx.__file__).parent.parent
-    for package, relative, _ in THIRD_PARTY:
+    for package, relative, _ in PACKAGES:
         path = packages / package / relative
         expect(path.name, path, {"verdict": "fail", "cause": "not-emo", "model": None})
 
