@@ -30,7 +30,7 @@ fn anonymous(request: &Order) -> Vec<u8> {
     nameless(&request.export(&Spec::Formula(0)).unwrap().bytes)
 }
 
-fn nameless(bytes: &[u8]) -> Vec<u8> {
+pub fn nameless(bytes: &[u8]) -> Vec<u8> {
     let mut model = ModelProto::decode(bytes).unwrap();
     model.metadata_props.clear();
     (model.producer_name, model.doc_string) = (None, None);

@@ -191,7 +191,10 @@ impl<'a> Recovery<'a> {
 
     /// The constant operand of an operator that has as many elements; `absent` throughout where there is none.
     fn vector(&mut self, place: &Place, site: &Site, operator: &str, absent: f32) -> Result<()> {
-        let operands = self.nodes(place).filter(|n| n.node.op_type() == operator).flat_map(|n| &n.node.input);
+        // The next norm's own scale comes behind its statistics, which what is looked for here comes before.
+        let statistics = |n: &&NodeFacts| matches!(n.node.op_type(), "LayerNormalization" | "ReduceMean");
+        let nodes = self.nodes(place).take_while(|n| !statistics(n));
+        let operands = nodes.filter(|n| n.node.op_type() == operator).flat_map(|n| &n.node.input);
         let fits = |name: &str| {
             let tensor = self.constants.tensor(name).ok()?;
             (tensor.len() == site.channels).then(|| tensor.f32s().ok()).flatten()

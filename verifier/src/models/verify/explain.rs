@@ -92,11 +92,8 @@ pub fn unexplained(
         let expected = recognition.plan.segments.get(place).map_or(&[][..], |segment| &segment.steps);
         let tokens: Vec<Token> = found.iter().map(|found| found.token).collect();
         let mut left = left_over(expected, &tokens);
-        for token in made.get(place).into_iter().flatten() {
-            if let Some(at) = left.iter().position(|left| left == token) {
-                left.swap_remove(at);
-            }
-        }
+        // However often: a target may do in parts what another does at once.
+        left.retain(|token| !made.get(place).is_some_and(|made| made.contains(token)));
         for token in left {
             let of_kind: Vec<&Found> = found.iter().filter(|found| found.token == token).collect();
             let Some(last) = of_kind.last() else { continue };

@@ -1,0 +1,151 @@
+//! Detectors, segmenters and backbones as anybody's files: recognised, verified, reconciled, and wrong ones placed.
+
+use emo_exporter::models::Model;
+use emo_exporter::profile::Profile;
+use emo_exporter::target::{Output, Target};
+use emo_exporter::weights::Spec;
+use emo_proto::{AttributeProto, Message as _, ModelProto, NodeProto};
+use emo_verifier::runtime::Tract;
+use emo_verifier::verify::{self, Outcome, Verdict};
+
+use crate::own_profiles::nameless;
+use crate::profiles::open;
+
+fn export(model: &str, size: (usize, usize), target: &str, output: Option<Output>) -> Vec<u8> {
+    let model = Model::named(model).unwrap();
+    let target = Target { size, output, ..model.target(Profile::named(target).unwrap()) };
+    emo_exporter::export(model, &target, &Spec::Formula(0)).unwrap().bytes
+}
+
+fn judge(bytes: &[u8], weights: Option<Spec>) -> Verdict {
+    let request = verify::Request { weights, probes: Some(2), ..Default::default() };
+    verify::verify(&open(bytes), None, &request, &Tract).unwrap()
+}
+
+/// A head each, targets and outputs by turns; sizes that windows and strides divide and others.
+const RIGHT: [(&str, (usize, usize), &str, Option<Output>); 10] = [
+    ("ssdlite-emo-1m", (128, 128), "portable", None),
+    ("ssdlite-emo2-1m", (96, 131), "coreml", Some(Output::Decoded)),
+    ("retinanet-emo-1m", (128, 96), "tract", None),
+    ("retinanet-emo2-1m", (96, 96), "openvino", Some(Output::Decoded)),
+    ("deeplabv3-emo-1m", (128, 96), "ort-cpu", None),
+    ("pspnet-emo-1m", (192, 192), "portable", None),
+    ("pspnet-emo2-2m", (131, 96), "reference", Some(Output::LogitsSmall)),
+    ("semantic-fpn-emo-1m", (96, 96), "qnn", Some(Output::Labels)),
+    ("segformer-emo2-2m", (96, 128), "nnapi", Some(Output::LogitsSmall)),
+    ("emo-5m-backbone", (96, 200), "tensorrt", None),
+];
+
+#[test]
+fn nameless_files_are_recognised_and_hold() {
+    for (model, size, target, output) in RIGHT {
+        let bytes = nameless(&export(model, size, target, output));
+        for weights in [None, Some(Spec::Formula(0))] {
+            let verdict = judge(&bytes, weights);
+            let at = format!("{model} for {target} at {size:?}: {:?}", verdict.reason);
+            assert_eq!((verdict.verdict, verdict.model.as_deref()), (Outcome::Pass, Some(model)), "{at}");
+            let gives = output.unwrap_or_else(|| Model::named(model).unwrap().output_forms()[0]);
+            assert_eq!(verdict.output, Some(gives.name()), "{at}");
+            assert!(verdict.claim.as_ref().is_some_and(|claim| claim.holds), "{at}: {:?}", verdict.claim);
+            assert!(verdict.weights.is_some_and(|weights| weights.differing.is_empty()), "{at}");
+        }
+    }
+}
+
+type Edit = fn(&mut ModelProto);
+
+fn nodes(model: &mut ModelProto) -> &mut Vec<NodeProto> {
+    &mut model.graph.as_mut().unwrap().node
+}
+
+fn called<'m>(model: &'m mut ModelProto, name: &str) -> &'m mut NodeProto {
+    nodes(model).iter_mut().find(|node| node.name() == name).unwrap()
+}
+
+fn set(node: &mut NodeProto, name: &str, text: &str) {
+    node.attribute.retain(|a| a.name() != name);
+    node.attribute.push(AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(emo_proto::attribute_proto::AttributeType::String.into()),
+        s: Some(text.as_bytes().to_vec().into()),
+        ..AttributeProto::default()
+    });
+}
+
+fn resize(model: &mut ModelProto, mode: &str, attribute: &str, value: &str) {
+    let of_mode = |node: &&mut NodeProto| {
+        let is = |a: &AttributeProto| a.name() == "mode" && a.s.as_deref() == Some(mode.as_bytes());
+        node.op_type() == "Resize" && node.attribute.iter().any(is)
+    };
+    nodes(model).iter_mut().filter(of_mode).for_each(|node| set(node, attribute, value));
+}
+
+/// A mistake in a right file, the part that is wrong first, and why.
+const WRONG: [(&str, (usize, usize), Option<Output>, Edit, &str, &str); 5] = [
+    (
+        "segformer-emo2-2m",
+        (96, 128),
+        None,
+        |model| resize(model, "linear", "coordinate_transformation_mode", "align_corners"),
+        "decode_head.convs.1",
+        "corner-aligned",
+    ),
+    (
+        "deeplabv3-emo-1m",
+        (128, 128),
+        None,
+        |model| called(model, "decode_head.concat").input.swap(1, 2),
+        "decode_head.bottleneck",
+        "exchanged-levels",
+    ),
+    (
+        "retinanet-emo-1m",
+        (200, 168),
+        None,
+        |model| {
+            resize(model, "nearest", "coordinate_transformation_mode", "half_pixel");
+            resize(model, "nearest", "nearest_mode", "ceil");
+        },
+        "neck.lateral_convs.1",
+        "nearest-rounding",
+    ),
+    (
+        "ssdlite-emo-1m",
+        (96, 96),
+        Some(Output::Decoded),
+        |model| {
+            let node = called(model, "decode.softmax");
+            node.op_type = Some("Sigmoid".into());
+            node.attribute.clear();
+        },
+        "scores",
+        "scores",
+    ),
+    (
+        "retinanet-emo-1m",
+        (96, 96),
+        Some(Output::Decoded),
+        |model| {
+            let node = nodes(model).iter_mut().rfind(|node| node.op_type() == "Sigmoid").unwrap();
+            node.op_type = Some("Softmax".into());
+        },
+        "scores",
+        "scores",
+    ),
+];
+
+#[test]
+fn mistakes_of_heads_are_placed_and_named() {
+    for (model, size, output, edit, block, cause) in WRONG {
+        let mut wrong = ModelProto::decode(export(model, size, "reference", output).as_slice()).unwrap();
+        edit(&mut wrong);
+        let verdict = judge(&wrong.encode_to_vec(), None);
+        let at = format!(
+            "{model}, {cause}: {:?} {:#?}",
+            verdict.reason,
+            verdict.blocks.iter().filter(|b| !b.holds).collect::<Vec<_>>()
+        );
+        assert_eq!(verdict.verdict, Outcome::Fail, "{at}");
+        assert_eq!((verdict.first_divergence.as_deref(), verdict.cause), (Some(block), Some(cause)), "{at}");
+    }
+}
