@@ -4,6 +4,7 @@
 //! name = "emo-nano"
 //! stem = 16
 //! classes = 100
+//! head = "deeplabv3"    # a detector or a segmenter on four stages; a classifier where it is not there
 //!
 //! [[stages]]            # two to six; each halves the map
 //! depth = 3
@@ -25,6 +26,7 @@ use emo_proto::{Error, Result, file};
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::dense::{self, Head, LARGE, SEGMENTED, SMALL};
 use super::emo::{Network, Stage};
 use super::mmb::Attention;
 use super::toml_file::{Section, Source};
@@ -35,13 +37,30 @@ use crate::layer::{Act, Norm};
 const LARGEST: u64 = 1 << 16;
 
 /// Keys of the file and of a stage, in the order in which they are written.
-const KEYS: [&str; 4] = ["name", "stem", "classes", "stages"];
+const KEYS: [&str; 5] = ["name", "stem", "classes", "head", "stages"];
 const OF_A_STAGE: [&str; 9] =
     ["depth", "dim", "expansion", "kernel", "norm", "activation", "attention", "head_dim", "window"];
 
 /// What a norm and an activation are called.
 const NORMS: [(&str, Norm); 2] = [("batch", Norm::Batch), ("layer", Norm::Layer)];
 const ACTIVATIONS: [(&str, Act); 2] = [("silu", Act::Silu), ("gelu", Act::Gelu)];
+
+/// What stands on the stages, by name, and the size of its input where nobody says another.
+const HEADS: [(&str, (Published, Sizes)); 6] = [
+    ("ssdlite", (|| Head::Ssdlite, &[SMALL])),
+    ("retinanet", (|| Head::RetinaNet, &[LARGE])),
+    ("deeplabv3", (|| Head::DeepLabV3, &[SEGMENTED])),
+    ("pspnet", (|| Head::PspNet, &[SEGMENTED])),
+    ("semantic-fpn", (|| Head::SemanticFpn, &[SEGMENTED])),
+    // As wide as it was published on all backbones but the smallest.
+    ("segformer", (|| Head::SegFormer { channels: 288 }, &[SEGMENTED])),
+];
+
+type Published = fn() -> Head;
+type Sizes = &'static [(usize, usize)];
+
+/// Stages that heads stand on.
+const UNDER_A_HEAD: usize = 4;
 
 /// Far beyond any use, and far below what overflows a count.
 const STAGES: RangeInclusive<usize> = 2..=6;
@@ -82,7 +101,18 @@ pub fn read(text: &str, place: &str) -> Result<Model> {
     let sections = stages(source, &top)?;
     let stages = sections.iter().map(stage).collect::<Result<Vec<_>>>()?;
     expanded(&sections, stem, &stages)?;
-    let definition = Definition::Emo(Network { stem, stages });
+    let definition = match top.find("head") {
+        None => Definition::Emo(Network { stem, stages }),
+        Some(_) if stages.len() != UNDER_A_HEAD => {
+            let why = format!("stages: expected {UNDER_A_HEAD} under a head, found {}", stages.len());
+            return Err(source.refuse(&top.get("stages")?.span(), why));
+        }
+        Some(_) => {
+            let (head, sizes) = top.one_of("head", &HEADS)?;
+            let backbone = Box::new(Definition::Emo(Network { stem, stages }));
+            Definition::Dense(dense::Network { backbone, head: head(), sizes })
+        }
+    };
     let published = || super::MODELS.iter().chain(&*super::DENSE);
     let own = |name: &str| !published().any(|model| model.name.eq_ignore_ascii_case(name));
     let model = match Model::named(name) {
@@ -212,9 +242,20 @@ fn bounded(model: &Model, top: &Section, sections: &[Section]) -> Result<()> {
 /// The model is not made of EMO's blocks alone.
 pub fn write(model: &Model) -> Result<String> {
     let other = || Error::new("expected a network of EMO's blocks, found another family's").at(&model.name);
-    let Definition::Emo(network) = &model.definition else { return Err(other()) };
+    let (network, head) = match &model.definition {
+        Definition::Emo(network) => (network, None),
+        Definition::Dense(dense::Network { backbone, head, .. }) => match &**backbone {
+            Definition::Emo(network) => (network, Some(head)),
+            _ => return Err(other()),
+        },
+        _ => return Err(other()),
+    };
     let mut text =
         format!("name = \"{}\"\nstem = {}\nclasses = {}\n", model.name, network.stem, model.classes);
+    if let Some(head) = head {
+        let row = HEADS.iter().find(|(_, (published, _))| published() == *head).ok_or_else(other)?;
+        let _ = writeln!(text, "head = \"{}\"", row.0);
+    }
     for stage in &network.stages {
         let Stage { depth, dim, expansion, kernel, .. } = stage;
         let norm = called(&NORMS, stage.norm);
