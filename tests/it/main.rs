@@ -13,6 +13,7 @@ mod coarse;
 mod command;
 mod corpus;
 mod cost;
+mod dense;
 mod dump;
 mod eval;
 mod exports;
