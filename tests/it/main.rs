@@ -20,6 +20,7 @@ mod exports;
 mod families;
 mod fire;
 mod goldens;
+mod heads;
 mod hostile;
 mod house;
 mod infer;

@@ -249,6 +249,12 @@ impl Matching<'_> {
         self.found[layer].is_none() && self.plan.layers[layer].shape == shape
     }
 
+    /// Whether the layer is dilated, and of that shape but for its dilation.
+    fn is_dilated(&self, layer: usize, shape: Shape) -> bool {
+        let dilation = self.plan.layers[layer].shape.dilation;
+        dilation > 1 && self.is_whole(layer, Shape { dilation, ..shape })
+    }
+
     /// Whether the layer classifies, into any number of classes; the first such layer decides how many.
     fn classifies(&self, index: usize, shape: Shape) -> Option<usize> {
         let layer = &self.plan.layers[index];
@@ -404,6 +410,11 @@ impl Name for Matching<'_> {
             self.found[first] = Some(Found { parts: Vec::new(), shape: merged });
             self.take(second, shape, part);
             return Ok(Some(second));
+        }
+        // A branch that is spread otherwise is told by structure.
+        if let Some(layer) = at(&|layer| self.is_dilated(layer, shape)) {
+            self.take(layer, shape, part);
+            return Ok(Some(layer));
         }
         if let Some(layer) = self.displaced(shape, &place) {
             self.take(layer, shape, part);

@@ -22,12 +22,12 @@ fn unfolded() -> Target {
 }
 
 impl Plan {
-    /// The graph of `model` that gives `output`, at its published size, and where its nodes stand.
+    /// The graph of `model` that gives `output` of images of that height and width, and where its nodes stand.
     ///
     /// # Errors
     /// The model does not give it.
-    pub fn graph(model: &Model, output: Output) -> Result<(ModelProto, Vec<Place>)> {
-        let target = Target { size: model.published_size(), output: Some(output), ..unfolded() };
+    pub fn graph(model: &Model, output: Output, size: (usize, usize)) -> Result<(ModelProto, Vec<Place>)> {
+        let target = Target { size, output: Some(output), ..unfolded() };
         let file = outline(&model.build(&target)?, target.opset, &[])?.model;
         let places = {
             let inference = infer(&file, &Bindings::new());

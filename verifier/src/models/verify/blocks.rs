@@ -19,6 +19,10 @@ pub struct Boundary {
     pub value: String,
     /// Whether it is the map behind the norm of the next block, which was folded backwards.
     pub normed: bool,
+    /// What it becomes before another layer or another map comes in: resized, moved.
+    pub moved: Vec<String>,
+    /// The sum of the last of these and another map.
+    pub sum: Option<String>,
 }
 
 /// The blocks' outputs in the order of the network; a block whose end is fused with what follows has none.
@@ -40,7 +44,9 @@ pub fn boundaries(inference: &Inference, recognition: &Recognition) -> Vec<Bound
         let [part] = found.parts.as_slice() else { return None };
         let own_norm = owns(plan, index, Kind::BatchNorm);
         let normed = !own_norm && layer.bias.is_none() && found.has_bias();
-        Some(Boundary { block: block(index), value: graph.end(part.node, index)?, normed })
+        let value = graph.end(part.node, index)?;
+        let (moved, sum) = graph.behind(&value);
+        Some(Boundary { block: block(index), value, normed, moved, sum })
     })
     .collect()
 }
@@ -107,6 +113,25 @@ impl Readers<'_> {
             return output(here().find(closes)?);
         }
         self.linear_end(from, index, &place)
+    }
+
+    /// What a value becomes before another layer or another map comes in, and its sum with that.
+    fn behind(&self, value: &str) -> (Vec<String>, Option<String>) {
+        let mut moved: Vec<String> = Vec::new();
+        loop {
+            let last = moved.last().map_or(value, String::as_str);
+            let all = self.readers.get(last).map(Vec::as_slice).unwrap_or_default();
+            let &[reader] = all else { return (moved, None) };
+            let node = self.node(reader).node;
+            let output = node.output.first().cloned();
+            match node.op_type() {
+                "Resize" | "Upsample" | "Expand" | "Transpose" | "Reshape" | "Identity" => {
+                    moved.extend(output)
+                }
+                "Add" if node.input.iter().all(|name| self.is_computed(name)) => return (moved, output),
+                _ => return (moved, None),
+            }
+        }
     }
 
     /// The same without an activation.

@@ -28,6 +28,7 @@ pub const TANH_GELU: &str = "tanh-gelu";
 pub const EXCHANGED_QK: &str = "exchanged-qk";
 pub const NO_LAYER_SCALE: &str = "no-layer-scale";
 pub const NO_POSITION_EMBEDDING: &str = "no-position-embedding";
+pub const DILATION: &str = "dilation";
 pub const RELU: &str = "relu";
 pub const ATTENTION_SCALE: &str = "attention-scale";
 
@@ -185,7 +186,7 @@ pub const CAUSES: [Cause; 42] = [
         tries: &[Mistake::ReversedLevels, Mistake::FirstLast],
     },
     Cause {
-        name: "dilation",
+        name: DILATION,
         what: "a branch's convolution has another dilation than the published one",
         tries: &[
             Mistake::Dilation(1),

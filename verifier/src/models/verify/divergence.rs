@@ -10,7 +10,7 @@ use ndarray::{Array4, ArrayD};
 use super::beside::{BlockVerdict, Divergence, distance, slice};
 use super::blocks::{Boundary, Layout, boundaries};
 use super::cause::{self, Explained, explain};
-use super::heads::Heads;
+use super::heads::{Heads, Truths};
 use crate::reference::{Block, Map, Mistake};
 use crate::runtime::Failure;
 
@@ -28,13 +28,26 @@ impl Divergence<'_> {
     /// # Errors
     /// The engine does not take the graph with the blocks' outputs.
     pub fn blocks(&self, fed: &ArrayD<f32>, input: &Array4<f64>) -> Result<Vec<BlockVerdict>, Failure> {
-        let boundaries = boundaries(self.inference, self.recognition);
+        let mut boundaries = boundaries(self.inference, self.recognition);
         let steps = self.steps(input);
+        let image = input.clone().into_dyn();
+        let dense = self.recognition.model.task() != Task::Classify;
+        let truths = dense.then(|| {
+            let truths = Truths::new(self, &image, steps.iter().map(|step| &step.output).collect());
+            truths.settle(self, &mut boundaries);
+            truths
+        });
         let names: Vec<String> =
             boundaries.iter().map(|b| b.value.clone()).chain(self.ports.1.iter().cloned()).collect();
-        let mut session = self.runtime.ready(self.model, &[self.ports.0.to_owned()], &names)?;
-        let values = session.run(std::slice::from_ref(fed))?;
+        // A block may end with an output.
+        let mut asked = names.clone();
+        asked.sort();
+        asked.dedup();
+        let mut session = self.runtime.ready(self.model, &[self.ports.0.to_owned()], &asked)?;
+        let given = session.run(std::slice::from_ref(fed))?;
         drop(session);
+        let value = |name| asked.binary_search(name).ok().and_then(|at| given.get(at)).cloned();
+        let values: Vec<ArrayD<f32>> = names.iter().filter_map(value).collect();
 
         let mut verdicts = Vec::new();
         // Whether every block so far is right along the path.
@@ -50,10 +63,8 @@ impl Divergence<'_> {
             verdicts.extend(self.block(run, &boundaries[at], start, &values[at], &mut unbroken));
             (start, first) = (Start::At(&boundaries[at]), last + 1);
         }
-        if self.recognition.model.task() != Task::Classify {
-            let (image, blocks) =
-                (&input.clone().into_dyn(), steps.iter().map(|step| &step.output).collect());
-            let heads = Heads { fed, image, blocks, boundaries: &boundaries, values: &values };
+        if let Some(truths) = truths {
+            let heads = Heads { fed, truths, boundaries: &boundaries, values: &values };
             verdicts.extend(heads.verdicts(self));
             return Ok(verdicts);
         }

@@ -17,7 +17,7 @@ use crate::finding::{Finding, Severity};
 use crate::infer::{Bindings, Inference, NodeFacts, infer};
 use crate::models::layers::{Place, linear};
 use crate::models::plan::{Plan, Step};
-use crate::models::recognise::Recognition;
+use crate::models::recognise::{Input, Recognition};
 
 use crate::path::DataPath;
 
@@ -73,7 +73,9 @@ pub fn unexplained(
     path: &DataPath,
     gives: Output,
 ) -> Vec<Finding> {
-    let made = making(recognition, gives);
+    // Boxes are bounded as the sides of the image ask.
+    let size = Input::of(inference).map_or_else(|| recognition.model.published_size(), |input| input.size);
+    let made = making(recognition, gives, size);
     let parts: HashSet<usize> =
         recognition.found.iter().flat_map(|found| found.parts.iter().map(|part| part.node)).collect();
     let mut by_place: BTreeMap<&Place, Vec<Found>> = BTreeMap::new();
@@ -121,13 +123,13 @@ pub fn unexplained(
 
 /// What our own graph does, place by place, to give what the model does not give by itself: boxes, labels. How it is
 /// made is no part of the published network, and another writer's way is told as what it is.
-fn making(recognition: &Recognition, gives: Output) -> BTreeMap<Place, Vec<Token>> {
+fn making(recognition: &Recognition, gives: Output, size: (usize, usize)) -> BTreeMap<Place, Vec<Token>> {
     let model = &recognition.model;
     if model.output_forms().first() == Some(&gives) {
         return BTreeMap::new();
     }
     let of = |output: Output| -> Option<BTreeMap<Place, Vec<Token>>> {
-        let (file, places) = Plan::graph(model, output).ok()?;
+        let (file, places) = Plan::graph(model, output, size).ok()?;
         let inference = infer(&file, &Bindings::new());
         let path = DataPath::whole(&inference);
         let mut tokens_at: BTreeMap<Place, Vec<Token>> = BTreeMap::new();

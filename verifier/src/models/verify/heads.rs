@@ -1,5 +1,7 @@
 //! The parts of a neck and a head that a file gives wrong, each of which may take several maps.
 
+use std::collections::BTreeMap;
+
 use ndarray::ArrayD;
 
 use super::beside::{BlockVerdict, Divergence, distance, slice};
@@ -7,13 +9,18 @@ use super::blocks::{Boundary, Layout};
 use super::cause::{self, explain};
 use crate::reference::{Map, Source};
 
+/// What the reference gives for an image: its blocks, in order, and the parts behind them that outputs need.
+pub struct Truths<'a> {
+    image: &'a Map,
+    blocks: Vec<&'a Map>,
+    parts: Vec<Option<Map>>,
+}
+
 /// What the file and the reference give for one input.
 pub struct Heads<'a> {
-    /// The image as the file takes it, and as the reference does.
+    /// The image as the file takes it.
     pub fed: &'a ArrayD<f32>,
-    pub image: &'a Map,
-    /// What the reference's blocks give, in order.
-    pub blocks: Vec<&'a Map>,
+    pub truths: Truths<'a>,
     pub boundaries: &'a [Boundary],
     /// What the file gives there, and behind these its outputs.
     pub values: &'a [ArrayD<f32>],
@@ -29,14 +36,9 @@ impl Heads<'_> {
     /// Each part behind the blocks whose end is a value of the file, beside the reference's; the outputs of the form among
     /// them.
     pub fn verdicts(&self, of: &Divergence) -> Vec<BlockVerdict> {
-        let (parts, known) = (of.reference.parts(), self.blocks.len());
+        let (parts, known) = (of.reference.parts(), self.truths.blocks.len());
         let outputs = of.reference.sources(of.form).unwrap_or_default();
-        let truths = self.truths(of, &outputs);
-        let truth = |source: &Source| match *source {
-            Source::Image => Some(self.image),
-            Source::Part(at) if at < known => self.blocks.get(at).copied(),
-            Source::Part(at) => truths.get(at - known)?.as_ref(),
-        };
+        let truth = |source: &Source| self.truths.of(source);
         let found = |source: Source| {
             let Source::Part(at) = source else { return Some(Found { value: of.ports.0, given: self.fed }) };
             let outside = self.values.len() - of.ports.1.len();
@@ -70,8 +72,9 @@ impl Heads<'_> {
                         Some((name.to_owned(), Layout::of(of.model, name, map.shape())?.write(map)))
                     }
                 });
-                let (names, maps): (Vec<String>, Vec<_>) =
-                    feed.collect::<Option<Vec<_>>>()?.into_iter().unzip();
+                // One map may be taken twice.
+                let feed: BTreeMap<String, _> = feed.collect::<Option<_>>()?;
+                let (names, maps): (Vec<String>, Vec<_>) = feed.into_iter().unzip();
                 of.run(&names, &maps, &[value.to_owned()])?.pop()
             });
             let own = alone.as_ref().map(error);
@@ -91,12 +94,13 @@ impl Heads<'_> {
         }
         verdicts
     }
+}
 
-    /// What the reference's parts behind the blocks give, where the outputs need it.
-    fn truths(&self, of: &Divergence, outputs: &[Source]) -> Vec<Option<Map>> {
-        let (parts, known) = (of.reference.parts(), self.blocks.len());
+impl<'a> Truths<'a> {
+    pub fn new(of: &Divergence, image: &'a Map, blocks: Vec<&'a Map>) -> Self {
+        let (parts, known) = (of.reference.parts(), blocks.len());
         let mut needed = vec![false; parts.len()];
-        let mut open = outputs.to_vec();
+        let mut open = of.reference.sources(of.form).unwrap_or_default();
         while let Some(source) = open.pop() {
             if let Source::Part(at) = source
                 && at >= known
@@ -105,16 +109,39 @@ impl Heads<'_> {
                 open.extend_from_slice(parts[at].takes());
             }
         }
-        let mut made: Vec<Option<Map>> = Vec::new();
+        let mut truths = Self { image, blocks, parts: Vec::new() };
         for (at, part) in parts.iter().enumerate().skip(known) {
-            let take = |source: &Source| match *source {
-                Source::Image => Some(self.image),
-                Source::Part(at) if at < known => self.blocks.get(at).copied(),
-                Source::Part(at) => made.get(at - known)?.as_ref(),
-            };
-            let inputs: Option<Vec<&Map>> = part.takes().iter().map(take).collect();
-            made.push(inputs.filter(|_| needed[at]).map(|inputs| part.forward(&inputs)));
+            let inputs: Option<Vec<&Map>> = part.takes().iter().map(|source| truths.of(source)).collect();
+            let made = inputs.filter(|_| needed[at]).map(|inputs| part.forward(&inputs));
+            truths.parts.push(made);
         }
-        made
+        truths
+    }
+
+    fn of(&self, source: &Source) -> Option<&Map> {
+        match *source {
+            Source::Image => Some(self.image),
+            Source::Part(at) if at < self.blocks.len() => self.blocks.get(at).copied(),
+            Source::Part(at) => self.parts.get(at - self.blocks.len())?.as_ref(),
+        }
+    }
+
+    /// Puts the ends of parts where the file has the reference's maps: a part may end with a resize, and what takes
+    /// several maps with their sum.
+    pub fn settle(&self, of: &Divergence, boundaries: &mut [Boundary]) {
+        for (at, part) in of.reference.parts().iter().enumerate().skip(self.blocks.len()) {
+            let Some(right) = self.of(&Source::Part(at)) else { continue };
+            // A part may be several numbered layers, of which the last ends it.
+            let within = format!("{}.", part.name());
+            let last = |b: &&mut Boundary| b.block == part.name() || b.block.starts_with(&within);
+            if let Some(boundary) = boundaries.iter_mut().rfind(last) {
+                boundary.block = part.name().to_owned();
+                let sum = boundary.sum.clone().filter(|_| part.takes().len() > 1);
+                let mut ends = sum.into_iter().chain([boundary.value.clone()]).chain(boundary.moved.clone());
+                if let Some(end) = ends.find(|end| Layout::of(of.model, end, right.shape()).is_some()) {
+                    boundary.value = end;
+                }
+            }
+        }
     }
 }

@@ -186,7 +186,11 @@ impl Judge<'_> {
 
     /// Names the block and the cause of what does not hold.
     fn blame(&self, verdict: Verdict, differing: Option<TensorDifference>, function_holds: bool) -> Verdict {
-        let rank = |block: &str| verdict.blocks.iter().position(|b| b.block == block).unwrap_or(usize::MAX);
+        let is = |own: &str, block: &str| {
+            block.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let rank =
+            |block: &str| verdict.blocks.iter().position(|b| is(&b.block, block)).unwrap_or(usize::MAX);
         let wrong = verdict.blocks.iter().find(|b| !b.holds);
         let seen = self.seen.first();
         let structural = match (seen, wrong) {

@@ -43,6 +43,15 @@ pub fn mistakes(inference: &Inference, recognition: &Recognition, recovered: &Re
             seen.push(unbounded_relu(&recognition.plan.block_of_layer(layer), node));
         }
     }
+    for (index, (layer, found)) in recognition.layers().enumerate() {
+        if let Some(part) = found.parts.first()
+            && layer.shape.dilation != found.shape.dilation
+        {
+            let block = recognition.plan.block_of_layer(index);
+            let dilations = (layer.shape.dilation, found.shape.dilation);
+            seen.push(wrong_dilation(block, &inference.nodes[part.node], dilations));
+        }
+    }
     seen.sort_by_key(|a| natural(&a.block));
     seen
 }
@@ -71,6 +80,11 @@ fn wrong_epsilon(recognition: &Recognition, norm: &str, epsilon: f64) -> Seen {
         "expected ε = {published:.0e} as published, found {epsilon:.1e}; export with the published ε"
     );
     Seen { block, cause: cause::NORM_EPSILON, finding: error(cause::NORM_EPSILON, norm.to_owned(), message) }
+}
+
+fn wrong_dilation(block: String, node: &NodeFacts, (published, found): (usize, usize)) -> Seen {
+    let message = format!("expected dilation {published} as published, found {found}");
+    Seen { block, cause: cause::DILATION, finding: error(cause::DILATION, node.place(), message) }
 }
 
 fn is_tanh(node: &NodeFacts) -> bool {
