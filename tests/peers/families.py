@@ -1,4 +1,5 @@
-"""Peers on the families of models: EMOv2, MobileNetV2 and DeiT as PyTorch's exporters and other tools write them.
+"""Peers on the families of models: EMOv2, MobileNetV2, DeiT, detectors and segmenters as PyTorch's exporters and other
+tools write them.
 
     python families.py EMO
 
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 import types
+import unittest.mock
 import warnings
 
 import onnx
@@ -56,6 +58,10 @@ def published(name: str):
     return functools.partial(timm.create_model, name)
 
 
+def dense(head: str, backbone: str):
+    return functools.partial(torch_emo.DENSE[head], backbone)
+
+
 # Name as reports spell it, what makes it, side of its input.
 MODELS = {
     "emo-1m": (functools.partial(torch_emo.EMO, "emo_1m"), 128),
@@ -66,6 +72,13 @@ MODELS = {
     "mobilenetv2-140": (published("mobilenetv2_140"), 64),
     "deit-tiny": (published("deit_tiny_patch16_224"), 224),
     "deit-small": (published("deit_small_patch16_224"), 224),
+    "ssdlite-emo-1m": (dense("ssdlite", "emo_1m"), 128),
+    # Of sides 17, 9, 5, 3 and 2: no level is half of the one before.
+    "retinanet-emo-1m": (dense("retinanet", "emo_1m"), 136),
+    "deeplabv3-emo-1m": (dense("deeplabv3", "emo_1m"), 128),
+    "pspnet-emo-1m": (dense("pspnet", "emo_1m"), 192),
+    "semantic-fpn-emo2-1m": (dense("semantic_fpn", "emo2_1m"), 128),
+    "segformer-emo2-2m": (dense("segformer", "emo2_2m"), 128),
 }
 
 # Name, exporter, opset, whether the batch is free.
@@ -87,6 +100,8 @@ EVERY = (
     ("dynamo, 20", "onnxslim"),
 )
 ONE = EVERY[:1]
+# A dynamo export of a dense model takes a minute. TorchScript exports no pooling to bins that differ in size.
+FEW = EVERY[1:3] + EVERY[6:]
 FILES = {
     "emo2-1m": EVERY,
     "emo2-5m": ONE,
@@ -96,6 +111,12 @@ FILES = {
     "deit-tiny": EVERY,
     "deit-small": ONE,
     "emo-1m": ONE,
+    "ssdlite-emo-1m": FEW,
+    "retinanet-emo-1m": EVERY[2:4],
+    "deeplabv3-emo-1m": EVERY[:2],
+    "pspnet-emo-1m": EVERY[6:],
+    "semantic-fpn-emo2-1m": EVERY[2:4],
+    "segformer-emo2-2m": FEW,
 }
 
 # What it is, what makes it, side of its input, the model that it follows furthest, and what its place must name.
@@ -204,6 +225,59 @@ def put(**attributes):
     return change
 
 
+def resized(**changes):
+    """Every resize of the kind that a mode names, with other options."""
+
+    def change(model) -> None:
+        interpolate, forward = functional.interpolate, model.forward
+
+        def other(*arguments, **options):
+            same = options["mode"] == changes.get("of", "bilinear")
+            options |= {name: value for name, value in changes.items() if same and name != "of"}
+            return interpolate(*arguments, **options)
+
+        def wrong(x):
+            with unittest.mock.patch.object(functional, "interpolate", other):
+                return forward(x)
+
+        model.forward = wrong
+
+    return change
+
+
+def joined(order):
+    """Maps that are joined, in another order."""
+
+    def change(model) -> None:
+        cat, forward = torch.cat, model.forward
+
+        def other(maps, dim=0):
+            return cat(list(order(list(maps))), dim)
+
+        def wrong(x):
+            with unittest.mock.patch.object(torch, "cat", other):
+                return forward(x)
+
+        model.forward = wrong
+
+    return change
+
+
+def rotated(maps):
+    return maps[1:] + maps[:1]
+
+
+def reversed_channels(model) -> None:
+    forward = model.forward
+    model.forward = lambda x: forward(x.flip(1))
+
+
+CORNERS = resized(align_corners=True)
+CENTRES = resized(of="nearest", mode="nearest-exact")
+ASPP = "decode_head.aspp_modules.2.conv"
+UNDILATED = put(dilation=(1, 1), padding=(1, 1))
+EXTRA = "neck.extra_layers.1.0.bn"
+
 # What is wrong, in which model, in which module, how it is made, the block and the cause that must be named, and whether
 # the weights have to be known for it: what an exporter may fold is told by them alone.
 MISTAKES = (
@@ -224,6 +298,16 @@ MISTAKES = (
     ("another epsilon", "deit-tiny", "blocks.5.norm2", put(eps=1e-3), "blocks.5", "norm-epsilon", False),
     ("no scale", "deit-tiny", "blocks.2.attn", put(scale=1.0, fused_attn=False), "blocks.2", "attention-scale", True),
     ("GELU by tanh", "deit-tiny", "blocks.4.mlp", put(act=nn.GELU("tanh")), "blocks.4", "tanh-gelu", False),
+    ("corners", "segformer-emo2-2m", "", CORNERS, "decode_head.convs.1", "corner-aligned", False),
+    ("corners", "deeplabv3-emo-1m", "", CORNERS, "logits", "corner-aligned", False),
+    ("corners", "pspnet-emo-1m", "", CORNERS, "decode_head.psp_modules.1", "corner-aligned", False),
+    ("centres", "retinanet-emo-1m", "", CENTRES, "neck.lateral_convs.1", "nearest-rounding", False),
+    ("reversed", "segformer-emo2-2m", "", joined(reversed), "decode_head.fusion_conv", "exchanged-levels", False),
+    ("pool last", "deeplabv3-emo-1m", "", joined(rotated), "decode_head.bottleneck", "exchanged-levels", False),
+    ("undilated", "deeplabv3-emo-1m", ASPP, UNDILATED, "decode_head.aspp_modules.2", "dilation", False),
+    ("RGB", "ssdlite-emo-1m", "", reversed_channels, "backbone.stage0.0", "exchanged-channels", False),
+    ("RGB", "semantic-fpn-emo2-1m", "", reversed_channels, "backbone.stage0.0", "exchanged-channels", False),
+    ("another epsilon", "ssdlite-emo-1m", EXTRA, put(eps=1e-5), "neck.extra_layers.1.0", "norm-epsilon", True),
 )
 
 
@@ -308,7 +392,8 @@ def files(folder: pathlib.Path):
     for name, forms in FILES.items():
         make, side = MODELS[name]
         model = built(make)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
+        names = dict(model.named_parameters())
+        parameters = sum(names[name].numel() for name in names if not name.startswith("auxiliary_head."))
         for form in dict.fromkeys(form for form, _ in forms):
             whole = folder / f"{name} by {form}.onnx"
             export(model, side, form, whole)
@@ -331,7 +416,9 @@ def mistakes(folder: pathlib.Path):
         model = built(make)
         change(model.get_submodule(module))
         path = folder / f"{what} in {name}.onnx"
-        export(model, side, "script", path)
+        # TorchScript exports neither pooling to bins nor resizing between centres.
+        form = "dynamo, 20" if name.startswith("pspnet") or change is CENTRES else "script"
+        export(model, side, form, path)
         yield path.stem, path, functools.partial(judge_mistake, block=block, cause=cause, by_weights=by_weights)
 
 
