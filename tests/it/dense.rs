@@ -65,7 +65,7 @@ fn order(model: &str, target: &str, size: (usize, usize), output: Output) -> Ord
     Order::named(model, target).with(|t| (t.size, t.output) = (size, Some(output)))
 }
 
-type Row = (&'static str, &'static str, (usize, usize), Output);
+pub type Row = (&'static str, &'static str, (usize, usize), Output);
 
 /// Every head, at sizes that its strides divide and at one that they do not.
 const RIGHT: [Row; 12] = [
@@ -104,7 +104,7 @@ fn right_dense_files_pass() {
 }
 
 /// A mistake, made in a file of ours.
-type Edit = fn(&mut GraphProto);
+pub type Edit = fn(&mut GraphProto);
 
 fn node<'g>(graph: &'g mut GraphProto, name: &str) -> &'g mut NodeProto {
     let found = graph.node.iter_mut().find(|n| n.name() == name);
@@ -143,7 +143,7 @@ fn shifted(centres: &mut [f32]) {
 }
 
 /// What is wrong, in which file, how it is made, and the block and the cause that must be named.
-const WRONG: [(&str, Row, Edit, &str, &str); 8] = [
+pub const WRONG: [(&str, Row, Edit, &str, &str); 8] = [
     (
         "another dilation",
         ("deeplabv3-emo-1m", "reference", (128, 128), Output::Logits),

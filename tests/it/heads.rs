@@ -4,6 +4,7 @@ use emo_exporter::models::{Model, own};
 use emo_exporter::profile::Profile;
 use emo_exporter::target::{Output, Target};
 use emo_exporter::weights::Spec;
+use emo_proto::{AttributeProto, Message as _, ModelProto, NodeProto};
 use emo_verifier::runtime::Tract;
 use emo_verifier::verify::{self, Outcome, Verdict};
 
@@ -72,4 +73,102 @@ fn a_network_of_ones_own_takes_a_head() {
     let three =
         classifier.replacen("[[stages]]", "[[gone]]", 1).replace("classes", "head = \"ssdlite\"\nclasses");
     assert!(own::read(&three, "my.toml").is_err());
+}
+
+pub type Edit = fn(&mut ModelProto);
+
+fn nodes(model: &mut ModelProto) -> &mut Vec<NodeProto> {
+    &mut model.graph.as_mut().unwrap().node
+}
+
+fn called<'m>(model: &'m mut ModelProto, name: &str) -> &'m mut NodeProto {
+    nodes(model).iter_mut().find(|node| node.name() == name).unwrap()
+}
+
+fn set(node: &mut NodeProto, name: &str, text: &str) {
+    node.attribute.retain(|a| a.name() != name);
+    node.attribute.push(AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(emo_proto::attribute_proto::AttributeType::String.into()),
+        s: Some(text.as_bytes().to_vec().into()),
+        ..AttributeProto::default()
+    });
+}
+
+fn resize(model: &mut ModelProto, mode: &str, attribute: &str, value: &str) {
+    let of_mode = |node: &&mut NodeProto| {
+        let is = |a: &AttributeProto| a.name() == "mode" && a.s.as_deref() == Some(mode.as_bytes());
+        node.op_type() == "Resize" && node.attribute.iter().any(is)
+    };
+    nodes(model).iter_mut().filter(of_mode).for_each(|node| set(node, attribute, value));
+}
+
+/// A mistake in a right file, the part that is wrong first, and why.
+pub const WRONG: [(&str, (usize, usize), Option<Output>, Edit, &str, &str); 5] = [
+    (
+        "segformer-emo2-2m",
+        (96, 128),
+        None,
+        |model| resize(model, "linear", "coordinate_transformation_mode", "align_corners"),
+        "decode_head.convs.1",
+        "corner-aligned",
+    ),
+    (
+        "deeplabv3-emo-1m",
+        (128, 128),
+        None,
+        |model| called(model, "decode_head.concat").input.rotate_left(1),
+        "decode_head.bottleneck",
+        "exchanged-levels",
+    ),
+    (
+        "retinanet-emo-1m",
+        (200, 168),
+        None,
+        |model| {
+            resize(model, "nearest", "coordinate_transformation_mode", "half_pixel");
+            resize(model, "nearest", "nearest_mode", "round_prefer_ceil");
+        },
+        "neck.lateral_convs.1",
+        "nearest-rounding",
+    ),
+    (
+        "ssdlite-emo-1m",
+        (96, 96),
+        Some(Output::Decoded),
+        |model| {
+            let node = called(model, "decode.softmax");
+            node.op_type = Some("Sigmoid".into());
+            node.attribute.clear();
+        },
+        "scores",
+        "scores",
+    ),
+    (
+        "retinanet-emo-1m",
+        (96, 96),
+        Some(Output::Decoded),
+        |model| {
+            let node = nodes(model).iter_mut().rfind(|node| node.op_type() == "Sigmoid").unwrap();
+            node.op_type = Some("Softmax".into());
+        },
+        "scores",
+        "scores",
+    ),
+];
+
+#[test]
+fn mistakes_of_heads_are_placed_and_named() {
+    for (model, size, output, edit, block, cause) in WRONG {
+        let mut wrong = ModelProto::decode(export(model, size, "reference", output).as_slice()).unwrap();
+        edit(&mut wrong);
+        let verdict = judge(&wrong.encode_to_vec(), None);
+        let at = format!(
+            "{model}, {cause}: {:?} {:#?}",
+            verdict.reason,
+            verdict.blocks.iter().filter(|b| !b.holds).collect::<Vec<_>>()
+        );
+        assert_eq!(verdict.verdict, Outcome::Fail, "{at}");
+        assert_eq!((verdict.first_divergence.as_deref(), verdict.cause), (Some(block), Some(cause)), "{at}");
+    }
 }

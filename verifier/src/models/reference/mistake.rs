@@ -99,6 +99,8 @@ pub enum Rounding {
     Half,
     /// To the nearest centre, a half down.
     Centres,
+    /// The same, a half up: PyTorch's `nearest-exact`.
+    CentresUp,
 }
 
 impl Mistake {

@@ -85,6 +85,8 @@ fn pixel(i: usize, from: usize, to: usize, rounding: Option<Rounding>) -> usize 
         Some(Rounding::Half) => (2 * i * from + to) / (2 * to),
         // (i + ½)·from/to − ½, of which an exact half goes down: ⌈x − ½⌉.
         Some(Rounding::Centres) => ((2 * i + 1) * from).saturating_sub(2 * to).div_ceil(2 * to),
+        // ⌊(i + ½)·from/to⌋.
+        Some(Rounding::CentresUp) => (2 * i + 1) * from / (2 * to),
     };
     pixel.min(from - 1)
 }

@@ -176,6 +176,7 @@ pub const CAUSES: [Cause; 42] = [
         what: "a map is resized to pixels that another rounding gives; the published one rounds down from corners",
         tries: &[
             Mistake::Nearest(Rounding::Centres),
+            Mistake::Nearest(Rounding::CentresUp),
             Mistake::Nearest(Rounding::Half),
             Mistake::Nearest(Rounding::Up),
         ],

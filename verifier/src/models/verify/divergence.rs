@@ -65,7 +65,8 @@ impl Divergence<'_> {
         }
         if let Some(truths) = truths {
             let heads = Heads { fed, truths, boundaries: &boundaries, values: &values };
-            verdicts.extend(heads.verdicts(self));
+            verdicts
+                .extend(heads.verdicts(self, verdicts.iter().all(|verdict: &BlockVerdict| verdict.holds)));
             return Ok(verdicts);
         }
         let from = match start {

@@ -35,7 +35,8 @@ struct Found<'a> {
 impl Heads<'_> {
     /// Each part behind the blocks whose end is a value of the file, beside the reference's; the outputs of the form among
     /// them.
-    pub fn verdicts(&self, of: &Divergence) -> Vec<BlockVerdict> {
+    /// `before` is whether every block of the backbone holds.
+    pub fn verdicts(&self, of: &Divergence, before: bool) -> Vec<BlockVerdict> {
         let (parts, known) = (of.reference.parts(), self.truths.blocks.len());
         let outputs = of.reference.sources(of.form).unwrap_or_default();
         let truth = |source: &Source| self.truths.of(source);
@@ -77,6 +78,10 @@ impl Heads<'_> {
                 let (names, maps): (Vec<String>, Vec<_>) = feed.into_iter().unzip();
                 of.run(&names, &maps, &[value.to_owned()])?.pop()
             });
+            // Where all before it holds along the path, the part got what is right.
+            let unbroken = before && verdicts.iter().all(|verdict: &BlockVerdict| verdict.holds);
+            let wrong = unbroken && passed_on > of.tolerance.bound;
+            let alone = alone.or_else(|| wrong.then(|| given.clone()));
             let own = alone.as_ref().map(error);
             let explained =
                 alone.as_ref().zip(own).filter(|(_, own)| *own > of.tolerance.bound).map(|(alone, own)| {
