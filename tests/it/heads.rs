@@ -22,8 +22,10 @@ fn judge(bytes: &[u8], weights: Option<Spec>) -> Verdict {
     verify::verify(&open(bytes), None, &request, &Tract).unwrap()
 }
 
+type Right = (&'static str, (usize, usize), &'static str, Option<Output>);
+
 /// A head each, targets and outputs by turns; sizes that windows and strides divide and others.
-const RIGHT: [(&str, (usize, usize), &str, Option<Output>); 10] = [
+const RIGHT: [Right; 10] = [
     ("ssdlite-emo-1m", (128, 128), "portable", None),
     ("ssdlite-emo2-1m", (96, 131), "coreml", Some(Output::Decoded)),
     ("retinanet-emo-1m", (128, 96), "tract", None),
@@ -90,7 +92,7 @@ fn set(node: &mut NodeProto, name: &str, text: &str) {
     node.attribute.push(AttributeProto {
         name: Some(name.to_owned()),
         r#type: Some(emo_proto::attribute_proto::AttributeType::String.into()),
-        s: Some(text.as_bytes().to_vec().into()),
+        s: Some(text.as_bytes().to_vec()),
         ..AttributeProto::default()
     });
 }
@@ -103,8 +105,10 @@ fn resize(model: &mut ModelProto, mode: &str, attribute: &str, value: &str) {
     nodes(model).iter_mut().filter(of_mode).for_each(|node| set(node, attribute, value));
 }
 
+pub type Wrong = (&'static str, (usize, usize), Option<Output>, Edit, &'static str, &'static str);
+
 /// A mistake in a right file, the part that is wrong first, and why.
-pub const WRONG: [(&str, (usize, usize), Option<Output>, Edit, &str, &str); 5] = [
+pub const WRONG: [Wrong; 5] = [
     (
         "segformer-emo2-2m",
         (96, 128),

@@ -126,7 +126,7 @@ impl Readers<'_> {
             let output = node.output.first().cloned();
             match node.op_type() {
                 "Resize" | "Upsample" | "Expand" | "Transpose" | "Reshape" | "Identity" => {
-                    moved.extend(output)
+                    moved.extend(output);
                 }
                 "Add" if node.input.iter().all(|name| self.is_computed(name)) => return (moved, output),
                 _ => return (moved, None),
