@@ -422,7 +422,8 @@ impl Name for Matching<'_> {
         }
         // Means over grids of cells may be products with constants, and so may what is resized.
         let resampled = |segment: &Segment| segment.gridded > 0 || segment.resized > 0;
-        if self.plan.segments.get(&place).is_some_and(resampled) && shape.is_pointwise() {
+        let product = self.inference.nodes[part.node].node.op_type() == "MatMul";
+        if product && self.plan.segments.get(&place).is_some_and(resampled) {
             return Ok(None);
         }
         let node = self.inference.nodes[part.node].place();

@@ -94,8 +94,7 @@ pub fn unexplained(
         let expected = recognition.plan.segments.get(place).map_or(&[][..], |segment| &segment.steps);
         let tokens: Vec<Token> = found.iter().map(|found| found.token).collect();
         let mut left = left_over(expected, &tokens);
-        // However often: a target may do in parts what another does at once.
-        left.retain(|token| !made.get(place).is_some_and(|made| made.contains(token)));
+        take_away(&mut left, made.get(place).map_or(&[], Vec::as_slice));
         for token in left {
             let of_kind: Vec<&Found> = found.iter().filter(|found| found.token == token).collect();
             let Some(last) = of_kind.last() else { continue };
@@ -145,14 +144,20 @@ fn making(recognition: &Recognition, gives: Output, size: (usize, usize)) -> BTr
         return BTreeMap::new();
     };
     for (place, tokens) in plain {
-        let Some(made) = made.get_mut(&place) else { continue };
-        for token in tokens {
-            if let Some(at) = made.iter().position(|made| *made == token) {
-                made.swap_remove(at);
-            }
+        if let Some(made) = made.get_mut(&place) {
+            take_away(made, &tokens);
         }
     }
     made
+}
+
+/// Takes each of `tokens` out of `left` once.
+fn take_away(left: &mut Vec<Token>, tokens: &[Token]) {
+    for token in tokens {
+        if let Some(at) = left.iter().position(|left| left == token) {
+            left.swap_remove(at);
+        }
+    }
 }
 
 /// Outputs beside the judged one, of which a verdict says nothing.
