@@ -106,12 +106,12 @@ fn right_dense_files_pass() {
 /// A mistake, made in a file of ours.
 pub type Edit = fn(&mut GraphProto);
 
-fn node<'g>(graph: &'g mut GraphProto, name: &str) -> &'g mut NodeProto {
+pub fn node<'g>(graph: &'g mut GraphProto, name: &str) -> &'g mut NodeProto {
     let found = graph.node.iter_mut().find(|n| n.name() == name);
     found.unwrap_or_else(|| panic!("no node is called {name}"))
 }
 
-fn set(node: &mut NodeProto, attribute: emo_proto::AttributeProto) {
+pub fn set(node: &mut NodeProto, attribute: emo_proto::AttributeProto) {
     node.attribute.retain(|a| a.name() != attribute.name());
     node.attribute.push(attribute);
 }

@@ -4,10 +4,13 @@ use emo_exporter::models::{Model, own};
 use emo_exporter::profile::Profile;
 use emo_exporter::target::{Output, Target};
 use emo_exporter::weights::Spec;
-use emo_proto::{AttributeProto, Message as _, ModelProto, NodeProto};
+use emo_proto::tensor::Tensor;
+use emo_proto::{AttributeProto, GraphProto, Message as _, ModelProto, NodeProto};
+use emo_tests::onnx;
 use emo_verifier::runtime::Tract;
 use emo_verifier::verify::{self, Outcome, Verdict};
 
+use crate::dense::{Edit, node, set};
 use crate::own_profiles::nameless;
 use crate::profiles::open;
 
@@ -77,32 +80,12 @@ fn a_network_of_ones_own_takes_a_head() {
     assert!(own::read(&three, "my.toml").is_err());
 }
 
-pub type Edit = fn(&mut ModelProto);
-
-fn nodes(model: &mut ModelProto) -> &mut Vec<NodeProto> {
-    &mut model.graph.as_mut().unwrap().node
-}
-
-fn called<'m>(model: &'m mut ModelProto, name: &str) -> &'m mut NodeProto {
-    nodes(model).iter_mut().find(|node| node.name() == name).unwrap()
-}
-
-fn set(node: &mut NodeProto, name: &str, text: &str) {
-    node.attribute.retain(|a| a.name() != name);
-    node.attribute.push(AttributeProto {
-        name: Some(name.to_owned()),
-        r#type: Some(emo_proto::attribute_proto::AttributeType::String.into()),
-        s: Some(text.as_bytes().to_vec()),
-        ..AttributeProto::default()
-    });
-}
-
-fn resize(model: &mut ModelProto, mode: &str, attribute: &str, value: &str) {
+fn resize(graph: &mut GraphProto, mode: &str, attribute: &str, value: &str) {
     let of_mode = |node: &&mut NodeProto| {
         let is = |a: &AttributeProto| a.name() == "mode" && a.s.as_deref() == Some(mode.as_bytes());
         node.op_type() == "Resize" && node.attribute.iter().any(is)
     };
-    nodes(model).iter_mut().filter(of_mode).for_each(|node| set(node, attribute, value));
+    graph.node.iter_mut().filter(of_mode).for_each(|node| set(node, onnx::text(attribute, value)));
 }
 
 pub type Wrong = (&'static str, (usize, usize), Option<Output>, Edit, &'static str, &'static str);
@@ -113,7 +96,7 @@ pub const WRONG: [Wrong; 5] = [
         "segformer-emo2-2m",
         (96, 128),
         None,
-        |model| resize(model, "linear", "coordinate_transformation_mode", "align_corners"),
+        |graph| resize(graph, "linear", "coordinate_transformation_mode", "align_corners"),
         "decode_head.convs.1",
         "corner-aligned",
     ),
@@ -121,7 +104,7 @@ pub const WRONG: [Wrong; 5] = [
         "deeplabv3-emo-1m",
         (128, 128),
         None,
-        |model| called(model, "decode_head.concat").input.rotate_left(1),
+        |graph| node(graph, "decode_head.concat").input.rotate_left(1),
         "decode_head.bottleneck",
         "exchanged-levels",
     ),
@@ -129,9 +112,9 @@ pub const WRONG: [Wrong; 5] = [
         "retinanet-emo-1m",
         (200, 168),
         None,
-        |model| {
-            resize(model, "nearest", "coordinate_transformation_mode", "half_pixel");
-            resize(model, "nearest", "nearest_mode", "round_prefer_ceil");
+        |graph| {
+            resize(graph, "nearest", "coordinate_transformation_mode", "half_pixel");
+            resize(graph, "nearest", "nearest_mode", "round_prefer_ceil");
         },
         "neck.lateral_convs.1",
         "nearest-rounding",
@@ -140,8 +123,8 @@ pub const WRONG: [Wrong; 5] = [
         "ssdlite-emo-1m",
         (96, 96),
         Some(Output::Decoded),
-        |model| {
-            let node = called(model, "decode.softmax");
+        |graph| {
+            let node = node(graph, "decode.softmax");
             node.op_type = Some("Sigmoid".into());
             node.attribute.clear();
         },
@@ -152,8 +135,8 @@ pub const WRONG: [Wrong; 5] = [
         "retinanet-emo-1m",
         (96, 96),
         Some(Output::Decoded),
-        |model| {
-            let node = nodes(model).iter_mut().rfind(|node| node.op_type() == "Sigmoid").unwrap();
+        |graph| {
+            let node = graph.node.iter_mut().rfind(|node| node.op_type() == "Sigmoid").unwrap();
             node.op_type = Some("Softmax".into());
         },
         "scores",
@@ -165,7 +148,7 @@ pub const WRONG: [Wrong; 5] = [
 fn mistakes_of_heads_are_placed_and_named() {
     for (model, size, output, edit, block, cause) in WRONG {
         let mut wrong = ModelProto::decode(export(model, size, "reference", output).as_slice()).unwrap();
-        edit(&mut wrong);
+        edit(wrong.graph.as_mut().unwrap());
         let verdict = judge(&wrong.encode_to_vec(), None);
         let at = format!(
             "{model}, {cause}: {:?} {:#?}",
@@ -174,5 +157,35 @@ fn mistakes_of_heads_are_placed_and_named() {
         );
         assert_eq!(verdict.verdict, Outcome::Fail, "{at}");
         assert_eq!((verdict.first_divergence.as_deref(), verdict.cause), (Some(block), Some(cause)), "{at}");
+    }
+}
+
+/// What no test input reaches keeps a verdict open, where boxes are decoded too; and a layer more is a departure.
+#[test]
+fn one_operator_more_is_not_passed_over() {
+    let far = |graph: &mut GraphProto| {
+        let bounds = [("far.low", -1e6), ("far.high", 1e6)];
+        let constants = bounds.map(|(name, x)| Tensor::from_f32(Vec::new(), vec![x]).unwrap().encode(name));
+        graph.initializer.extend(constants);
+        let at = graph.node.iter().position(|node| node.name() == "decode.inside").unwrap();
+        let corners = std::mem::replace(&mut graph.node[at].input[0], "far".to_owned());
+        graph.node.insert(at, onnx::node("Clip", &[&corners, "far.low", "far.high"], &["far"], Vec::new()));
+    };
+    let layer = |graph: &mut GraphProto| {
+        let identity = (0..150 * 150).map(|i| if i % 151 == 0 { 1.0 } else { 0.0 }).collect();
+        graph.initializer.push(Tensor::from_f32(vec![150, 150, 1, 1], identity).unwrap().encode("same"));
+        let at = graph.node.iter().position(|node| node.name() == "logits.resize").unwrap();
+        let logits = std::mem::replace(&mut graph.node[at].input[0], "again".to_owned());
+        graph.node.insert(at, onnx::node("Conv", &[&logits, "same"], &["again"], Vec::new()));
+    };
+    let rows: [(&str, Option<Output>, Edit, Outcome, Option<&str>); 2] = [
+        ("ssdlite-emo-1m", Some(Output::Decoded), far, Outcome::Undecided, None),
+        ("deeplabv3-emo-1m", None, layer, Outcome::Fail, Some("not-emo")),
+    ];
+    for (name, output, edit, outcome, cause) in rows {
+        let mut file = ModelProto::decode(export(name, (96, 96), "reference", output).as_slice()).unwrap();
+        edit(file.graph.as_mut().unwrap());
+        let verdict = judge(&file.encode_to_vec(), None);
+        assert_eq!((verdict.verdict, verdict.cause), (outcome, cause), "{name}: {:?}", verdict.reason);
     }
 }
