@@ -11,7 +11,7 @@ use emo_proto::plain;
 use emo_verifier::audit::{Audit, Counts, Port};
 use emo_verifier::finding::Finding;
 use emo_verifier::identity::Identity;
-use emo_verifier::models::claim::{Claim, Held};
+use emo_verifier::models::claim::Claim;
 use emo_verifier::models::figures::Published;
 use emo_verifier::models::figures::dense::Dense;
 use emo_verifier::range::{LARGEST, Range, SMALLEST_NORMAL};
@@ -138,8 +138,8 @@ impl Report<'_> {
         if published.is_some() && self.claim.holds {
             let _ =
                 writeln!(text, "the published figures hold: params truncated to 0.1M, FLOPs rounded to 1M");
-        } else if let Some(held) = &self.claim.dense {
-            let _ = writeln!(text, "{}", dense(held));
+        } else if let Some(published) = &self.claim.dense {
+            let _ = writeln!(text, "{}", dense(published));
         } else if published.is_none() {
             let what = match self.identity.model.is_own() {
                 true => "network",
@@ -353,17 +353,17 @@ pub fn untrained(origin: &Origin) -> Option<&'static str> {
 }
 
 /// What is published of a detector or a segmenter, and by whose counter.
-pub fn dense(held: &Held) -> String {
-    let Dense { params, flops, size, counter, exact_params, auxiliary, .. } = held.published;
+pub fn dense(published: &Dense) -> String {
+    let Dense { params, flops, size, counter, exact_params, auxiliary, exact_flops, .. } = *published;
     let training = match auxiliary {
         0 => String::new(),
         n => format!(" and {} of the auxiliary head of training", thousands(n)),
     };
-    let flops = match held.counted {
+    let flops = match exact_flops {
         None => format!("{flops} FLOPs as a mean over pictures"),
-        Some(counted) => {
+        Some(exact) => {
             let (height, width) = size;
-            format!("{flops} FLOPs at {height} × {width} by {} ({})", counter.name(), thousands(counted))
+            format!("{flops} FLOPs at {height} × {width} by {} ({})", counter.name(), thousands(exact))
         }
     };
     format!("published: {params} parameters ({}{training}), {flops}", thousands(exact_params))

@@ -141,7 +141,7 @@ fn claimed(model: &str, claim: &Claim, entry: &Entry) -> Claimed {
         Account { file, folded, model, published: published.map(str::to_owned) }
     };
     // FLOPs of a detector or a segmenter were published under other conventions, or without the last resize.
-    let params = published.map(|p| p.params).or_else(|| claim.dense.map(|held| held.published.params));
+    let params = published.map(|p| p.params).or_else(|| claim.dense.map(|dense| dense.params));
     Claimed {
         model: model.to_owned(),
         parameters: account(entry.parameters, claim.params, params),

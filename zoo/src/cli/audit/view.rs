@@ -159,7 +159,7 @@ fn account(claim: &Claim) -> Table {
         rows.push(row("published", &printed, exact.map(|n| i64::try_from(n).ok())));
     }
     let verdict = if claim.holds { "holds" } else { "does not hold" };
-    let dense = claim.dense.map_or(String::new(), |held| dense(&held) + "; ");
+    let dense = claim.dense.map_or(String::new(), |published| dense(&published) + "; ");
     Table {
         title: format!("claim {}", claim.model),
         header: vec!["missing", "done by", "params", "macs", "fvcore"],
