@@ -45,12 +45,12 @@ pub fn run(args: &Args) -> Said {
 }
 
 const NOTES: &str = "\
-Accuracies are published ones, per cent: top-1 on ImageNet-1K, AP of boxes on COCO,
-mIoU on ADE20K. FLOPs are as mmcv's or fvcore's counter has them; the exact
-figures are in the JSON. The exact parameters are those of the file: where the printed
-ones are more, they have the auxiliary head, which training alone has. Where
-FLOPs are a mean over pictures, no single size gives them. Mask R-CNN is not
-written: its regions are known only when the file runs.
+Accuracies are published ones, per cent: top-1 on ImageNet-1K, AP of boxes on
+COCO, mIoU on ADE20K. FLOPs are as mmcv's or fvcore's counter has them; the
+exact figures are in the JSON. The exact parameters are those of the file:
+where the printed ones are more, they have the auxiliary head, which training
+alone has. Where FLOPs are a mean over pictures, no single size gives them.
+Mask R-CNN is not written: its regions are known only when the file runs.
 ";
 
 /// What is published of a model; where it is not EMO's authors' own, its name and title alone.
