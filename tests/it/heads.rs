@@ -178,8 +178,8 @@ fn one_operator_more_is_not_passed_over() {
         let logits = std::mem::replace(&mut graph.node[at].input[0], "again".to_owned());
         graph.node.insert(at, onnx::node("Conv", &[&logits, "same"], &["again"], Vec::new()));
     };
-    let rows: [(&str, Edit, (Outcome, Option<&str>)); 2] = [
-        ("ssdlite-emo-1m", far, (Outcome::Undecided, None)),
+    let rows = [
+        ("ssdlite-emo-1m", far as Edit, (Outcome::Undecided, None)),
         ("deeplabv3-emo-1m", layer, (Outcome::Fail, Some("not-emo"))),
     ];
     for (name, edit, expected) in rows {
