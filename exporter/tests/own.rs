@@ -79,7 +79,7 @@ const MISTAKES: [(&str, &str, &[&str]); 44] = [
     ("stem = 16", "stem = 99999999999999999999999", &["2: stem: ", CHANNELS, "99999999999999999999999"]),
     ("stem = 16", "stem = 16\nstem = 16", &["3: ", TOML, "duplicate key"]),
     ("stem = 16", "stems = 16", &["2: expected no key stems; did you mean stem?"]),
-    ("classes = 100", "classes = 100\n\nlearning_rate = 1", &["5: expected no key learning_rate; there are name, stem, classes, stages"]),
+    ("classes = 100", "classes = 100\n\nlearning_rate = 1", &["5: expected no key learning_rate; there are name, stem, classes, head, stages"]),
     ("classes = 100", "classes = 0", &["3: classes: expected a whole number from 1 to 1048576, found 0"]),
     ("classes = 100", "classes = 1048577", &["3: classes: expected a whole number from 1 to 1048576, found 1048577"]),
     ("depth = 2\ndim = 40", "dim = 40", &["13: expected a key depth, found none"]),
