@@ -197,11 +197,16 @@ fn any_two_files_are_compared() {
 #[test]
 fn wrong_requests_are_refused() {
     let folder = exports();
-    let rows: [(&[&str], &str); 8] = [
+    // A process can have one library, so that only a process of its own can be given another.
+    fs::write(folder.path().join("libonnxruntime.so.1.31.0"), "no library").unwrap();
+    let rows: [(&[&str], &str); 11] = [
         (&["--tolerance", "f64"], "f32, f16, bf16, int8"),
         (&["--runtime", "tensorrt"], "tract, ort"),
         (&["--weights", "absent.pth"], "absent.pth"),
         (&["--runtime", "ort", "--ort-library", "absent.so"], "absent.so"),
+        (&["--ort-library", "libonnxruntime.so.1.31.0"], "libonnxruntime.so.1.31.0"),
+        (&["--ort-library", "libonnxruntime.so.1.31.0"], "pip install onnxruntime"),
+        (&["--ort-library", "."], "pip install onnxruntime"),
         // The library's name is the runtime's choice.
         (&["--ort-library", "absent.so"], "absent.so"),
         (&["--runtime", "tract", "--ort-library", "absent.so"], "expected --runtime ort, found tract"),
