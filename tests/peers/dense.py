@@ -1,11 +1,10 @@
-"""Detectors and segmenters in ONNX Runtime, against PyTorch's goldens and an independent suppression.
+"""Detectors and segmenters in ONNX Runtime, against PyTorch's goldens.
 
     python dense.py EMO [TARGET…]
 
 Every golden of `../shared/goldens`, raw and decoded, for every target (or those that are named), each output to 5e-6 of
-its largest value, each file through onnx.checker's full check. What `--output nms` gives equals, to the bit and in its
-order, what mmdetection's rules make of the same target's `--output decoded`: by level the 1000 best pairs of a box and
-a class above the threshold, then class by class the best that overlap no better one, then the best of all.
+its largest value, each file through onnx.checker's full check. `decoding.py` holds boxes and what is kept of them to
+mmdetection; `grid.py` writes every model.
 """
 
 import json
@@ -22,14 +21,6 @@ from formula import network_input
 GOLDENS = pathlib.Path(__file__).parent.parent.parent.parent / "shared" / "goldens"
 HEADS = ("ssdlite", "retinanet", "deeplabv3", "pspnet", "semantic_fpn", "segformer", "decoded")
 TOLERANCE = 5e-6
-# A model, its input, its thresholds of scores and overlap, its number of boxes; two sizes that few strides divide.
-SUPPRESSED = (
-    ("ssdlite-emo-1m", (320, 320), (0.02, 0.45, 200)),
-    ("ssdlite-emo2-5m", (161, 227), (0.02, 0.45, 200)),
-    ("retinanet-emo-1m", (320, 448), (0.05, 0.5, 100)),
-    ("retinanet-emo2-1m", (97, 64), (0.05, 0.5, 100)),
-)
-CANDIDATES = 1000
 
 
 def targets(emo: str) -> list[str]:
@@ -63,68 +54,6 @@ def worst(values: list, outputs: list) -> float:
     return max(errors)
 
 
-def overlap(box, others):
-    """Intersection over union."""
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    both = np.prod(np.clip(sides, 0, None), axis=1)
-    area = lambda boxes: np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return both / (area(box) + area(others) - both)
-
-
-def suppressed(boxes, scores, levels, score_threshold, iou_threshold, most):
-    """Boxes, scores and labels that are kept of all anchors', `levels` telling how many each level has."""
-    classes, start, parts = scores.shape[1], 0, []
-    for anchors in levels:
-        pairs = scores[start : start + anchors].reshape(-1)
-        order = np.argsort(-pairs, kind="stable")
-        order = order[pairs[order] > np.float32(score_threshold)][:CANDIDATES]
-        parts.append((boxes[start : start + anchors][order // classes], pairs[order], order % classes))
-        start += anchors
-    boxes, scores, labels = (np.concatenate(part) for part in zip(*parts))
-    kept = []
-    for label in range(classes):
-        left = np.flatnonzero(labels == label)
-        left = left[np.argsort(-scores[left], kind="stable")]
-        while len(left):
-            first, left = left[0], left[1:]
-            kept.append(first)
-            wide = boxes.astype(np.float64)
-            left = left[~(overlap(wide[first], wide[left]) > iou_threshold)]
-    kept = np.sort(np.array(kept, dtype=int))
-    kept = kept[np.argsort(-scores[kept], kind="stable")][:most]
-    return boxes[kept], scores[kept], labels[kept]
-
-
-def check_suppression(emo: str, folder: pathlib.Path, target: str) -> list[str]:
-    failures = []
-    for model, size, thresholds in SUPPRESSED:
-        path, name = folder / "model.onnx", f"{model} {target} nms"
-        if why := export(emo, path, model, target, size, "--output", "nms"):
-            print(f"{name}: {why}")
-            if "which nms needs" not in why:
-                failures.append(name)
-            continue
-        boxes, scores, labels, count = run(path, size)
-        files = {}
-        for output in ("raw", "decoded"):
-            if why := export(emo, path, model, target, size, "--output", output):
-                return [f"{model} {target} {output}: {why}"]
-            files[output] = run(path, size)
-        deltas = files["raw"][len(files["raw"]) // 2 :]
-        levels = [np.prod(delta.shape) // 4 for delta in deltas]
-        all_boxes, all_scores = files["decoded"]
-        expected = suppressed(all_boxes[0], all_scores[0], levels, *thresholds)
-        n = int(count[0])
-        found = boxes[0, :n], scores[0, :n], labels[0, :n]
-        same = n == len(expected[1]) and all(map(np.array_equal, found, expected))
-        empty = not boxes[0, n:].any() and not scores[0, n:].any() and (labels[0, n:] == -1).all()
-        print(f"{name}: {n} boxes, {'equal' if same and empty else 'OTHERS'}")
-        if not (same and empty):
-            failures.append(name)
-    return failures
-
-
 def main(emo: str, *names: str) -> int:
     failures = []
     with tempfile.TemporaryDirectory() as folder:
@@ -145,7 +74,6 @@ def main(emo: str, *names: str) -> int:
                 print(f"{name}: {error:.1e}")
                 if not error <= TOLERANCE:
                     failures.append(name)
-            failures += check_suppression(emo, pathlib.Path(folder), target)
     print(f"failures: {failures}" if failures else "every golden holds")
     return 1 if failures else 0
 

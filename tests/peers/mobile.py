@@ -3,10 +3,12 @@
     python mobile.py EMO
 
 CoreML's ML Program must take `coreml` and `portable`, NNAPI must take `nnapi`: YES, one partition, every node,
-all four variants at 224, opset 17 and 20. Prints the table; other toolchains' files are shown
-beside ours where they are at hand.
+all four variants at 224, opset 17 and 20, and detectors and segmenters at their published sizes, what their last layers
+give; `emo lint` must say the same of the file. Prints the table; other toolchains' files are shown beside ours where
+they are at hand.
 """
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -18,6 +20,10 @@ from onnxruntime.tools.onnx_model_utils import ModelProtoWithShapeInfo, optimize
 THIRD_PARTY = pathlib.Path(__file__).parent.parent.parent.parent / "shared" / "third_party"
 MODELS = ("emo-1m", "emo-2m", "emo-5m", "emo-6m")
 OPSETS = ("17", "20")
+# Heads, and backbones: windows of every side (7, 10, 16) that are whole or padded.
+HEADS = dict.fromkeys(("ssdlite", "retinanet"), "raw")
+HEADS |= dict.fromkeys(("deeplabv3", "pspnet", "semantic-fpn", "segformer"), "logits-small")
+BACKBONES = ("emo-1m", "emo-5m", "emo2-1m", "emo2-5m")
 PROVIDERS = {
     "NNAPI": lambda model: checker.check_nnapi_partitions(model, True),
     "NeuralNetwork": lambda model: checker.check_coreml_partitions(
@@ -45,26 +51,48 @@ def verdicts(path: pathlib.Path, folder: str) -> dict:
     return found
 
 
+def rows(emo: str):
+    """Every model with the arguments of its export."""
+    for model in MODELS:
+        for opset in OPSETS:
+            yield model, ("--opset", opset)
+    told = subprocess.run([emo, "list", "--format", "json"], check=True, capture_output=True, text=True)
+    dense = {row["model"] for row in json.loads(told.stdout)["dense"]}
+    for head, output in HEADS.items():
+        for backbone in BACKBONES:
+            if f"{head}-{backbone}" in dense:
+                yield f"{head}-{backbone}", ("--output", output)
+    yield "ssdlite-emo2-1m", ("--output", "raw", "--size", "512")
+
+
+def lint(emo: str, path: pathlib.Path, profile: str) -> tuple:
+    """Whether every rule holds, and how many partitions there are."""
+    command = [emo, "lint", str(path), "--target", profile, "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode == 0, len(json.loads(done.stdout)["partitions"])
+
+
 def show(name: str, found: dict) -> None:
     cells = [f"{verdict} {parts} ({taken}/{nodes})" for verdict, parts, taken, nodes in found.values()]
-    print(f"{name:40}" + "".join(f"{cell:24}" for cell in cells).rstrip())
+    print(f"{name:46}" + "".join(f"{cell:24}" for cell in cells).rstrip())
 
 
 def main(emo: str) -> int:
-    print(f"{'verdict, partitions, nodes taken':40}" + "".join(f"{name:24}" for name in PROVIDERS).rstrip())
+    print(f"{'verdict, partitions, nodes taken':46}" + "".join(f"{name:24}" for name in PROVIDERS).rstrip())
     failures = []
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.onnx"
-        for model in MODELS:
+        for model, arguments in rows(emo):
             for profile, provider in PROMISED.items():
-                for opset in OPSETS:
-                    command = [emo, "export", model, "--target", profile, "--opset", opset, "--no-verify"]
-                    subprocess.run([*command, "-o", str(path)], check=True, stdout=subprocess.DEVNULL)
-                    found = verdicts(path, folder)
-                    show(f"{model} {profile} opset {opset}", found)
-                    verdict, parts, taken, nodes = found[provider]
-                    if (verdict, parts, taken) != ("YES", 1, nodes):
-                        failures.append(f"{model} {profile} opset {opset}: {provider} {found[provider]}")
+                command = [emo, "export", model, "--target", profile, *arguments, "--no-verify"]
+                subprocess.run([*command, "-o", str(path)], check=True, stdout=subprocess.DEVNULL)
+                found, name = verdicts(path, folder), " ".join((model, profile, *arguments[1::2]))
+                show(name, found)
+                verdict, parts, taken, nodes = found[provider]
+                if (verdict, parts, taken) != ("YES", 1, nodes):
+                    failures.append(f"{name}: {provider} {found[provider]}")
+                if (linted := lint(emo, path, profile)) != (True, 1):
+                    failures.append(f"{name}: emo lint {linted}")
         for path in sorted(THIRD_PARTY.glob("*.onnx")):
             show(path.name, verdicts(path, folder))
     print("\n".join(failures) or "every promise holds")

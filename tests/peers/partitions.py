@@ -2,7 +2,7 @@
 
     python partitions.py EMO
 
-1. Random graphs, and every real file against every profile: the nodes that a row leaves out are given to
+1. Random graphs, and every real file (of every profile, and detectors and segmenters of three) against every profile: the nodes that a row leaves out are given to
    ONNX Runtime's partitioning as unsupported, and its partitions must have the sizes of our partitions.
 2. `coreml` and `nnapi` against the mobile usability checker, which reads a table of operators: the nodes that
    one of the two leaves out and the other takes, each with the rule that it breaks. A difference that the
@@ -35,6 +35,16 @@ STRICTER = {
 }
 
 GRAPHS = 300
+# What is written for `portable`, `coreml` and `nnapi` beside EMO-1M: outputs of every head.
+DENSE = {
+    "ssdlite-emo-1m": ("raw", "decoded"),
+    "retinanet-emo-1m": ("raw",),
+    "deeplabv3-emo2-1m": ("logits-small", "logits"),
+    "pspnet-emo-1m": ("logits-small",),
+    "semantic-fpn-emo2-1m": ("logits-small", "logits"),
+    "segformer-emo2-1m": ("logits-small", "logits"),
+}
+DENSE_PROFILES = ("portable", "coreml", "nnapi")
 
 failures = []
 
@@ -140,7 +150,7 @@ def compare(emo, name, path, profiles, folder):
         cells.append((provider, info.num_partitions, len(document["partitions"]), partitions, dict(why)))
     for provider, theirs, ours, partitions, why in cells:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(why.items()))
-        print(f"{name:36} {provider:10} checker {theirs:3}  emo lint {ours:3} ({partitions})  {reasons}".rstrip())
+        print(f"{name:46} {provider:10} checker {theirs:3}  emo lint {ours:3} ({partitions})  {reasons}".rstrip())
         name = ""
 
 
@@ -158,10 +168,14 @@ def main(emo):
             sizes[len(document["partitions"])] += 1
             same_partitions(f"random graph {seed}", model.graph, document)
         print(f"{GRAPHS} random graphs, by partitions: {dict(sorted(sizes.items()))}")
-        for profile in profiles:
-            command = [emo, "export", "emo-1m", "--target", profile, "--no-verify", "-o", str(path)]
+        files = [("emo-1m", profile) for profile in profiles]
+        outputs = [(model, output) for model, outputs in DENSE.items() for output in outputs]
+        files += [(*row, profile) for row in outputs for profile in DENSE_PROFILES]
+        for model, *output, profile in files:
+            command = [emo, "export", model, "--target", profile, "--no-verify", "-o", str(path)]
+            command += ["--output", *output] if output else []
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            compare(emo, f"emo-1m {profile}", path, profiles, folder)
+            compare(emo, " ".join((model, *output, profile)), path, profiles, folder)
         for path in sorted(THIRD_PARTY.glob("*.onnx")):
             compare(emo, path.stem, path, profiles, folder)
     print("\n".join(failures) or "the same partitions everywhere, every difference explained")

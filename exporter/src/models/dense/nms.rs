@@ -85,7 +85,22 @@ fn candidates(
     }
     let [boxes, scores, labels] = &parts;
     let boxes = b.concat("candidates.boxes", boxes, 0)?;
-    Ok([boxes, b.concat("candidates.scores", scores, 0)?, b.concat("candidates.labels", labels, 0)?])
+    let scores = b.concat("candidates.scores", scores, 0)?;
+    let scores = solid(b, boxes, scores)?;
+    Ok([boxes, scores, b.concat("candidates.labels", labels, 0)?])
+}
+
+/// The scores; 0 of boxes without width or height, as of those that lay beyond the input: the published configurations
+/// keep boxes with sides above 0 (`min_bbox_size=0`).
+fn solid(b: &mut Builder, boxes: Value, scores: Value) -> Result<Value> {
+    let k = b.shape(scores).0[0];
+    let corners = b.split("corners", boxes, 1, 2)?;
+    let sides = b.binary("sides", Binary::Sub, corners[1], corners[0])?;
+    let some = b.unary("sides.some", Unary::Sign, sides)?;
+    let some = b.split("sides.each", some, 1, 2)?;
+    let some = b.binary("sides.both", Binary::Mul, some[0], some[1])?;
+    let some = b.reshape("sides.line", some, [k])?;
+    b.binary("solid", Binary::Mul, scores, some)
 }
 
 /// The candidates' scores; 0 of those that are not kept.
