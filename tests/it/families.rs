@@ -6,7 +6,7 @@ use emo_tests::mutate::{self, Mutation, Subject};
 use emo_verifier::verify::cause::CAUSES;
 
 use crate::verify::{MUTATIONS, found};
-use crate::{dense, heads};
+use crate::{boxes, dense, heads};
 
 /// As published; for any runtime, folded; with neighbours merged.
 const TARGETS: &[&str] = &["reference", "portable", "ort-cpu"];
@@ -126,6 +126,7 @@ fn every_known_mistake_is_made() {
     let rows = [&EMO[..], &EMO2, &MOBILENET, &DEIT].concat();
     let dense =
         dense::WRONG.map(|(.., cause)| cause).into_iter().chain(heads::WRONG.map(|(.., cause)| cause));
+    let dense = dense.chain(boxes::WRONG.map(|(.., cause)| cause));
     let made = rows.iter().map(|(m, ..)| m.cause).chain(MUTATIONS.map(|m| m.cause)).chain(dense);
     let made: Vec<&str> = made.chain(ELSEWHERE).collect();
     for cause in CAUSES.iter().filter(|cause| !cause.tries.is_empty()) {

@@ -67,6 +67,7 @@ const ROOMS: [(&str, Rooms); 2] = [
                 &[
                     "run",
                     "against",
+                    "boxes",
                     "compare",
                     "constants",
                     "data",

@@ -5,6 +5,7 @@
 mod against;
 mod audit;
 mod bench;
+mod boxes;
 mod check;
 mod check_runtimes;
 mod claims;

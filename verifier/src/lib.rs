@@ -36,4 +36,4 @@ pub use models::{truth, verify, written};
 pub use run::data;
 #[cfg(feature = "engines")]
 pub use run::{against, opinion, range};
-pub use run::{compare, constants, earned, eval, image, lower, path, probe, runtime, tolerance};
+pub use run::{boxes, compare, constants, earned, eval, image, lower, path, probe, runtime, tolerance};

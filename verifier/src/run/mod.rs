@@ -2,6 +2,7 @@
 
 #[cfg(feature = "engines")]
 pub mod against;
+pub mod boxes;
 pub mod compare;
 pub mod constants;
 #[cfg(feature = "data")]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use emo_exporter::models::Model;
+use emo_exporter::target::Output;
 use emo_exporter::weights::Spec;
 use emo_proto::file::{OnnxFile, open, settled};
 use emo_verifier::audit::Sizes;
@@ -260,6 +261,8 @@ fn facts(found: &Found) -> Vec<(&'static str, String)> {
         facts.push(("weights", weights.against.clone().unwrap_or_else(|| "the file's own".to_owned())));
         facts.extend(weights.open.iter().map(|open| ("open", open.clone())));
     }
+    facts.extend(boxes(found).map(|boxes| ("boxes", boxes)));
+    facts.extend(labels(found).map(|labels| ("labels", labels)));
     facts.push(("runtime", found.runtime.to_owned()));
     for probe in found.probes.iter().filter(|probe| probe.allowance > 0.0) {
         let (name, allowance) = (&probe.name, probe.allowance);
@@ -269,6 +272,36 @@ fn facts(found: &Found) -> Vec<(&'static str, String)> {
         ));
     }
     facts
+}
+
+/// What the boxes of all inputs have in common with those that they should be.
+fn boxes(found: &Found) -> Option<String> {
+    let all = || found.probes.iter().filter_map(|probe| probe.boxes);
+    let least = all().map(|boxes| boxes.least_iou).reduce(f64::min)?;
+    let scores = all().map(|boxes| boxes.scores).fold(0.0, f64::max);
+    let (boxes, ties) = all().fold((0, 0), |(boxes, ties), own| (boxes + own.boxes, ties + own.ties));
+    let ties = match ties {
+        0 => String::new(),
+        n => format!("; {n} were ties, which may go either way"),
+    };
+    Some(format!("{boxes}, least IoU {least:.7}, scores within {scores:.0e}{ties}"))
+}
+
+/// The share of pixels whose label is the reference's.
+fn labels(found: &Found) -> Option<String> {
+    if found.output != Some(Output::Labels.name()) {
+        return None;
+    }
+    let (agree, all) =
+        found.probes.iter().fold((0, 0), |(agree, all), probe| (agree + probe.top1.0, all + probe.top1.1));
+    let share = 100.0 * agree as f64 / all.max(1) as f64;
+    let free = match all - agree {
+        n if n > 0 && found.probes.iter().all(|probe| probe.holds) => {
+            format!("; the two largest logits of {n} others are one within the tolerance")
+        }
+        _ => String::new(),
+    };
+    Some(format!("{share:.4} % of {all} pixels agree{free}"))
 }
 
 fn probe_table(found: &Found) -> Table {

@@ -86,6 +86,16 @@ pub enum Mistake {
     OtherScores,
     /// The first of the classes is taken for the background, not the last.
     BackgroundFirst,
+    /// The background is one of the classes.
+    BackgroundKept,
+    /// Boxes are top, left, bottom, right.
+    ExchangedAxes,
+    /// Boxes are in shares of the image's sides, not in pixels.
+    NormalisedBoxes,
+    /// Boxes are their centre and their sides, not their corners.
+    Centres,
+    /// Boxes are their left upper corner and their sides.
+    CornerAndSides,
     /// No mistake, but the most that an engine in f32 loses in a mean over a map: one pixel after the other.
     SingleSums,
 }
@@ -110,6 +120,12 @@ impl Mistake {
             Some(Self::Epsilon(epsilon)) => epsilon,
             _ => published,
         }
+    }
+
+    /// Whether it is in how boxes are written down, and not in where they are.
+    #[must_use]
+    pub fn is_of_writing(self) -> bool {
+        matches!(self, Self::ExchangedAxes | Self::NormalisedBoxes | Self::Centres | Self::CornerAndSides)
     }
 
     /// Whether this is another ε than a norm's published one.

@@ -28,12 +28,17 @@ pub const TANH_GELU: &str = "tanh-gelu";
 pub const EXCHANGED_QK: &str = "exchanged-qk";
 pub const NO_LAYER_SCALE: &str = "no-layer-scale";
 pub const NO_POSITION_EMBEDDING: &str = "no-position-embedding";
+pub const CLASS_AGNOSTIC: &str = "class-agnostic";
+pub const LABELS_FROM_ONE: &str = "labels-from-one";
+pub const SUPPRESSION: &str = "suppression";
+pub const BOX_ORDER: &str = "box-order";
+pub const BACKGROUND_KEPT: &str = "background-kept";
 pub const DILATION: &str = "dilation";
 pub const RELU: &str = "relu";
 pub const ATTENTION_SCALE: &str = "attention-scale";
 
 /// Every cause of a failure.
-pub const CAUSES: [Cause; 42] = [
+pub const CAUSES: [Cause; 50] = [
     Cause { name: UNRUNNABLE, what: "the file breaks a rule without which nothing can run it", tries: &[] },
     Cause { name: NOT_EMO, what: "the layers along the data path are those of no known model", tries: &[] },
     Cause {
@@ -224,6 +229,42 @@ pub const CAUSES: [Cause; 42] = [
         what: "the first class is taken for the background; the published one is the last",
         tries: &[Mistake::BackgroundFirst],
     },
+    Cause {
+        name: BACKGROUND_KEPT,
+        what: "the background is one of the classes; the published boxes are of the others alone",
+        tries: &[Mistake::BackgroundKept],
+    },
+    Cause {
+        name: "exchanged-axes",
+        what: "boxes are top, left, bottom, right; the published order is left, top, right, bottom",
+        tries: &[Mistake::ExchangedAxes],
+    },
+    Cause {
+        name: "normalised-boxes",
+        what: "boxes are in shares of the image's sides; the published ones are in pixels",
+        tries: &[Mistake::NormalisedBoxes],
+    },
+    Cause {
+        name: "boxes-by-sides",
+        what: "boxes are a point, a width and a height; the published ones are two corners",
+        tries: &[Mistake::Centres, Mistake::CornerAndSides],
+    },
+    Cause {
+        name: CLASS_AGNOSTIC,
+        what: "a box drops those of other classes too; the published suppression is class by class",
+        tries: &[],
+    },
+    Cause {
+        name: LABELS_FROM_ONE,
+        what: "classes are counted from 1; the published ones are counted from 0",
+        tries: &[],
+    },
+    Cause {
+        name: SUPPRESSION,
+        what: "other boxes are kept than suppression with the file's own thresholds keeps",
+        tries: &[],
+    },
+    Cause { name: BOX_ORDER, what: "boxes do not stand in the order of their scores", tries: &[] },
     Cause {
         name: "exchanged-channels",
         what: "the image's channels are reversed: BGR is read as RGB",

@@ -65,14 +65,15 @@ struct Found {
 }
 
 /// What lies on the way from `input` to `output` and is in no published layer of the recognised network, nor in what
-/// makes `gives` of its outputs.
+/// makes `gives` of its outputs: first where boxes are kept of what the last layers give, which any file does in its own
+/// way, by comparisons, so that it is a remark there; then all else, which keeps a verdict open.
 #[must_use]
 pub fn unexplained(
     inference: &Inference,
     recognition: &Recognition,
     path: &DataPath,
     gives: Output,
-) -> Vec<Finding> {
+) -> (Vec<Finding>, Vec<Finding>) {
     // Boxes are bounded as the sides of the image ask.
     let size = Input::of(inference).map_or_else(|| recognition.model.published_size(), |input| input.size);
     let made = making(recognition, gives, size);
@@ -89,8 +90,11 @@ pub fn unexplained(
         });
         by_place.entry(&recognition.places[index]).or_default().extend(found);
     }
-    let mut findings = Vec::new();
+    let last: HashSet<usize> =
+        recognition.plan.outputs.iter().flat_map(|place| place.iter().copied()).collect();
+    let (mut remarks, mut findings) = (Vec::new(), Vec::new());
     for (place, found) in by_place {
+        let decides = gives == Output::Nms && !place.is_empty() && place.iter().all(|at| last.contains(at));
         let expected = recognition.plan.segments.get(place).map_or(&[][..], |segment| &segment.steps);
         let tokens: Vec<Token> = found.iter().map(|found| found.token).collect();
         let mut left = left_over(expected, &tokens);
@@ -103,9 +107,11 @@ pub fn unexplained(
                 [] => "before the first layer".to_owned(),
                 layers => format!("behind {}", layers.join(" and ")),
             };
-            findings.push(Finding {
+            let (list, severity) =
+                if decides { (&mut remarks, Severity::Note) } else { (&mut findings, Severity::Open) };
+            list.push(Finding {
                 code: UNEXPLAINED,
-                severity: Severity::Open,
+                severity,
                 place: last.place.clone(),
                 message: format!(
                     "expected what the published network does {after}, found {} {} there, one more than it explains; \
@@ -117,7 +123,9 @@ pub fn unexplained(
             });
         }
     }
-    findings
+    // One is told, of however many there are.
+    remarks.truncate(1);
+    (remarks, findings)
 }
 
 /// What our own graph does, place by place, to give what the model does not give by itself: boxes, labels. How it is

@@ -6,8 +6,8 @@ use ndarray::ArrayD;
 
 use super::beside::{BlockVerdict, Divergence, distance, slice};
 use super::blocks::{Boundary, Layout};
-use super::cause::{self, explain};
-use crate::reference::{Map, Source};
+use super::cause::{self, CAUSES, explain};
+use crate::reference::{Block, Map, Source};
 
 /// What the reference gives for an image: its blocks, in order, and the parts behind them that outputs need.
 pub struct Truths<'a> {
@@ -43,9 +43,9 @@ impl Heads<'_> {
         let found = |source: Source| {
             let Source::Part(at) = source else { return Some(Found { value: of.ports.0, given: self.fed }) };
             let outside = self.values.len() - of.ports.1.len();
-            if let Some(output) = outputs.iter().position(|output| *output == source) {
-                let (value, given) = (of.ports.1.get(output)?, self.values.get(outside + output)?);
-                return Some(Found { value, given });
+            let output = outputs.iter().position(|output| *output == source);
+            if let Some((output, value)) = output.and_then(|at| Some((at, of.ports.1.get(at)?))) {
+                return Some(Found { value, given: self.values.get(outside + output)? });
             }
             let ends = |b: &Boundary| b.block == parts[at].name() && !b.normed;
             let boundary = self.boundaries.iter().position(ends)?;
@@ -57,7 +57,11 @@ impl Heads<'_> {
             let (Some(right), Some(Found { value, given })) = (truth(&source), found(source)) else {
                 continue;
             };
-            let Some(layout) = Layout::of(of.model, value, right.shape()) else { continue };
+            let Some(layout) = Layout::of(of.model, value, right.shape()) else {
+                let inputs: Option<Vec<&Map>> = part.takes().iter().map(truth).collect();
+                verdicts.extend(inputs.and_then(|inputs| of_another_shape(of, part, value, given, &inputs)));
+                continue;
+            };
             let error = |value: &ArrayD<f32>| {
                 layout
                     .read(value, right.shape())
@@ -99,6 +103,24 @@ impl Heads<'_> {
         }
         verdicts
     }
+}
+
+/// A part that a mistake gives another shape, which is the file's.
+fn of_another_shape(
+    of: &Divergence,
+    part: &Block,
+    value: &str,
+    given: &ArrayD<f32>,
+    inputs: &[&Map],
+) -> Option<BlockVerdict> {
+    let tries = CAUSES.iter().flat_map(|cause| cause.tries.iter().map(move |mistake| (cause.name, *mistake)));
+    let made = tries.filter(|(_, mistake)| part.can_make(*mistake)).find_map(|(cause, mistake)| {
+        let made = part.forward_with(inputs, Some(mistake));
+        let found = Layout::of(of.model, value, made.shape())?.read(given, made.shape())?;
+        (distance(&found, slice(&made)) <= of.tolerance.bound).then_some(cause)
+    })?;
+    let far = f64::INFINITY;
+    Some(of.verdict(part.name().to_owned(), value.to_owned(), far, Some(far), Some(made)))
 }
 
 impl<'a> Truths<'a> {

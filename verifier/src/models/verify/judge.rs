@@ -1,5 +1,6 @@
 //! Whether a recognised file computes what it should, and what is wrong where it does not.
 
+use emo_exporter::target::Output;
 use emo_exporter::weights::Weights;
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
@@ -52,6 +53,11 @@ impl Judge<'_> {
         if verdict.probes.is_empty() {
             return Ok(verdict.undecided("expected inputs to run the file on, found none".to_owned()));
         }
+        if verdict.probes.iter().all(|probe| probe.boxes.is_some_and(|boxes| boxes.boxes == 0)) {
+            let reason =
+                "no test input has a box above the threshold of scores; give pictures that show something";
+            return Ok(verdict.undecided(reason.to_owned()));
+        }
         let fair = self.fair();
         if verdict.probes.iter().any(|probe| !probe.within(&fair))
             && let Some(probed) = self.second_opinion(&truth, probes)
@@ -97,6 +103,12 @@ impl Judge<'_> {
             match self.blocks(&function, probe) {
                 Ok(blocks) => verdict.blocks = blocks,
                 Err(failure) => return Ok(failed(verdict, failure)),
+            }
+            if verdict.blocks.iter().all(|block| block.holds)
+                && let Some((block, cause, what)) = self.explain_boxes(&function, probe)?
+            {
+                let named = cause::named(cause).map_or("", |cause| cause.what);
+                return Ok(verdict.fail(cause, Some(block), format!("{named}; {what}")));
             }
         } else if let Some(wrong) = wrong.filter(|_| clean && self.earned.coarse) {
             let ports = (self.bench.port.name.as_str(), self.bench.outputs.as_slice());
@@ -169,6 +181,12 @@ impl Judge<'_> {
         let shape = probe.input.shape().to_vec();
         let port = self.bench.port;
         let model = Concrete::new(self.file, &[(port.name.clone(), shape)])?;
+        // What labels and boxes are decided from is what is compared: they are no output.
+        let (form, outputs) = match self.bench.gives {
+            Output::Labels => (Output::Logits, [].as_slice()),
+            Output::Nms => (Output::Raw, [].as_slice()),
+            gives => (gives, self.bench.outputs.as_slice()),
+        };
         let divergence = Divergence {
             inference: self.inference,
             recognition: self.recognition,
@@ -176,12 +194,31 @@ impl Judge<'_> {
             model: &model,
             runtime: if self.earned.coarse { &Exact } else { self.bench.runtime },
             tolerance: if self.earned.coarse { &self.earned.function } else { &self.earned.whole },
-            ports: (&port.name, &self.bench.outputs),
-            form: self.bench.gives.name(),
+            ports: (&port.name, outputs),
+            form: form.name(),
         };
         let input =
             port.image.map(&probe.input).ok_or_else(|| Error::new("expected an input [N, 3, H, W]"))?;
         divergence.blocks(&probe.input, &input)
+    }
+
+    /// The part of what keeps boxes that is wrong, and why, where all before it is right.
+    fn explain_boxes(
+        &self,
+        reference: &Reference,
+        probe: &Probe,
+    ) -> Result<Option<(String, &'static str, String)>> {
+        let Some(suppression) = self.bench.suppression else { return Ok(None) };
+        let input = self.bench.port.image.map(&probe.input);
+        let mut found = None;
+        let answered = self.bench.each(&[probe], |_, answer| {
+            found = input
+                .as_ref()
+                .and_then(|input| suppression.explain(&answer, reference, input, self.bench.tolerance));
+        });
+        // It ran before.
+        answered.map_err(|failure| Error::new(failure.to_string()))?;
+        Ok(found)
     }
 
     /// Names the block and the cause of what does not hold.
@@ -230,8 +267,12 @@ impl Judge<'_> {
             1 => "one later block is wrong on its own too".to_owned(),
             n => format!("{n} later blocks are wrong on their own too"),
         };
-        let error = wrong.alone.unwrap_or(wrong.passed_on);
-        format!("{what}; the block is off by {error:.1e} of its largest value, {later}")
+        match wrong.alone.unwrap_or(wrong.passed_on) {
+            error if error.is_finite() => {
+                format!("{what}; the block is off by {error:.1e} of its largest value, {later}")
+            }
+            _ => format!("{what}; the block gives another number of values, {later}"),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 mod beside;
 mod blocks;
 pub mod cause;
+pub mod detections;
 mod divergence;
 pub mod explain;
 mod form;
@@ -22,6 +23,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use emo_exporter::models::{MODELS, Model, Task};
+use emo_exporter::target::Output;
 use emo_exporter::weights::{self as checkpoint, Spec, Weights};
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, ModelProto, NodeProto, Result};
@@ -44,6 +46,7 @@ use crate::tolerance::own_tolerance;
 
 use crate::path::DataPath;
 pub use beside::BlockVerdict;
+use detections::Suppression;
 pub use form::Form;
 use judge::Judge;
 use port::{Port, outputs};
@@ -241,7 +244,7 @@ pub fn verify(
         let (block, reason) = (finding.place.clone(), finding.message.clone());
         return Ok(verdict.fail(cause::UNRUNNABLE, None, format!("{block}: {reason}")));
     }
-    let Some(port) = Port::of(&file.model, &request.dims) else {
+    let Some(mut port) = Port::of(&file.model, &request.dims) else {
         return Ok(not_image(verdict, file, &request.dims));
     };
     let lowered = lowered(file, &port.bindings);
@@ -285,12 +288,23 @@ pub fn verify(
         Ok(found) => found,
         Err(reason) => return Ok(verdict.undecided(reason)),
     };
+    let fact = |name: &str| port::given(file, &inference, name);
+    let suppression = match gives {
+        Output::Nms => Suppression::of(&inference, &recognition.model, &outputs, fact),
+        _ => None,
+    };
+    if suppression.is_some() {
+        // Which boxes are whose image's, not every file says.
+        port.batch = port.batch.or(Some(1));
+    }
+    verdict.findings.extend(suppression.as_ref().and_then(Suppression::note));
     verdict.output = (recognition.model.task() != Task::Classify).then(|| gives.name());
     let input = [port.name.clone()];
     let path = DataPath::between(&inference, &input, &outputs);
     let own = own_tolerance(&inference, &path);
     (verdict.form, verdict.dtype) = (Some(form::form(&inference, &path)), Some(own.name));
-    let mut open = explain::unexplained(&inference, &recognition, &path, gives);
+    let (behind, mut open) = explain::unexplained(&inference, &recognition, &path, gives);
+    verdict.findings.extend(behind);
     open.extend(explain::unjudged(&file.model, &outputs));
     let seen = structure::mistakes(&inference, &recognition, &recovered);
     verdict.findings.splice(0..0, seen.iter().map(|seen| seen.finding.clone()));
@@ -311,6 +325,11 @@ pub fn verify(
     // With a checkpoint's weights, what the file's own were rounded to counts.
     let stored = recovered.stored.values().map(|stored| stored.tolerance).fold(own, coarser);
     let (rounds, own) = (own, if expected.is_some() { stored } else { own });
+    if gives == Output::Nms && own != &FLOAT32 {
+        let reason = "which boxes are kept is decided by numbers that are coarser than f32, and any may be; judge a file \
+                      that gives boxes and scores before suppression";
+        return Ok(verdict.undecided(reason.to_owned()));
+    }
     let ports = (port.name.as_str(), outputs.as_slice());
     let plain = if recognition.model.task() == Task::Classify { &FLOAT32 } else { &FLOAT32_DEEP };
     let earned = match rounding::earned(file, ports, &probes, (own, plain), expected.is_some()) {
@@ -325,7 +344,8 @@ pub fn verify(
     verdict.runtime = runtime.name();
     let run = if runtime.as_written() { whole } else { file };
     let (outputs, keep) = (outputs.clone(), request.keep);
-    let bench = Bench { file: run, port: &port, outputs, gives, runtime, tolerance: &tolerance, keep };
+    let (suppression, tolerance) = (suppression.as_ref(), &tolerance);
+    let bench = Bench { file: run, port: &port, outputs, gives, suppression, runtime, tolerance, keep };
     let (inference, recognition) = (&inference, &recognition);
     let judge = Judge { file, inference, recognition, bench, earned, seen: &seen };
     let verdict = judge.judge(verdict, &recovered, expected.as_ref(), &probes)?;

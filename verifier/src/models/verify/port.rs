@@ -5,6 +5,7 @@ use emo_exporter::target::Output;
 use emo_proto::ModelProto;
 use emo_proto::file::OnnxFile;
 
+use super::detections;
 use crate::audit::inputs;
 use crate::fact::Fact;
 use crate::image::Image;
@@ -75,7 +76,10 @@ pub fn outputs(
             Ok((vec![(*logits).to_owned()], Output::Logits))
         }
         (Task::Segment, [output]) => {
-            let logits = fact(output).is_some_and(Fact::is_float);
+            // Labels may be floats too, of one number a pixel.
+            let rank = fact(output).and_then(|fact| fact.dims.as_ref().ok()).map(Vec::len);
+            let flat = rank == Some(3) || extent(output, 1) == Some(1) && model.classes > 1;
+            let logits = fact(output).is_some_and(Fact::is_float) && !flat;
             let whole = (extent(output, 2), extent(output, 3)) == (Some(port.size.0), Some(port.size.1));
             let gives = match (logits, whole) {
                 (false, _) => Output::Labels,
@@ -89,13 +93,18 @@ pub fn outputs(
             let (boxes, scores) = if boxes_first { (a, b) } else { (b, a) };
             Ok((vec![(*boxes).to_owned(), (*scores).to_owned()], Output::Decoded))
         }
-        (Task::Detect, _) if inference.nodes.iter().any(|n| n.node.op_type() == "NonMaxSuppression") => {
-            Err("boxes after suppression are not judged, since ties may be kept in any order; judge a file \
-                 that gives boxes and scores before it"
-                .to_owned())
+        (Task::Detect, _) if inference.nodes.iter().any(|n| n.node.op_type() == detections::OPERATOR) => {
+            Ok((detections::outputs(&found, |name| given(file, inference, name))?, Output::Nms))
         }
         _ => Ok((behind_last_layers(inference, recognition, &found)?, Output::Raw)),
     }
+}
+
+/// What is known of an output: by inference, and where that does not tell its extents, by what it declares.
+pub fn given(file: &OnnxFile, inference: &Inference, name: &str) -> Option<Fact> {
+    let known = inference.values.get(name).filter(|fact| fact.dims.is_ok());
+    let output = || file.model.graph.iter().flat_map(|g| &g.output).find(|output| output.name() == name);
+    known.cloned().or_else(|| Some(declared(output()?, &Bindings::new())))
 }
 
 /// The outputs that stand behind the model's last layers, in its order: what they are called says nothing.

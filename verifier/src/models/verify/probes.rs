@@ -13,7 +13,9 @@ use ndarray::{Array4, ArrayD, Axis, IxDyn};
 use serde::Serialize;
 
 use super::Request;
+use super::detections::{Suppression, decoded};
 use super::port::Port;
+use crate::boxes::{self, Agreement};
 use crate::compare::{Difference, Tolerance, compare, top};
 use crate::data::image;
 use crate::probe::{OWN_NOISE, PROBES as TABLE, probes as table};
@@ -47,6 +49,9 @@ pub struct Probed {
     pub top1: (usize, usize),
     /// The same of the five largest.
     pub top5: (usize, usize),
+    /// Of a detector's boxes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boxes: Option<Agreement>,
     pub holds: bool,
     /// What may be added to the tolerance's bound, since means over a flat map explain it; 0 where nothing need be.
     pub allowance: f64,
@@ -71,6 +76,8 @@ pub struct Bench<'a> {
     pub outputs: Vec<String>,
     /// What they are.
     pub gives: Output,
+    /// How boxes are given, and which are kept, where some are.
+    pub suppression: Option<&'a Suppression>,
     pub runtime: &'a dyn Runtime,
     pub tolerance: &'a Tolerance,
     /// Whether rows keep what the file should give: that of a segmenter is large.
@@ -124,7 +131,9 @@ impl<'a> Bench<'a> {
         let outputs: Vec<String> = outputs.map(|output| output.name().to_owned()).collect();
         match outputs.is_empty() {
             true => Err(Error::new("expected an output, found none")),
-            false => Ok(Self { file, port, outputs, gives, runtime, tolerance, keep: false }),
+            false => {
+                Ok(Self { file, port, outputs, gives, suppression: None, runtime, tolerance, keep: false })
+            }
         }
     }
 
@@ -196,33 +205,67 @@ impl<'a> Bench<'a> {
             _ => 0.0,
         };
         own.allow(allowance, self.tolerance);
-        let recorded = probe.recorded.as_ref().map(|logits| {
-            let name = format!("{}, recorded", probe.name);
-            let logits = [logits.mapv(f64::from)];
-            let mut row = Probed { recorded: true, ..self.judge(name, probe, answer, &logits) };
+        let recorded = probe.recorded.as_ref().and_then(|recorded| {
+            let mut row = Probed { recorded: true, ..self.judge_recorded(probe, answer, truth, recorded)? };
             row.allow(allowance, self.tolerance);
-            row
+            Some(row)
         });
         if self.keep {
-            own.truth = truth.to_vec();
+            own.truth = self.right(truth);
         }
         std::iter::once(own).chain(recorded).collect()
     }
 
+    /// The file's first output beside what somebody recorded of it; boxes that are kept may be others that are right too.
+    fn judge_recorded(
+        &self,
+        probe: &Probe,
+        answer: &[ArrayD<f32>],
+        truth: &[ArrayD<f64>],
+        recorded: &ArrayD<f32>,
+    ) -> Option<Probed> {
+        let name = format!("{}, recorded", probe.name);
+        let recorded = recorded.mapv(f64::from);
+        if let (Output::Labels, [found], [logits]) = (self.gives, answer, truth) {
+            return Some(self.judge_labels(name, probe, found, (logits, &recorded)));
+        }
+        let first = self.file.model.graph.iter().flat_map(|graph| &graph.output).next()?;
+        let at = self.outputs.iter().position(|output| output == first.name())?;
+        let one = Bench { outputs: vec![self.outputs[at].clone()], ..self.clone() };
+        (self.gives != Output::Nms).then(|| one.judge(name, probe, &answer[at..=at], &[recorded]))
+    }
+
+    /// What the outputs should be, where that is one thing: which of equal boxes is kept is nothing that is right.
+    fn right(&self, truth: &[ArrayD<f64>]) -> Vec<ArrayD<f64>> {
+        match (self.gives, truth) {
+            (Output::Nms, _) => Vec::new(),
+            (Output::Labels, [logits]) => vec![labels(logits)],
+            _ => truth.to_vec(),
+        }
+    }
+
     /// The output that is furthest off stands for all, each measured by its own largest value.
     fn judge(&self, name: String, probe: &Probe, answer: &[ArrayD<f32>], truth: &[ArrayD<f64>]) -> Probed {
-        if let (Output::Labels, [labels], [logits]) = (self.gives, answer, truth)
-            && let Some((found, largest)) = labelled(labels, logits)
-        {
-            let agreeing =
-                found.iter().zip(&largest).filter(|(found, largest)| **found == **largest as f32).count();
-            let pixels = Bench { gives: Output::Logits, ..self.clone() };
-            let row = pixels.judge(name, probe, &[found], &[largest]);
-            return Probed { top1: (agreeing, labels.len()), top5: (0, 0), ..row };
+        if let (Output::Labels, [found], [logits]) = (self.gives, answer, truth) {
+            return self.judge_labels(name, probe, found, (logits, &labels(logits)));
         }
-        let measured = measure(answer, truth, &self.outputs);
+        let (measured, boxes) = match (self.gives, self.suppression, answer, truth) {
+            (Output::Nms, Some(suppression), ..) => {
+                let judged = suppression.judge(answer, truth, self.tolerance);
+                let judged = judged.and_then(|judged| judged.map_err(|wrong| boxes::describe(&wrong)));
+                match judged.map_err(Error::new) {
+                    Ok((difference, boxes)) => (Ok((0, difference)), Some(boxes)),
+                    Err(reason) => (Err(reason), None),
+                }
+            }
+            (Output::Decoded, _, [corners, scores], [right, right_scores]) => {
+                let boxes = boxes::one_by_one([corners, scores], [right, right_scores]);
+                (measure(answer, truth, &self.outputs), boxes)
+            }
+            _ => (measure(answer, truth, &self.outputs), None),
+        };
         let difference = measured.as_ref().ok().map(|(_, difference)| *difference);
-        let several = truth.len() > 1;
+        let several = truth.len() > 1 && self.gives != Output::Nms;
         let worst = measured.as_ref().ok().filter(|_| several).map(|(at, _)| self.outputs[*at].clone());
         let agreeing = |k| match (answer, truth) {
             ([answer], [truth]) if matches!(truth.ndim(), 2 | 4) && answer.len() == truth.len() => {
@@ -237,6 +280,7 @@ impl<'a> Bench<'a> {
             worst,
             top1: agreeing(1),
             top5: agreeing(5),
+            boxes,
             holds: difference.is_some_and(|d| self.tolerance.admits(&d)),
             reason: measured.err().map(|e| e.to_string()),
             allowance: 0.0,
@@ -245,11 +289,47 @@ impl<'a> Bench<'a> {
             input: probe.input.clone(),
         }
     }
+
+    /// Each pixel's label by its logit, beside the right one's: where the two are as large, the label is free.
+    fn judge_labels(
+        &self,
+        name: String,
+        probe: &Probe,
+        found: &ArrayD<f32>,
+        (logits, right): (&ArrayD<f64>, &ArrayD<f64>),
+    ) -> Probed {
+        let pixels = Bench { gives: Output::Logits, ..self.clone() };
+        let both =
+            labelled(found, logits).and_then(|own| Ok((own, labelled(&right.mapv(|x| x as f32), logits)?)));
+        match both {
+            Ok((own, largest)) => {
+                let agreeing = found.iter().zip(right).filter(|(a, b)| f64::from(**a) == **b).count();
+                let row = pixels.judge(name, probe, &[own.mapv(|x| x as f32)], &[largest]);
+                Probed { top1: (agreeing, found.len()), top5: (0, 0), ..row }
+            }
+            Err(reason) => Probed { reason: Some(reason), ..pixels.judge(name, probe, &[], &[]) },
+        }
+    }
 }
 
-/// The reference's outputs, as they are given; labels are held to the logits that they are of. `None` where the model
+/// The class of the largest logit of each pixel, of equal ones the first: [N, H, W].
+fn labels(logits: &ArrayD<f64>) -> ArrayD<f64> {
+    logits.map_axis(Axis(1), |lane| {
+        let largest = |best: (usize, f64), (class, &logit): (usize, &f64)| match logit > best.1 {
+            true => (class, logit),
+            false => best,
+        };
+        lane.iter().enumerate().fold((0, f64::NEG_INFINITY), largest).0 as f64
+    })
+}
+
+/// The reference's outputs, as they are given; labels are held to the logits that they are of, and boxes that are kept
+/// to all that are decoded. `None` where the model
 /// gives no such thing.
 pub fn values(reference: &Reference, gives: Output, input: &Array4<f64>) -> Option<Vec<ArrayD<f64>>> {
+    if gives == Output::Nms {
+        return decoded(reference, input);
+    }
     let form = if gives == Output::Labels { Output::Logits } else { gives };
     let outputs = reference.outputs_as(form.name(), input, None).ok()?;
     Some(outputs.into_iter().map(|output| output.value).collect())
@@ -260,18 +340,21 @@ pub fn first_of(reference: &Reference) -> Output {
     reference.forms().next().and_then(Output::named).unwrap_or(Output::Logits)
 }
 
-/// Labels beside the logits that they are of: for each pixel the logit of its label, and the largest.
-fn labelled(labels: &ArrayD<f32>, logits: &ArrayD<f64>) -> Option<(ArrayD<f32>, ArrayD<f64>)> {
-    if logits.ndim() < 2 || labels.len() * logits.len_of(Axis(1)) != logits.len() {
-        return None;
+/// The logit of each pixel's label.
+///
+/// # Errors
+/// They are of another number of pixels, or one is of no class.
+fn labelled(labels: &ArrayD<f32>, logits: &ArrayD<f64>) -> Result<ArrayD<f64>, String> {
+    let classes = logits.len_of(Axis(1));
+    let pixels = logits.len() / classes;
+    if labels.len() != pixels {
+        return Err(format!("expected labels of {pixels} pixels, found {}", labels.len()));
     }
-    let pairs = logits.lanes(Axis(1)).into_iter().zip(labels).map(|(lane, &label)| {
-        let found = lane.get(label as usize).map_or(f32::NAN, |&logit| logit as f32);
-        (found, lane.iter().copied().fold(f64::NEG_INFINITY, f64::max))
-    });
-    let (found, largest): (Vec<f32>, Vec<f64>) = pairs.unzip();
-    let shape = IxDyn(&[found.len()]);
-    ArrayD::from_shape_vec(shape.clone(), found).ok().zip(ArrayD::from_shape_vec(shape, largest).ok())
+    if let Some(bad) = labels.iter().find(|x| x.fract() != 0.0 || !(0.0..classes as f32).contains(*x)) {
+        return Err(format!("expected labels from 0 to {}, found {bad}", classes - 1));
+    }
+    let own = logits.lanes(Axis(1)).into_iter().zip(labels).map(|(lane, &label)| lane[label as usize]);
+    ArrayD::from_shape_vec(IxDyn(&[pixels]), own.collect()).map_err(|error| error.to_string())
 }
 
 /// The output that is furthest off as a share of its largest value, and by how much.

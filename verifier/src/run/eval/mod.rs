@@ -7,6 +7,7 @@ mod attention;
 mod call;
 mod control;
 mod conv;
+mod detection;
 mod einsum;
 mod elementwise;
 mod index;

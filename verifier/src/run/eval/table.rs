@@ -46,6 +46,7 @@ const FAMILIES: &[(&str, &[Row])] = &[
     (ONNX, super::normalise::ROWS),
     (ONNX, super::movement::ROWS),
     (ONNX, super::index::ROWS),
+    (ONNX, super::detection::ROWS),
     (ONNX, super::quantised::ROWS),
     (ONNX, super::control::ROWS),
     (ONNX, super::einsum::ROWS),

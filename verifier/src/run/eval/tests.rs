@@ -221,6 +221,20 @@ fn operators_are_what_their_definitions_say() {
             &[1, 1, 2],
             &[0.0, 2.0],
         ),
+        (
+            // The second overlaps the first, the third is below the threshold, the fourth stands alone.
+            x("NonMaxSuppression", &["s", "m", "i", "t"], vec![]),
+            vec![
+                floats("s", &[1, 1, 4], &[0.9, 0.8, 0.1, 0.95]),
+                ints("m", &[9]),
+                floats("i", &[1], &[0.5]),
+                floats("t", &[1], &[0.25]),
+            ],
+            &[1, 4, 4],
+            &[0.0, 0.0, 10.0, 10.0, 10.0, 9.0, 0.0, 0.0, 5.0, 0.0, 9.0, 9.0, 40.0, 0.0, 50.0, 9.0],
+            &[2, 3],
+            &[0.0, 0.0, 3.0, 0.0, 0.0, 0.0],
+        ),
     ];
     for (node, constants, shape, elements, expected_shape, expected) in cases {
         let place = node.op_type().to_owned();

@@ -51,6 +51,7 @@ const FAULTS: &[Fault] = &[
         when: |s| {
             s.attribute("fmod").is_none_or(|a| a.i() == 0)
                 && range(s.dtype(0)).is_some_and(|(least, _)| least < 0.0)
+                && !s.is_index_by_positives()
         },
         why: "the remainder of integers has the dividend's sign, which should be the divisor's",
     },
@@ -90,6 +91,7 @@ const REVERSE: &str = "a cell that runs in reverse gives its states in another o
 struct Sight<'a> {
     model: &'a Concrete<'a>,
     constants: &'a HashMap<&'a str, &'a TensorProto>,
+    graph: &'a GraphProto,
     node: &'a NodeProto,
 }
 
@@ -108,6 +110,18 @@ impl Sight<'_> {
 
     fn dtype(&self, operand: usize) -> emo_proto::tensor_proto::DataType {
         self.node.input.get(operand).map_or(Default::default(), |name| self.model.dtype(name))
+    }
+
+    /// Whether the first operand is places in a tensor, which are not negative, and the second positive constants.
+    fn is_index_by_positives(&self) -> bool {
+        let places = |node: &NodeProto| match node.op_type() {
+            "ArgMax" | "ArgMin" | "NonZero" | "NonMaxSuppression" | "Shape" | "Size" => true,
+            "TopK" => node.output.get(1) == self.node.input.first(),
+            _ => false,
+        };
+        let makes = |node: &&NodeProto| node.output.iter().any(|name| Some(name) == self.node.input.first());
+        let made = self.graph.node.iter().find(makes).is_some_and(places);
+        made && self.integers("", 1).is_some_and(|by| by.iter().all(|&by| by > 0))
     }
 
     fn inputs(&self) -> Option<Vec<usize>> {
@@ -168,7 +182,7 @@ pub(super) fn fault(model: &Concrete, graph: &GraphProto, runtime: &'static str)
         constants.extend(node.output.first().map(String::as_str).zip(tensor));
     }
     graph.node.iter().find_map(|node| {
-        let sight = Sight { model, constants: &constants, node };
+        let sight = Sight { model, constants: &constants, graph, node };
         let own = |fault: &&Fault| {
             fault.operator == node.op_type()
                 && matches!(node.domain(), "" | "ai.onnx")
@@ -273,5 +287,29 @@ mod tests {
         let (tract, own) = (run(&Tract), run(&Own));
         assert!((own.sum() - 510.0).abs() <= 4.0, "{own}");
         assert!(tract.iter().zip(&own).all(|(a, b)| (a - b).abs() <= 1.0), "{tract} {own}");
+    }
+
+    /// Places of a tensor are not negative, and of those tract has the remainder right.
+    #[test]
+    fn the_remainder_of_places_runs() {
+        let nodes = vec![
+            node("TopK", &["x", "k"], &["best", "places"], vec![int("axis", 0)]),
+            node("Mod", &["places", "by"], &["y"], vec![]),
+        ];
+        let constants = vec![ints("k", &[5]), ints("by", &[3])];
+        let input = vec![value("x", DataType::Float, Some(&[6]))];
+        let mut file = file(model(graph(input, constants, nodes, vec![value("y", DataType::Int64, None)])));
+        file.model.opset_import[0].version = Some(18);
+        let numbers = array(&[6], &[1.0, 9.0, 3.0, 8.0, 2.0, 7.0]);
+        for engine in [&Tract as &dyn Runtime, &Own] {
+            let mut session = engine.prepare(&file, &shapes(&[("x", &[6])]), &[]).unwrap();
+            let found = session.run(std::slice::from_ref(&numbers)).unwrap().remove(0);
+            assert_eq!(
+                found.iter().copied().collect::<Vec<_>>(),
+                [1.0, 0.0, 2.0, 2.0, 1.0],
+                "{}",
+                engine.name()
+            );
+        }
     }
 }

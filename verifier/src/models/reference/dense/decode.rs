@@ -104,13 +104,24 @@ impl Junction for Boxes {
                 [centre - half, centre + half].map(|edge| edge.clamp(0.0, border))
             };
             let ([left, right], [top, bottom]) = (along(0, column, width), along(1, row, height));
-            vec![left, top, right, bottom]
+            match mistake {
+                Some(Mistake::ExchangedAxes) => vec![top, left, bottom, right],
+                Some(Mistake::NormalisedBoxes) => {
+                    vec![left / width, top / height, right / width, bottom / height]
+                }
+                Some(Mistake::Centres) => {
+                    vec![0.5 * (left + right), 0.5 * (top + bottom), right - left, bottom - top]
+                }
+                Some(Mistake::CornerAndSides) => vec![left, top, right - left, bottom - top],
+                _ => vec![left, top, right, bottom],
+            }
         })
     }
 
     fn can_make(&self, mistake: Mistake) -> bool {
         match mistake {
             Mistake::ShiftedAnchors | Mistake::ReversedLevels => true,
+            other if other.is_of_writing() => true,
             Mistake::NoVariance => self.0.deviations != [1.0; 4],
             _ => false,
         }
@@ -138,6 +149,7 @@ impl Junction for Scores {
             };
             match mistake {
                 Some(Mistake::BackgroundFirst) if self.background => drop(scores.remove(0)),
+                Some(Mistake::BackgroundKept) => {}
                 _ if self.background => drop(scores.pop()),
                 _ => {}
             }
@@ -148,7 +160,7 @@ impl Junction for Scores {
     fn can_make(&self, mistake: Mistake) -> bool {
         match mistake {
             Mistake::OtherScores | Mistake::ReversedLevels => true,
-            Mistake::BackgroundFirst => self.background,
+            Mistake::BackgroundFirst | Mistake::BackgroundKept => self.background,
             _ => false,
         }
     }
