@@ -459,7 +459,7 @@ mod tests {
                     extra.push(more);
                     extra.sort_by(|&a, &b| candidates[b].score.total_cmp(&candidates[a].score));
                     let rules = |kept: &[usize]| Rule { cuts: vec![kept.len()], ..rule.clone() };
-                    let judged = self::kept(&found(&candidates, &extra), &candidates, &rules(&extra), &slack);
+                    let judged = kept(&found(&candidates, &extra), &candidates, &rules(&extra), &slack);
                     // More room alone lets in the next one.
                     let next = greedy(&candidates, &rules(&extra)) == extra;
                     assert_eq!(judged.is_ok(), next, "{seed}");
