@@ -10,6 +10,7 @@ mod image;
 pub mod mmb;
 pub mod mobilenetv2;
 pub mod own;
+mod paper;
 #[cfg(test)]
 mod tests;
 mod toml_file;
@@ -23,6 +24,8 @@ use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, Result};
 
 use mmb::Block;
+
+pub use paper::Paper;
 
 use crate::builder::Builder;
 use crate::graph::{Graph, Value};
