@@ -152,6 +152,17 @@ impl Definition {
         }
     }
 
+    /// The paper of the family, of a dense model that of its backbone.
+    fn paper(&self) -> &'static Paper {
+        match self {
+            Definition::Emo(_) => &emo::PAPER,
+            Definition::Emo2(_) => &emo2::PAPER,
+            Definition::MobileNetV2(_) => &mobilenetv2::PAPER,
+            Definition::Deit(_) => &deit::PAPER,
+            Definition::Dense(network) => network.backbone.paper(),
+        }
+    }
+
     fn blocks(&self) -> Vec<(String, Block)> {
         match self {
             Definition::Emo(network) => network.blocks(),

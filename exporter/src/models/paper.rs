@@ -1,6 +1,6 @@
 //! Where a family was published.
 
-use super::{Definition, Model, deit, emo, emo2, mobilenetv2};
+use super::Model;
 
 /// A paper, and the code that came with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,19 +11,6 @@ pub struct Paper {
     pub url: &'static str,
     /// The repository of the code whose names the weights have.
     pub source: &'static str,
-}
-
-impl Definition {
-    /// The paper of the family, of a dense model that of its backbone.
-    fn paper(&self) -> &'static Paper {
-        match self {
-            Definition::Emo(_) => &emo::PAPER,
-            Definition::Emo2(_) => &emo2::PAPER,
-            Definition::MobileNetV2(_) => &mobilenetv2::PAPER,
-            Definition::Deit(_) => &deit::PAPER,
-            Definition::Dense(network) => network.backbone.paper(),
-        }
-    }
 }
 
 impl Model {

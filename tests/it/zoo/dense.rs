@@ -24,6 +24,7 @@ fn planned(folder: &TempDir, arguments: &[&str]) -> Vec<String> {
     let plan = json_of(folder, &[&["zoo", "build", "--dry-run"], arguments].concat());
     let model = |file: &Value| file["model_path"].as_str().unwrap().split_once('/').unwrap().0.to_owned();
     let mut models: Vec<_> = plan["files"].as_array().unwrap().iter().map(model).collect();
+    models.sort_unstable();
     models.dedup();
     models
 }

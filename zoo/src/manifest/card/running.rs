@@ -72,11 +72,11 @@ pub fn section(entries: &[&Entry]) -> String {
         "In ONNX Runtime, from Python (`pip install onnxruntime pillow`):\n\n```python\n{python}```\n"
     );
     if task == Task::Detect {
-        let model = &example.entry.model;
         let _ = writeln!(
             text,
-            "`emo export {model} --output decoded` writes a file that gives boxes in pixels, `--output nms` one that \
-             gives those that are kept.\n"
+            "`emo export {} --output decoded` writes a file that gives boxes in pixels, with `nms` in its place one \
+             that gives those that are kept.\n",
+            example.entry.model
         );
     }
     if let Some(example) = tract.filter(|_| task == Task::Classify) {
