@@ -183,7 +183,8 @@ fn examples_in_help_are_requests() {
         assert!(!lines.is_empty() || !subcommands.is_empty(), "{}: no examples", command.get_name());
         for line in lines {
             let request = line.split("  ").next().unwrap().split(" > ").next().unwrap();
-            let request = request.replace("my.toml", &nano().display().to_string());
+            // As a shell would, which takes the quotes of patterns.
+            let request = request.replace("my.toml", &nano().display().to_string()).replace('\'', "");
             let words = std::iter::once("emo").chain(request.split(' '));
             let parsed = emo_zoo::cli::commands().try_get_matches_from(words);
             assert!(parsed.is_ok(), "{request}: {}", parsed.unwrap_err());

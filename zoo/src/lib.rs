@@ -3,3 +3,4 @@
 #[cfg(feature = "engines")]
 pub mod cli;
 pub mod manifest;
+mod pattern;

@@ -6,11 +6,18 @@
 use emo_proto::Result;
 
 use super::mmb::{AttentionLayout, Block, Layout, MetaMobileBlock, Values};
-use super::{CLASSES, Definition, Model, Outputs};
+use super::{CLASSES, Definition, Model, Outputs, Paper};
 use crate::builder::Builder;
 use crate::graph::{Dim, Value};
 use crate::layer::{self, Act, Conv, Form, Linear, Norm, NormName, Normed, Pattern};
 use crate::op::Binary;
+
+pub const PAPER: Paper = Paper {
+    title: "Training data-efficient image transformers & distillation through attention",
+    venue: "ICML 2021",
+    url: "https://arxiv.org/abs/2012.12877",
+    source: "https://github.com/huggingface/pytorch-image-models",
+};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Network {

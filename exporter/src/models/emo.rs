@@ -7,11 +7,18 @@ use emo_proto::Result;
 
 use super::dense::{self, Head, LARGE, SEGMENTED, SMALL};
 use super::mmb::{Attention, AttentionLayout, Block, Layout, MetaMobileBlock, Values};
-use super::{CLASSES, Definition, Model, Outputs};
+use super::{CLASSES, Definition, Model, Outputs, Paper};
 use crate::builder::Builder;
 use crate::graph::Value;
 use crate::layer::{self, Act, Conv, Form, Linear, NORM, NORM_EPSILON, Norm, Normed, Pattern};
 use crate::profile::Pool;
+
+pub const PAPER: Paper = Paper {
+    title: "Rethinking Mobile Block for Efficient Attention-based Models",
+    venue: "ICCV 2023",
+    url: "https://arxiv.org/abs/2301.01146",
+    source: "https://github.com/zhangzjn/EMO",
+};
 
 /// A stage of the network; its first block halves the map.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -8,10 +8,17 @@ use emo_proto::Result;
 use super::dense::{self, Head, LARGE, SEGMENTED, SMALL};
 use super::emo::{self, Stage};
 use super::mmb::{AttentionLayout, Block, Layout, Values};
-use super::{CLASSES, Definition, Model, Outputs};
+use super::{CLASSES, Definition, Model, Outputs, Paper};
 use crate::builder::Builder;
 use crate::graph::Value;
 use crate::layer::{self, Act, Conv, Form, Linear, NORM_EPSILON, Pattern};
+
+pub const PAPER: Paper = Paper {
+    title: "EMOv2: Pushing 5M Vision Model Frontier",
+    venue: "TPAMI 2025",
+    url: "https://arxiv.org/abs/2412.06674",
+    source: "https://github.com/zhangzjn/EMOv2",
+};
 
 /// Sides of the windows of the published classifiers: of 224 × 224 pixels, and of 256 × 256 and 512 × 512.
 pub const WINDOWS: [usize; 2] = [emo::WINDOW, 8];

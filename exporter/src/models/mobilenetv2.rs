@@ -6,11 +6,18 @@
 use emo_proto::Result;
 
 use super::mmb::{Block, Layout, MetaMobileBlock};
-use super::{CLASSES, Definition, Model, Outputs};
+use super::{CLASSES, Definition, Model, Outputs, Paper};
 use crate::builder::Builder;
 use crate::graph::Value;
 use crate::layer::{self, Act, Conv, Form, Linear, Norm};
 use crate::profile::Pool;
+
+pub const PAPER: Paper = Paper {
+    title: "MobileNetV2: Inverted Residuals and Linear Bottlenecks",
+    venue: "CVPR 2018",
+    url: "https://arxiv.org/abs/1801.04381",
+    source: "https://github.com/huggingface/pytorch-image-models",
+};
 
 /// A row of table 2: `depth` blocks, of which the first has the stride.
 #[derive(Debug, Clone, Copy, PartialEq)]

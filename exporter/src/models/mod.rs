@@ -10,6 +10,7 @@ mod image;
 pub mod mmb;
 pub mod mobilenetv2;
 pub mod own;
+mod paper;
 #[cfg(test)]
 mod tests;
 mod toml_file;
@@ -23,6 +24,8 @@ use emo_proto::tensor_proto::DataType;
 use emo_proto::{Error, Result};
 
 use mmb::Block;
+
+pub use paper::Paper;
 
 use crate::builder::Builder;
 use crate::graph::{Graph, Value};
@@ -146,6 +149,17 @@ impl Definition {
             Definition::MobileNetV2(network) => network.smallest_side(),
             Definition::Deit(network) => network.side,
             Definition::Dense(network) => network.backbone.smallest_side(),
+        }
+    }
+
+    /// The paper of the family, of a dense model that of its backbone.
+    fn paper(&self) -> &'static Paper {
+        match self {
+            Definition::Emo(_) => &emo::PAPER,
+            Definition::Emo2(_) => &emo2::PAPER,
+            Definition::MobileNetV2(_) => &mobilenetv2::PAPER,
+            Definition::Deit(_) => &deit::PAPER,
+            Definition::Dense(network) => network.backbone.paper(),
         }
     }
 

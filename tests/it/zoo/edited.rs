@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use emo_zoo::manifest::check::check;
+use emo_zoo::manifest::check::{Scope, check};
 use emo_zoo::manifest::checkpoints::Checkpoints;
 use emo_zoo::manifest::entry::upper_bound;
 use emo_zoo::manifest::evidence::Watch;
@@ -110,9 +110,10 @@ fn unnoticed(folder: &TempDir) -> (BTreeSet<String>, usize) {
     let store = Store::new(folder.path().join("zoo"));
     let notices = |edited: &Value| {
         let Ok(manifest) = Manifest::parse(&json!([edited]).to_string()) else { return true };
-        let found = |checkpoints| check(&store, &manifest, checkpoints, &Silent);
-        let holds = |checkpoints| found(checkpoints).is_ok_and(|findings| findings.is_empty());
-        !holds(None) || !holds(Some(&Checkpoints::default()))
+        let holds = |scope| check(&store, &manifest, scope, &Silent).is_ok_and(|found| found.is_empty());
+        let checkpoints = Checkpoints::default();
+        let anew = Scope { checkpoints: Some(&checkpoints), run: true, ..Scope::default() };
+        !holds(Scope::default()) || !holds(anew)
     };
     assert!(!notices(entry));
     let mut at = Vec::new();

@@ -1,5 +1,6 @@
 //! `emo zoo` as those who release files meet it, and those who use them.
 
+mod dense;
 mod edited;
 mod hostile;
 mod interrupted;
@@ -12,13 +13,15 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use emo_exporter::models::Model;
+use emo_exporter::models::{DENSE, Model};
 use emo_exporter::profile::PROFILES;
 use emo_exporter::weights::formula;
 use emo_proto::Message as _;
 use emo_tests::torch_save::Dtype;
 use emo_tests::{emos, fixture, safetensors};
+use emo_zoo::manifest::build::{recipes, released};
 use emo_zoo::manifest::difference::{KINDS, differences};
+use emo_zoo::manifest::entry::Provenance;
 use emo_zoo::manifest::recipe::Recipe;
 use emo_zoo::manifest::{LOCK, MANIFEST, Manifest, facts::sha256};
 use serde_json::{Value, json};
@@ -42,7 +45,9 @@ pub fn built() -> TempDir {
     let original = BUILT.get_or_init(|| {
         let folder = TempDir::new().unwrap();
         let (code, stdout, stderr) = build(&folder, &[]);
-        assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+        assert_eq!(code, 0, "{stdout}{stderr}");
+        let outlook = "zoo: 2 files to write, about 11 MB; about ";
+        assert!(stderr.starts_with(outlook) && stderr.lines().count() == 1, "{stderr}");
         folder
     });
     let folder = TempDir::new().unwrap();
@@ -166,14 +171,25 @@ fn a_second_build_does_nothing_and_another_folder_gets_the_same() {
     assert_eq!(fs::read(other.path().join("again.onnx")).unwrap(), fs::read(zoo.join(TRACT)).unwrap());
 }
 
-/// The bytes written again are the recorded ones, or the check says so; a manifest alone is enough.
+/// The bytes written again are the recorded ones, or the check says so, with a run or without; a manifest alone is
+/// enough.
 #[test]
 fn files_are_written_again() {
     let folder = built();
-    assert_eq!(findings(&folder, 0, &["--rebuild"]), Vec::<[String; 3]>::new());
+    for rebuild in ["--rebuild", "--rebuild=run", "--rebuild=bytes"] {
+        assert_eq!(findings(&folder, 0, &[rebuild]), Vec::<[String; 3]>::new());
+    }
     edit(&folder, |m| m[0]["metadata"]["model_sha"] = "0".repeat(64).into());
-    let found = findings(&folder, 1, &["--rebuild"]);
-    assert!(found.iter().any(|[path, code, _]| path == PORTABLE && code == "rebuild"), "{found:?}");
+    for rebuild in ["--rebuild", "--rebuild=bytes"] {
+        let found = findings(&folder, 1, &[rebuild]);
+        assert!(found.iter().any(|[path, code, _]| path == PORTABLE && code == "rebuild"), "{found:?}");
+    }
+    // What a run alone tells.
+    let folder = built();
+    edit(&folder, |m| m[1]["numerics"]["max_abs"] = 9e-6.into());
+    assert_eq!(findings(&folder, 0, &["--rebuild=bytes"]), Vec::<[String; 3]>::new());
+    let row = [TRACT, "numerics", "numerics.max_abs"].map(str::to_owned);
+    assert_eq!(findings(&folder, 1, &["--rebuild"]), [row]);
 
     let folder = built();
     fs::remove_dir_all(folder.path().join("zoo/emo-1m")).unwrap();
@@ -377,7 +393,9 @@ fn wrong_requests_are_refused() {
     fs::File::create(folder.path().join("text.onnx")).unwrap().write_all(b"no model").unwrap();
     let beside = external(3, "weights.bin").encode_to_vec();
     fs::write(folder.path().join("beside.onnx"), beside).unwrap();
-    let rows: [(&[&str], &[&str]); 9] = [
+    let rows: [(&[&str], &[&str]); 11] = [
+        (&["build", "--models", "sdlite-*"], &["sdlite-*", "a model of emo list", "ssdlite-emo-1m"]),
+        (&["build", "--models", "emo-[1m"], &["emo-[1m", "a pattern of names"]),
         (&["add", "new", "beside.onnx"], &["beside.onnx", "weights inside the file", "weights.bin"]),
         (&["build", "--models", "emo-3m"], &["emo-3m", "emo-1m"]),
         (&["build", "-j", "999999999"], &["999999999", "65535"]),
@@ -393,8 +411,8 @@ fn wrong_requests_are_refused() {
     }
 }
 
-/// The project's own manifest: every model for every profile in every opset; a part of it is written again here,
-/// all of it by `emo zoo check zoo --rebuild`.
+/// The project's own manifest is what a build of everything makes; a part of it is written again here, all of it by
+/// `emo zoo check zoo --rebuild`.
 #[test]
 fn the_projects_manifest_is_rebuilt() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../zoo/manifest.json");
@@ -402,7 +420,11 @@ fn the_projects_manifest_is_rebuilt() {
     let manifest = Manifest::parse(&text).unwrap();
     assert_eq!(manifest.text(), text);
     let per_model: usize = PROFILES.iter().map(|profile| profile.opsets.versions.len()).sum();
-    assert_eq!(manifest.len(), emos().count() * per_model);
+    let formula = Provenance::Named { source: "formula:0".to_owned() };
+    let models: Vec<_> = released().into_iter().map(|model| (model, formula.clone())).collect();
+    let paths: Vec<String> = recipes(&models, None, None).unwrap().iter().map(Recipe::path).collect();
+    assert_eq!(paths.len(), emos().count() * per_model + DENSE.len() * 4);
+    assert!(manifest.entries().map(|entry| &entry.model_path).eq(&paths));
     for entry in manifest.entries() {
         let holds =
             entry.claim.as_ref().is_some_and(|c| c.holds) && entry.numerics.as_ref().is_some_and(|n| n.holds);

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::files::{Unreadable, each_read, expand};
 use super::formats::{Format, of_files};
+use super::names::Chosen;
 use super::sizes::{SizeArgs, Unused};
 use super::{Outcome, Said, names};
 
@@ -23,9 +24,9 @@ pub struct Args {
     /// ONNX files, or patterns of files: 'models/**/*.onnx'
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Targets to hold the files against; emo targets tells more of each
-    #[arg(long, alias = "profile", required = true, value_name = "NAME", value_delimiter = ',', value_parser = names::target())]
-    target: Vec<&'static Profile>,
+    /// Targets to hold the files against, '*' for all; emo targets tells more of each
+    #[arg(long, alias = "profile", required = true, value_name = "NAME", value_delimiter = ',', value_parser = names::several_targets())]
+    target: Vec<Chosen<&'static Profile>>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// Codes to leave out: lint-rank
@@ -83,7 +84,7 @@ fn judge(path: &Path, file: OnnxFile, sizes: &Sizes, args: &Args) -> anyhow::Res
     let bindings = sizes.bindings(&file.model).with_context(|| name.clone())?;
     let inference = infer_file(&file, &bindings);
     let mut lints: Vec<Lint> =
-        args.target.iter().map(|profile| lint(&file.model, &inference, profile)).collect();
+        names::all(&args.target).iter().map(|profile| lint(&file.model, &inference, profile)).collect();
     for lint in &mut lints {
         lint.violations.retain(|violation| !args.allow.iter().any(|code| code == violation.code.name()));
     }

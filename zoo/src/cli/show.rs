@@ -11,6 +11,7 @@ use emo_verifier::report::thousands;
 use emo_verifier::sym::Expr;
 use serde_json::{Value, json};
 
+use super::names::Chosen;
 use super::output::{Format, count_row, json as to_json};
 use super::table::table;
 use super::{Outcome, Said, names};
@@ -18,9 +19,9 @@ use super::{Outcome, Said, names};
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Models of emo list, or TOML files that describe networks of one's own
-    #[arg(required = true, value_name = "MODEL|FILE.toml", value_parser = names::model())]
-    models: Vec<Model>,
+    /// Models of emo list, or TOML files that describe networks of one's own; '*' stands for anything
+    #[arg(required = true, value_name = "MODEL|FILE.toml", value_parser = names::several_models())]
+    models: Vec<Chosen<Model>>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// Print the TOML file that describes the model, to change numbers in
@@ -32,7 +33,8 @@ const EXAMPLES: &str = "\
 Examples:
   emo show emo-1m                     the stages, and the counts block by block
   emo show emo-1m --toml > my.toml    a file to give a name and other numbers
-  emo show my.toml emo-1m emo-2m      totals side by side";
+  emo show my.toml emo-1m emo-2m      totals side by side
+  emo show 'ssdlite-*'                those of all such models";
 
 /// A model with what its file would count.
 struct Counted<'a> {
@@ -43,13 +45,12 @@ struct Counted<'a> {
 }
 
 pub fn run(args: &Args) -> Said {
+    let models = names::all(&args.models);
     if args.toml {
-        let [model] = args.models.as_slice() else {
-            bail!("--toml: expected one model, found {}", args.models.len())
-        };
+        let [model] = models.as_slice() else { bail!("--toml: expected one model, found {}", models.len()) };
         return Ok((own::write(model)?, Outcome::Pass));
     }
-    let counted: Vec<Counted> = args.models.iter().map(Counted::of).collect::<anyhow::Result<_>>()?;
+    let counted: Vec<Counted> = models.iter().map(Counted::of).collect::<anyhow::Result<_>>()?;
     let text = match (args.format, counted.as_slice()) {
         (Format::Text, [one]) => one.text(),
         (Format::Json, [one]) => to_json(&one.fields())?,

@@ -45,6 +45,12 @@ fn write(stdout: &mut impl Write, data: &[u8]) -> anyhow::Result<()> {
     }
 }
 
+/// Says something on the side, a line.
+pub fn remark(line: &str) {
+    // Where stderr takes nothing there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{}", plain::plain(line));
+}
+
 /// Says what went wrong, a line each.
 pub fn complain(error: &anyhow::Error) {
     let errors = match error.downcast_ref() {

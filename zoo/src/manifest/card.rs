@@ -2,15 +2,13 @@
 
 use std::fmt::Write as _;
 
-use emo_exporter::models::Model;
-use emo_verifier::image::{DEVIATION, MEAN};
+use emo_exporter::models::{Model, Paper, Task};
 use emo_verifier::report::thousands;
 
-use super::entry::{Account, Claimed, Entry, Input, NOT_STATED, Numerics, Provenance};
+use super::about;
+use super::entry::{Account, Claimed, Entry, NOT_STATED, Numerics, Provenance};
 
-/// How a file is run, with `FILE`, `INPUT`, `HEIGHT`, `WIDTH`, `MEAN` and `DEVIATION` to be filled in.
-const ONNX_RUNTIME: &str = include_str!("card/onnxruntime.txt");
-const TRACT: &str = include_str!("card/tract.txt");
+mod running;
 
 /// The card of the model whose files `entries` are, which are some.
 #[must_use]
@@ -18,11 +16,12 @@ pub fn card(model: &str, entries: &[&Entry]) -> String {
     let title = Model::named(model).map_or(model, |known| &known.title);
     let mut text = front_matter(entries);
     let _ = writeln!(text, "# {title}\n");
-    text += &introduction(title, entries);
+    text += &introduction(model, title, entries);
     text += &files(entries);
+    text += &published(entries);
     text += &evidence(entries);
     text += &digests(entries);
-    text += &running(entries);
+    text += &running::section(entries);
     text += &again(entries);
     text += &licence(entries);
     text
@@ -40,17 +39,17 @@ fn licences<'a>(entries: &[&'a Entry]) -> Vec<&'a str> {
 }
 
 /// The hub's names of tasks, and what they are in words.
-const TASKS: [(&str, &str); 4] = [
-    ("image-classification", "for image classification"),
-    ("object-detection", "for object detection"),
-    ("image-segmentation", "for segmentation"),
-    ("image-feature-extraction", "for the maps of a backbone"),
+const TASKS: [(Task, &str); 4] = [
+    (Task::Classify, "for image classification"),
+    (Task::Detect, "for object detection"),
+    (Task::Segment, "for segmentation"),
+    (Task::Features, "for the maps of a backbone"),
 ];
 
 /// What the entries' model is for.
-fn purpose(entries: &[&Entry]) -> &'static str {
-    let tagged = |tag: &str| entries.iter().any(|entry| entry.metadata.tags.iter().any(|own| own == tag));
-    TASKS.iter().find(|(tag, _)| tagged(tag)).map_or(TASKS[0].1, |(_, words)| words)
+fn task(entries: &[&Entry]) -> Option<(Task, &'static str)> {
+    let is_of = |task: Task| entries.iter().any(|entry| entry.task.as_deref() == Some(about::task(task)));
+    TASKS.into_iter().find(|(task, _)| is_of(*task))
 }
 
 fn front_matter(entries: &[&Entry]) -> String {
@@ -61,8 +60,8 @@ fn front_matter(entries: &[&Entry]) -> String {
     };
     let mut text = format!("---\nlicense: other\nlicense_name: {name}\nlibrary_name: onnx\n");
     let tags = one(entries.iter().flat_map(|entry| entry.metadata.tags.iter().map(String::as_str)));
-    if let Some(task) = TASKS.iter().find(|(tag, _)| tags.contains(tag)) {
-        let _ = writeln!(text, "pipeline_tag: {}", task.0);
+    if let Some((task, _)) = task(entries) {
+        let _ = writeln!(text, "pipeline_tag: {}", about::task(task));
     }
     text += "tags:\n- onnx\n";
     for tag in tags {
@@ -86,29 +85,26 @@ fn plain(text: &str) -> String {
     text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
-fn introduction(title: &str, entries: &[&Entry]) -> String {
+fn introduction(model: &str, title: &str, entries: &[&Entry]) -> String {
     let mut text = String::new();
-    match entries.iter().find_map(|entry| entry.paper.as_ref()) {
-        Some(paper) => {
-            let _ = writeln!(
-                text,
-                "{title} {} as ONNX, a file for each kind of runtime. The model is from \
-                 \"Rethinking Mobile Block for Efficient Attention-based Models\" (ICCV 2023, {paper}).\n",
-                purpose(entries)
-            );
-        }
-        None => match entries.iter().find_map(|entry| entry.definition.as_ref()) {
-            Some(lines) => {
-                let definition = lines.join("\n");
-                let _ = writeln!(
-                    text,
-                    "{title} for image classification as ONNX, a file for each kind of runtime. It is a network of \
-                     EMO's blocks that nobody published, by this definition, `{title}.toml`:\n\n\
-                     ```toml\n{definition}\n```\n"
-                );
-            }
-            None => text += "An ONNX file that is no published EMO.\n\n",
-        },
+    let purpose = task(entries).map_or("", |(_, words)| words);
+    let paper = Model::named(model).and_then(Model::paper);
+    if let Some(paper) = paper.filter(|_| entries.iter().any(|entry| entry.paper.is_some())) {
+        let Paper { title: name, venue, url, .. } = paper;
+        let _ = writeln!(
+            text,
+            "{title} {purpose} as ONNX, a file for each kind of runtime. The model is from \"{name}\" ({venue}, {url}).\n"
+        );
+    } else if let Some(lines) = entries.iter().find_map(|entry| entry.definition.as_ref()) {
+        let definition = lines.join("\n");
+        let _ = writeln!(
+            text,
+            "{title} {purpose} as ONNX, a file for each kind of runtime. It is a network of \
+             EMO's blocks that nobody published, by this definition, `{title}.toml`:\n\n\
+             ```toml\n{definition}\n```\n"
+        );
+    } else {
+        text += "An ONNX file that is no published EMO.\n\n";
     }
     if entries.iter().any(|entry| entry.weights.seed().is_some()) {
         text += "**The weights of the files that say `formula` are untrained**: they are computed from the names of \
@@ -150,10 +146,37 @@ fn files(entries: &[&Entry]) -> String {
     let header = ["file", "for", "opset", "bytes", "parameters", "MACs", "FLOPs (fvcore)", "partitions"];
     table(&mut text, &header, entries.iter().map(row));
     text += "Counts are of the file, for one image. MACs are multiply-adds of convolutions and matrix products; \
-             FLOPs (fvcore) are the paper's: one a multiply-add, two an element of a batch norm, five of a layer \
-             norm. Partitions are what the runtime that the file is for would run it in: one is the whole.\n\n";
+             FLOPs (fvcore) are one a multiply-add, two an element of a batch norm, five of a layer norm. \
+             Partitions are what the runtime that the file is for would run it in: one is the whole.\n\n";
     text
 }
+
+/// What was published, and what explains where a file's own counts are others.
+fn published(entries: &[&Entry]) -> String {
+    let Some(p) = entries.iter().find_map(|entry| entry.published.as_ref()) else { return String::new() };
+    let metric = METRICS.iter().find(|(name, _)| *name == p.metric).map_or(p.metric.as_str(), |row| row.1);
+    let flops = p.exact_flops.map_or("-".to_owned(), thousands);
+    let [height, width] = p.input;
+    let mut text = "## Published figures\n\n".to_owned();
+    let header = ["of the model with trained weights", "as printed", "exactly"];
+    let rows = [
+        ["parameters".to_owned(), plain(&p.parameters), thousands(p.exact_parameters)],
+        [format!("FLOPs at {height} × {width} ({})", plain(&p.convention)), plain(&p.flops), flops],
+        [plain(metric), format!("{:.1}", p.accuracy), "-".to_owned()],
+    ];
+    table(&mut text, &header, rows.into_iter().map(Vec::from));
+    for note in &p.notes {
+        let _ = writeln!(text, "- {}", plain(note));
+    }
+    text + "\n"
+}
+
+/// Accuracies, and what they are in words.
+const METRICS: [(&str, &str); 3] = [
+    ("top-1", "top-1 accuracy on ImageNet-1K, per cent"),
+    ("box-ap", "average precision of boxes on COCO, per cent"),
+    ("mean-iou", "mean intersection over union on ADE20K, per cent"),
+];
 
 fn word(holds: bool) -> &'static str {
     if holds { "holds" } else { "fails" }
@@ -178,8 +201,7 @@ fn evidence(entries: &[&Entry]) -> String {
             let header = [what, "in the file", "folded", "together", "published", ""];
             table(&mut text, &header, claims.iter().map(row));
         }
-        text += "What is in the file and what folding took out of it are together the published model. Published \
-                 parameters are truncated to a tenth of a million, published FLOPs rounded to a million.\n\n";
+        text += "What is in the file and what folding took out of it are together the published model.\n\n";
     }
     let runs: Vec<_> = entries.iter().filter_map(|entry| Some((*entry, entry.numerics.as_ref()?))).collect();
     if !runs.is_empty() {
@@ -194,7 +216,7 @@ fn evidence(entries: &[&Entry]) -> String {
                 word(n.holds).to_owned(),
             ]
         };
-        let header = ["file", "runtime", "inputs", "error below", "of the largest logit", "bound", ""];
+        let header = ["file", "runtime", "inputs", "error below", "of the largest value", "bound", ""];
         table(&mut text, &header, runs.iter().map(row));
         text += "Each file ran beside an independent implementation of the paper in float64.\n\n";
     }
@@ -207,44 +229,6 @@ fn digests(entries: &[&Entry]) -> String {
         let _ = writeln!(text, "{}  {}", entry.metadata.model_sha, file_name(entry));
     }
     text + "```\n\n"
-}
-
-/// The file that an example runs: the one for `profile` in the lowest opset, or the first.
-fn example<'a>(entries: &[&'a Entry], profile: &str) -> Option<(&'a Entry, &'a Input)> {
-    let with_input = || entries.iter().filter_map(|entry| Some((*entry, entry.input.as_ref()?)));
-    let takes_floats = |(_, input): &(&Entry, &Input)| input.layout == "NCHW";
-    let of = |(entry, _): &(&Entry, &Input)| entry.profile.as_deref() == Some(profile);
-    with_input().filter(takes_floats).find(of).or_else(|| with_input().find(takes_floats))
-}
-
-fn running(entries: &[&Entry]) -> String {
-    if purpose(entries) != TASKS[0].1 {
-        return String::new();
-    }
-    let (Some((python, input)), Some((rust, _))) = (example(entries, "ort-cpu"), example(entries, "tract"))
-    else {
-        return String::new();
-    };
-    let (height, width) = (input.height, input.width);
-    let [python, rust] = [(ONNX_RUNTIME, python), (TRACT, rust)].map(|(example, entry)| {
-        let quoted = |text: &str| serde_json::Value::from(text).to_string();
-        let input = entry.metadata.io_ports.inputs.first().map_or("", |port| port.name.as_str());
-        example
-            .replace("HEIGHT", &height.to_string())
-            .replace("WIDTH", &width.to_string())
-            .replace("MEAN", &format!("{MEAN:?}"))
-            .replace("DEVIATION", &format!("{DEVIATION:?}"))
-            .replace("FILE", &quoted(file_name(entry)))
-            .replace("INPUT", &quoted(input))
-    });
-    let [mean, deviation] = [MEAN, DEVIATION].map(|rgb| rgb.map(|x| x.to_string()).join(", "));
-    format!(
-        "## How to run it\n\nThe input is one RGB image `[1, 3, {height}, {width}]`, scaled to 0…1, less the mean \
-         ({mean}), over the deviation ({deviation}), cut from the middle of one that was scaled \
-         to 256 for 224. The output has a logit for each class.\n\n\
-         In ONNX Runtime, from Python (`pip install onnxruntime pillow`):\n\n```python\n{python}```\n\n\
-         In tract, from Rust (`cargo add tract-onnx`), `pixels` as above:\n\n```rust\n{rust}```\n\n"
-    )
 }
 
 fn again(entries: &[&Entry]) -> String {

@@ -1,6 +1,6 @@
 //! A manifest held to the files beside it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use emo_exporter::export_with;
 use emo_exporter::models::Model;
@@ -13,7 +13,7 @@ use super::add::measured;
 use super::checkpoints::Checkpoints;
 use super::difference::differences;
 use super::entry::{Entry, Numerics, Provenance};
-use super::evidence::{Evidence, Shelf, Watch, during, key, shelf};
+use super::evidence::{Evidence, Watch, during, key};
 use super::facts::{sha256, third_party, written};
 use super::recipe::{Recipe, model};
 use super::{Manifest, Store, decode};
@@ -32,59 +32,68 @@ pub const NO_CHECKPOINT: &str = "no-checkpoint";
 /// Bytes of a side of a difference that are shown.
 const SHOWN: usize = 160;
 
+/// What is checked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scope<'a> {
+    /// The models whose entries are; all where it is not said.
+    pub models: Option<&'a [&'a str]>,
+    /// Every file is written again, with these weights where they are no formula's.
+    pub checkpoints: Option<&'a Checkpoints>,
+    /// And run.
+    pub run: bool,
+}
+
+/// Entries by what a run of them shares, each with its recipe, where it has one that can be read.
+type Groups<'a> = BTreeMap<Option<String>, Vec<(&'a Entry, Option<Recipe>)>>;
+
+impl Scope<'_> {
+    /// In the order of their paths.
+    #[must_use]
+    pub fn entries<'m>(&self, manifest: &'m Manifest) -> Vec<&'m Entry> {
+        let asked = |entry: &&Entry| self.models.is_none_or(|models| models.contains(&&*entry.model));
+        manifest.entries().filter(asked).collect()
+    }
+
+    fn groups<'m>(&self, manifest: &'m Manifest) -> Groups<'m> {
+        let mut groups = Groups::new();
+        for entry in self.entries(manifest) {
+            let recipe = recipe(entry).filter(|_| self.checkpoints.is_some()).and_then(Result::ok);
+            groups.entry(recipe.as_ref().map(key)).or_default().push((entry, recipe));
+        }
+        groups
+    }
+
+    /// Pieces of work that [`check`] shows: entries, and with a run the reference of each model.
+    #[must_use]
+    pub fn work(&self, manifest: &Manifest) -> usize {
+        let references = self.groups(manifest).into_keys().flatten().filter(|_| self.run).count();
+        self.entries(manifest).len() + references
+    }
+}
+
 /// Everything that does not hold, entry by entry, then what nobody recorded.
 ///
-/// With `checkpoints` every file is written again as well. A folder that has none of its files then holds the
-/// manifest alone, and is judged by what is written.
+/// Where every file is written again, a folder that has none of its files holds the manifest alone, and is judged by
+/// what is written.
 ///
 /// # Errors
 /// A file cannot be read, or is a link.
-pub fn check(
-    store: &Store,
-    manifest: &Manifest,
-    checkpoints: Option<&Checkpoints>,
-    watch: &dyn Watch,
-) -> Result<Vec<Finding>> {
-    let entries: Vec<&Entry> = manifest.entries().collect();
-    let alone = checkpoints.is_some() && !entries.iter().any(|entry| store.has(&entry.model_path));
-    let shelf = match checkpoints {
-        Some(checkpoints) => {
-            let recipes: Vec<Recipe> = entries.iter().filter_map(|entry| recipe(entry)?.ok()).collect();
-            Some(shelf(&recipes.iter().collect::<Vec<_>>(), checkpoints, watch)?)
-        }
-        None => None,
-    };
-    let found = entries.par_iter().map(|entry| {
-        during(watch, &entry.model_path, || {
-            let mut findings = Vec::new();
-            let rebuilt = match &shelf {
-                Some(shelf) => rebuild(entry, shelf, &mut findings),
-                None => None,
-            };
-            let bytes = store.bytes(&entry.model_path, &entry.model)?;
-            match bytes.or_else(|| rebuilt.filter(|_| alone)) {
-                Some(bytes) => {
-                    if let Some(checkpoints) =
-                        checkpoints.filter(|_| recipe(entry).is_none() && entry.numerics.is_some())
-                    {
-                        findings.extend(judge_again(entry, &bytes, checkpoints));
-                    }
-                    judge(entry, bytes, &mut findings);
-                }
-                None => {
-                    let advice = if shelf.is_none() { "; it can be written again" } else { "" };
-                    findings.push(finding(
-                        entry,
-                        MISSING,
-                        "",
-                        format!("expected the file, found none{advice}"),
-                    ));
-                }
-            }
-            Ok(findings)
-        })
-    });
-    let mut findings: Vec<Finding> = found.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+pub fn check(store: &Store, manifest: &Manifest, scope: Scope, watch: &dyn Watch) -> Result<Vec<Finding>> {
+    let alone = scope.checkpoints.is_some() && !manifest.entries().any(|entry| store.has(&entry.model_path));
+    let mut findings = Vec::new();
+    // Model by model: what the reference gives of a segmenter takes half a gigabyte.
+    for entries in scope.groups(manifest).into_values() {
+        let evidence = match (scope.checkpoints, entries.iter().find_map(|(_, recipe)| recipe.as_ref())) {
+            (Some(checkpoints), Some(recipe)) => Evidence::of(recipe, checkpoints, scope.run, watch)?,
+            _ => None,
+        };
+        let found = entries.par_iter().map(|(entry, _)| {
+            during(watch, &entry.model_path, || of_entry(store, entry, evidence.as_ref(), scope, alone))
+        });
+        findings.extend(found.collect::<Result<Vec<_>>>()?.into_iter().flatten());
+    }
+    // In the manifest's order, which is that of paths.
+    findings.sort_by(|a, b| a.file.cmp(&b.file));
     if !alone {
         let stray = |path: String| Finding {
             code: STRAY,
@@ -98,11 +107,29 @@ pub fn check(
     Ok(findings)
 }
 
-/// Pieces of work that [`check`] shows: entries, and with `rebuild` the reference of each model.
-#[must_use]
-pub fn work(manifest: &Manifest, rebuild: bool) -> usize {
-    let recipes = manifest.entries().filter(|_| rebuild).filter_map(|entry| recipe(entry)?.ok());
-    manifest.len() + recipes.map(|recipe| key(&recipe)).collect::<BTreeSet<_>>().len()
+/// What does not hold of an entry; its file is the one that is written where there is the manifest alone.
+fn of_entry(
+    store: &Store,
+    entry: &Entry,
+    evidence: Option<&Evidence>,
+    scope: Scope,
+    alone: bool,
+) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let rebuilt = scope.checkpoints.and_then(|_| rebuild(entry, evidence, &mut findings));
+    let bytes = store.bytes(&entry.model_path, &entry.model)?;
+    let Some(bytes) = bytes.or_else(|| rebuilt.filter(|_| alone)) else {
+        let advice = if scope.checkpoints.is_none() { "; it can be written again" } else { "" };
+        let message = format!("expected the file, found none{advice}");
+        findings.push(finding(entry, MISSING, "", message));
+        return Ok(findings);
+    };
+    let theirs = scope.run && recipe(entry).is_none() && entry.numerics.is_some();
+    if let Some(checkpoints) = scope.checkpoints.filter(|_| theirs) {
+        findings.extend(judge_again(entry, &bytes, checkpoints));
+    }
+    judge(entry, bytes, &mut findings);
+    Ok(findings)
 }
 
 fn finding(entry: &Entry, code: &'static str, place: &str, message: String) -> Finding {
@@ -173,8 +200,8 @@ fn told(entry: &Entry, file: &emo_proto::file::OnnxFile) -> Result<(Entry, Vec<S
     Ok((told, against))
 }
 
-/// Writes the file again, holds it to the recorded digest and runs it; the bytes, where they are the recorded.
-fn rebuild(entry: &Entry, shelf: &Shelf, findings: &mut Vec<Finding>) -> Option<Bytes> {
+/// Writes the file again, holds it to the recorded digest and, where a run was asked for, runs it; the bytes, where they are the recorded.
+fn rebuild(entry: &Entry, evidence: Option<&Evidence>, findings: &mut Vec<Finding>) -> Option<Bytes> {
     let recipe = match recipe(entry)? {
         Ok(recipe) => recipe,
         Err(error) => {
@@ -182,14 +209,14 @@ fn rebuild(entry: &Entry, shelf: &Shelf, findings: &mut Vec<Finding>) -> Option<
             return None;
         }
     };
-    let Some(evidence) = shelf.get(&key(&recipe)) else {
+    let Some(evidence) = evidence else {
         let message = "expected its checkpoint to write it again, found none; give its folder";
         findings.push(finding(entry, NO_CHECKPOINT, "weights", message.to_owned()));
         return None;
     };
     match again(entry, &recipe, evidence) {
         Ok((bytes, numerics)) => {
-            findings.extend(run(entry, &numerics));
+            findings.extend(numerics.iter().flat_map(|numerics| run(entry, numerics)));
             Some(bytes)
         }
         Err((code, error)) => {
@@ -209,7 +236,7 @@ fn run(entry: &Entry, measured: &Numerics) -> Vec<Finding> {
     own.into_iter().chain(differing).collect()
 }
 
-type Again = (Bytes, Numerics);
+type Again = (Bytes, Option<Numerics>);
 
 fn again(entry: &Entry, recipe: &Recipe, evidence: &Evidence) -> Result<Again, (&'static str, Error)> {
     let export = export_with(&recipe.model, &recipe.target, evidence.weights.clone())

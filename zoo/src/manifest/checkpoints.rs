@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use emo_exporter::models::{MODELS, Model};
+use emo_exporter::models::{DENSE, MODELS, Model};
 use emo_exporter::weights::{Spec, Weights, fits};
 use emo_proto::{Error, Result};
 
@@ -39,7 +39,7 @@ impl Checkpoints {
                     let weights = Weights::load(&Spec::File(path.clone()), &model.parameters())?;
                     found.by_model.entry(model.name.to_string()).or_default().push((path, weights));
                 }
-                None if MODELS.iter().any(|model| fitting(&model)) => {}
+                None if MODELS.iter().chain(&*DENSE).any(|model| fitting(&model)) => {}
                 None => found.others += 1,
             }
         }

@@ -30,11 +30,19 @@ pub const KINDS: [Kind; 9] = [
     Kind { name: "file", what: "the bytes", fields: &["metadata.model_bytes", "metadata.model_sha"] },
     Kind {
         name: "interface",
-        what: "inputs, outputs, opset and element type",
-        fields: &["dtype", "input", "metadata.io_ports", "onnx_version", "opset_version"],
+        what: "inputs, outputs, classes, opset and element type",
+        fields: &[
+            "classes",
+            "dtype",
+            "input",
+            "metadata.io_ports",
+            "onnx_version",
+            "opset_version",
+            "preprocessing",
+        ],
     },
     Kind { name: "counts", what: "parameters and costs", fields: &["costs", "parameters"] },
-    Kind { name: "claim", what: "the published figures", fields: &["claim"] },
+    Kind { name: "claim", what: "the published figures", fields: &["claim", "published"] },
     Kind { name: "numerics", what: "the run beside the reference", fields: &["numerics"] },
     Kind { name: "lint", what: "what profiles have against the file", fields: &["lint"] },
     Kind { name: "weights", what: "where the weights came from", fields: &["weights"] },
@@ -45,8 +53,8 @@ pub const KINDS: [Kind; 9] = [
     },
     Kind {
         name: "words",
-        what: "tags, licence and links",
-        fields: &["license", "metadata.tags", "paper", "source"],
+        what: "task, tags, licence and links",
+        fields: &["license", "metadata.tags", "paper", "source", "task"],
     },
 ];
 

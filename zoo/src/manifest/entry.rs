@@ -27,6 +27,8 @@ pub struct Entry {
     pub onnx_version: String,
     pub opset_version: i64,
     pub metadata: Metadata,
+    /// What it is for, by the hub's name; `None` for a file that claims to be no model.
+    pub task: Option<String>,
     /// The lines of the file that describes a network of one's own; `None` for any other model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<Vec<String>>,
@@ -39,9 +41,15 @@ pub struct Entry {
     pub dtype: String,
     /// `None` for a file that takes no image.
     pub input: Option<Input>,
+    /// How a picture becomes the input; `None` for a file that this project did not write, as the classes.
+    pub preprocessing: Option<Preprocessing>,
+    /// `None` as well for a backbone alone.
+    pub classes: Option<Classes>,
     /// Learnable parameters; `None` where they cannot be counted.
     pub parameters: Option<u64>,
     pub costs: Costs,
+    /// `None` for what was not published.
+    pub published: Option<Published>,
     /// `None` for a file that claims to be no published model.
     pub claim: Option<Claimed>,
     /// `None` for a file that claims to be no published model: there is nothing to hold it to.
@@ -85,6 +93,9 @@ pub struct Port {
     pub shape: Option<Vec<Extent>>,
     /// `tensor(float)`
     pub r#type: String,
+    /// What an output of a file that this project wrote holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meaning: Option<String>,
 }
 
 /// A size, or the name of one that is free.
@@ -106,6 +117,55 @@ pub struct Input {
     /// In pixels, as the width.
     pub height: u64,
     pub width: u64,
+}
+
+/// How a picture becomes an input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preprocessing {
+    /// `RGB`
+    pub channels: String,
+    /// `crop`: the middle of the scaled picture; `stretch`: all of it, its ratio lost; `pad`: all of it, scaled to fit,
+    /// with zeros to the right and below.
+    pub fit: String,
+    /// What an input's sides are multiples of.
+    pub multiple: u64,
+    /// Of red, green and blue, as shares of white; the zeros of padding are not normalised.
+    pub mean: Vec<f64>,
+    pub deviation: Vec<f64>,
+}
+
+/// The classes that a model tells apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Classes {
+    pub count: u64,
+    /// Whose names they have, and in which order; `None` where nobody has given them any.
+    pub names: Option<String>,
+    /// Whether the file's metadata have the names, as `emo.classes`.
+    pub in_file: bool,
+}
+
+/// What was published of a model, and how it was counted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Published {
+    /// As printed: `5.6M`.
+    pub parameters: String,
+    pub flops: String,
+    /// `fvcore`, `mmcv`, or `pictures`: a mean over pictures of many sizes.
+    pub convention: String,
+    /// Height and width of the image that FLOPs were counted for.
+    pub input: [u64; 2],
+    /// Of the model, without what training alone has.
+    pub exact_parameters: u64,
+    /// By the convention; `None` for a mean.
+    pub exact_flops: Option<u64>,
+    /// `top-1` on ImageNet-1K, `box-ap` on COCO, `mean-iou` on ADE20K; per cent.
+    pub metric: String,
+    pub accuracy: f64,
+    /// What explains the figures.
+    pub notes: Vec<String>,
 }
 
 /// Costs of one image, each called after its convention; `None` where something cannot be counted.

@@ -1,8 +1,6 @@
 //! What a run of a file shows, beside a reference that all files of a model share.
 
-use std::collections::BTreeMap;
-
-use emo_exporter::models::Task;
+use emo_exporter::models::{Model, Task};
 use emo_exporter::weights::Weights;
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, Result};
@@ -36,60 +34,72 @@ pub fn during<T>(watch: &dyn Watch, what: &str, work: impl FnOnce() -> T) -> T {
     result.expect("who watches lets the work be done")
 }
 
-/// A model's weights, and the logits of the f64 reference with them.
+/// A model's weights, and what the f64 reference gives with them.
 pub struct Evidence {
     pub weights: Weights,
-    truth: Truth,
+    truth: Option<Truth>,
 }
 
-/// By model and weights.
-pub type Shelf = BTreeMap<String, Evidence>;
-
-/// The name under which a recipe's evidence is shelved.
+/// The name of what files of a model and its weights have in common.
 #[must_use]
 pub fn key(recipe: &Recipe) -> String {
     let origin = recipe.weights.origin().map_or(String::new(), |origin| origin.to_string());
     format!("{:?} with {origin}", recipe.model)
 }
 
-/// The reference's run for each model and weights that `recipes` name, side by side; weights that `checkpoints`
-/// lack are left out.
-///
-/// # Errors
-/// The weights are not those of the model.
-pub fn shelf(recipes: &[&Recipe], checkpoints: &Checkpoints, watch: &dyn Watch) -> Result<Shelf> {
-    let wanted: BTreeMap<String, &Recipe> = recipes.iter().map(|recipe| (key(recipe), *recipe)).collect();
-    let found = wanted.into_par_iter().map(|(key, recipe)| {
-        let model = &recipe.model;
-        during(watch, &format!("{}, the reference", model.name), || {
-            let Some(weights) = checkpoints.supply(recipe) else { return Ok(None) };
-            let reference = Reference::new(model, &weights)?;
-            // A detector or a segmenter has a value for each pixel to be wrong in.
-            let count = if model.task() == Task::Classify { PROBES } else { FEWEST };
-            let probes = probes(count, Some(1), recipe.target.size);
-            let rows = probes.into_par_iter().map(|probe| Row::new(&reference, probe));
-            let rows = rows.collect::<Result<_>>()?;
-            let truth = Truth::new(reference, rows, model.task());
-            Ok(Some((key, Evidence { weights, truth })))
-        })
-    });
-    Ok(found.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
-}
-
 impl Evidence {
-    /// Runs a file of the weights on the probes.
+    /// What all files of the recipe's model and weights share; `None` where `checkpoints` lack the weights. Without a
+    /// `run` the weights alone.
+    ///
+    /// # Errors
+    /// The weights are not those of the model.
+    pub fn of(
+        recipe: &Recipe,
+        checkpoints: &Checkpoints,
+        run: bool,
+        watch: &dyn Watch,
+    ) -> Result<Option<Self>> {
+        let Some(weights) = checkpoints.supply(recipe) else { return Ok(None) };
+        let truth = match run {
+            true => Some(during(watch, &format!("{}, the reference", recipe.model.name), || {
+                truth(recipe, &weights)
+            })?),
+            false => None,
+        };
+        Ok(Some(Self { weights, truth }))
+    }
+
+    /// Runs a file of the weights on the probes; `None` where no run was asked for.
     ///
     /// # Errors
     /// The engine does not take the file, or its logits have no measure.
-    pub fn numerics(&self, file: &OnnxFile) -> Result<Numerics> {
-        let tolerance = self.truth.tolerance();
-        let measured = self.truth.measure(file, &Tract, tolerance);
+    pub fn numerics(&self, file: &OnnxFile) -> Result<Option<Numerics>> {
+        let Some(truth) = &self.truth else { return Ok(None) };
+        let tolerance = truth.tolerance();
+        let measured = truth.measure(file, &Tract, tolerance);
         let measured = measured.map_err(|failure| Error::new(failure.to_string()))?;
         if let Some((row, reason)) = measured.iter().find_map(|row| Some((row, row.reason.as_ref()?))) {
             return Err(Error::new(reason).at("logits").at(&row.name));
         }
-        Ok(Numerics::new(Tract.name(), tolerance, &measured))
+        Ok(Some(Numerics::new(Tract.name(), tolerance, &measured)))
     }
+}
+
+/// Inputs that a file of the model is run on, and those that a run has at least: a detector or a segmenter has a value
+/// for each pixel to be wrong in.
+#[must_use]
+pub fn inputs(model: &Model) -> usize {
+    if model.task() == Task::Classify { PROBES } else { FEWEST }
+}
+
+/// The reference's outputs, input by input side by side.
+fn truth(recipe: &Recipe, weights: &Weights) -> Result<Truth> {
+    let model = &recipe.model;
+    let reference = Reference::new(model, weights)?;
+    let probes = probes(inputs(model), Some(1), recipe.target.size);
+    let rows = probes.into_par_iter().map(|probe| Row::new(&reference, probe));
+    let rows = rows.collect::<Result<_>>()?;
+    Ok(Truth::new(reference, rows, model.task()))
 }
 
 /// How far the figures of two runs may be apart, as a factor: processors differ in an engine's last bits. Half of an

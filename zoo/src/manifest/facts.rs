@@ -1,6 +1,6 @@
 //! What a file's bytes tell: every field of an entry that needs no run and nobody's word.
 
-use emo_exporter::models::{Model, Task, own};
+use emo_exporter::models::Model;
 use emo_proto::file::OnnxFile;
 use emo_proto::{Error, ModelProto, Result};
 use emo_verifier::audit::{self, Audit, tally};
@@ -9,11 +9,11 @@ use emo_verifier::identity::Identity;
 use emo_verifier::image::Image;
 use emo_verifier::infer::{Bindings, Inference, infer};
 use emo_verifier::models::claim::{self, Claim};
-use emo_verifier::models::figures::{dense, published};
 use emo_verifier::sym::Expr;
 use emo_verifier::written::{count, findings};
 use sha2::{Digest as _, Sha256};
 
+use super::about;
 use super::entry::{
     Account, Claimed, Costs, Entry, Extent, Input, Metadata, NOT_STATED, Port, Ports, Provenance, SCHEMA,
     TOOL,
@@ -21,10 +21,6 @@ use super::entry::{
 use super::lint::lint;
 use super::recipe::Recipe;
 
-/// The paper that published the models.
-pub const PAPER: &str = "https://arxiv.org/abs/2301.01146";
-/// The repository that published their code and checkpoints.
-pub const SOURCE: &str = "https://github.com/zhangzjn/EMO";
 /// The first release of ONNX that knows an opset: `onnx.helper.VERSION_TABLE`.
 const RELEASES: [(i64, &str); 25] = [
     (1, "1.0"),
@@ -89,19 +85,11 @@ pub fn written(file: &OnnxFile, weights: Provenance) -> Result<(Entry, Vec<Strin
         entry.metadata.tags.sort_unstable();
     }
     entry.weights = weights;
-    describe(&mut entry, &identity.model);
-    if entry.definition.is_none() {
-        (entry.paper, entry.source) = (Some(PAPER.to_owned()), Some(SOURCE.to_owned()));
-    }
+    about::describe(&mut entry, &identity.model);
+    about::interface(&mut entry, &identity.model, identity.output);
     entry.tool = format!("{} {}", file.model.producer_name(), file.model.producer_version());
     entry.command = Some(recipe.command());
     Ok((entry, against))
-}
-
-/// What an entry tells of its model beside the name.
-fn describe(entry: &mut Entry, model: &Model) {
-    entry.definition = own::definition(model).map(|text| text.lines().map(str::to_owned).collect());
-    entry.window = model.other_window();
 }
 
 /// The entry of anybody's file called `name` that claims to be a `model`, or nothing; but for what a run shows.
@@ -125,8 +113,7 @@ pub fn third_party(
         }
         entry.claim = Some(claimed(name, &found, &entry));
         // The windows are what the file shows and not what somebody says.
-        describe(&mut entry, &Model::told(&found.model).unwrap_or_else(|| model.clone()));
-        entry.paper = entry.definition.is_none().then(|| PAPER.to_owned());
+        about::describe(&mut entry, &Model::told(&found.model).unwrap_or_else(|| model.clone()));
     }
     Ok((entry, against))
 }
@@ -163,14 +150,7 @@ fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit, inference: &In
     let free = tally(&file.model, inference);
     let figure = |count: &Expr| count.count().filter(|_| !audit.is_lower_bound());
     let cost = &audit.totals.cost;
-    let task = Model::named(model).map(|model| match model.task() {
-        Task::Classify => "image-classification",
-        Task::Detect => "object-detection",
-        Task::Segment => "image-segmentation",
-        Task::Features => "image-feature-extraction",
-    });
-    let known = published(model).is_some() || dense::published(model).is_some();
-    let tags = task.filter(|_| known).map_or(Vec::new(), |task| vec!["emo", task, "vision"]);
+    let tags = Model::named(model).map_or(Vec::new(), about::tags);
     Ok(Entry {
         schema: SCHEMA.to_owned(),
         model: model.to_owned(),
@@ -183,11 +163,15 @@ fn plain(file: &OnnxFile, model: &str, path: &str, audit: &Audit, inference: &In
             tags: tags.into_iter().map(str::to_owned).collect(),
             io_ports: Ports { inputs: ports(&free.inputs), outputs: ports(&free.outputs) },
         },
+        task: None,
         definition: None,
         window: None,
         profile: None,
         dtype: dtype(audit),
         input: image(&free.inputs, inference),
+        preprocessing: None,
+        classes: None,
+        published: None,
         parameters: figure(&audit.totals.params),
         costs: Costs {
             macs: figure(&cost.macs),
@@ -216,6 +200,7 @@ fn port(port: &audit::Port) -> Port {
         name: port.name.clone(),
         shape: port.shape.as_ref().map(|shape| shape.iter().map(extent).collect()),
         r#type: format!("tensor({})", port.dtype),
+        meaning: None,
     }
 }
 

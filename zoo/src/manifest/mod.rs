@@ -16,6 +16,7 @@
 //! # Ok::<(), emo_proto::Error>(())
 //! ```
 
+mod about;
 #[cfg(feature = "engines")]
 pub mod add;
 #[cfg(feature = "engines")]
@@ -27,6 +28,8 @@ pub mod check;
 pub mod checkpoints;
 pub mod difference;
 pub mod entry;
+#[cfg(feature = "engines")]
+pub mod estimate;
 #[cfg(feature = "engines")]
 pub mod evidence;
 #[cfg(feature = "engines")]
@@ -41,7 +44,9 @@ mod store;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use emo_proto::{Error, Result, file};
+use emo_proto::{Result, file};
+
+use crate::pattern::matching;
 
 pub use entry::Entry;
 pub use store::{CARD, LOCK, Lock, MANIFEST, Store, decode};
@@ -114,19 +119,24 @@ impl Manifest {
         self.entries.remove(path)
     }
 
-    /// The entries of a model, or the one at a path.
+    /// The entries of a model, of all whose names match a pattern (`ssdlite-*`), or the one at a path.
     ///
     /// # Errors
     /// There is none: the models that there are.
     pub fn of<'a>(&'a self, name: &str) -> Result<Vec<&'a Entry>> {
-        let found: Vec<_> =
-            self.entries().filter(|entry| entry.model == name || entry.model_path == name).collect();
-        if found.is_empty() {
-            let models = self.models();
-            let models = if models.is_empty() { "none".to_owned() } else { models.join(", ") };
-            return Err(Error::new(format!("expected a model of the manifest ({models}), found {name:?}")));
+        if let Some(entry) = self.get(name) {
+            return Ok(vec![entry]);
         }
-        Ok(found)
+        let models = self.matching(name)?;
+        Ok(self.entries().filter(|entry| models.contains(&&*entry.model)).collect())
+    }
+
+    /// The models whose names match a name or a pattern.
+    ///
+    /// # Errors
+    /// There is none: the models that there are.
+    pub fn matching<'a>(&'a self, name: &str) -> Result<Vec<&'a str>> {
+        matching(name, &self.models(), "a model of the manifest")
     }
 
     /// The models' names, sorted.

@@ -1,6 +1,6 @@
 //! How a file is written again: its model, profile, opset and weights.
 
-use emo_exporter::models::{MODELS, Model, own};
+use emo_exporter::models::{DENSE, MODELS, Model, own};
 use emo_exporter::profile::{Opset, Profile};
 use emo_exporter::target::{Output, Target};
 use emo_exporter::weights::Weights;
@@ -8,8 +8,8 @@ use emo_proto::{Error, Result};
 use emo_verifier::identity::Identity;
 
 use super::Manifest;
-use super::entry::TOOL;
-use super::entry::{Entry, Provenance};
+use super::about;
+use super::entry::{Entry, Provenance, TOOL};
 
 /// A published model, as it is built: its published size, classes and outputs, one image, float32.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,9 +101,13 @@ impl Recipe {
     /// Whether an entry is what this recipe would record, so that an unchanged file needs no work.
     #[must_use]
     pub fn is_of(&self, entry: &Entry) -> bool {
+        let mut told = entry.clone();
+        about::describe(&mut told, &self.model);
+        about::interface(&mut told, &self.model, self.model.output_forms()[0]);
         entry.tool == TOOL
             && Self::read(entry).is_ok_and(|recipe| recipe == *self)
             && entry.numerics.is_some()
+            && told == *entry
     }
 
     /// The weights of a formula; `None` where they are a checkpoint's.
@@ -131,7 +135,7 @@ pub fn model(entry: &Entry) -> Result<Model> {
 /// The published models, and the networks of one's own that entries define.
 #[must_use]
 pub fn models(manifest: &Manifest) -> Vec<Model> {
-    let mut models = MODELS.clone();
+    let mut models: Vec<Model> = MODELS.iter().chain(&*DENSE).cloned().collect();
     for model in manifest.entries().filter_map(|entry| model(entry).ok()).filter(Model::is_own) {
         if !models.contains(&model) {
             models.push(model);

@@ -1,33 +1,40 @@
 //! `emo zoo build`: releases models with their evidence.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
-use emo_exporter::models::{Definition, MODELS, Model};
-use emo_exporter::profile::{Opset, PROFILES, Profile};
+use emo_exporter::models::{DENSE, MODELS, Model};
+use emo_exporter::profile::{Opset, Profile};
 use emo_proto::plain::plain;
+use emo_verifier::report::{counted, thousands};
 use serde_json::json;
 
+use super::super::names::Chosen;
 use super::super::output::{Format, json as to_json};
 use super::super::progress::{Bars, Progress};
+use super::super::streams::remark;
+use super::super::table::table;
 use super::super::{Outcome, Said, names};
 use crate::manifest::Store;
-use crate::manifest::build::{Built, Plan, recipes};
+use crate::manifest::build::{Built, Plan, recipes, released};
 use crate::manifest::checkpoints::Checkpoints;
 use crate::manifest::entry::Provenance;
+use crate::manifest::estimate::Estimate;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Models of emo list, or TOML files of networks of one's own [default: every EMO, or those that --weights-dir has
-    /// checkpoints of]
-    #[arg(long, value_delimiter = ',', value_name = "A,FILE.toml", value_parser = names::model())]
-    models: Vec<Model>,
-    /// Targets to build them for [default: all]
-    #[arg(long, alias = "profiles", value_delimiter = ',', value_name = "P,Q", value_parser = names::target())]
-    targets: Vec<&'static Profile>,
-    /// Operator sets to build them in [default: all that each target takes]
+    /// Models of emo list, where '*' stands for anything, or TOML files of networks of one's own [default: every EMO,
+    /// detector, segmenter and backbone, or those that --weights-dir has checkpoints of]
+    #[arg(long, value_delimiter = ',', value_name = "A,'B-*'", value_parser = names::several_models())]
+    models: Vec<Chosen<Model>>,
+    /// Targets to build them for, '*' for all [default: all; of models that are no classifiers portable, coreml, qnn
+    /// and ort-cpu]
+    #[arg(long, alias = "profiles", value_delimiter = ',', value_name = "P,Q", value_parser = names::several_targets())]
+    targets: Vec<Chosen<&'static Profile>>,
+    /// Operator sets to build them in [default: all that each target takes; of models that are no classifiers its own]
     #[arg(long, value_delimiter = ',', value_name = "N,M", value_parser = names::opset())]
     opsets: Vec<&'static Opset>,
     /// Side of the attention windows, in tokens [default: the published one]
@@ -40,6 +47,12 @@ pub struct Args {
     /// The folder of the releases
     #[arg(long, value_name = "DIR", default_value = "zoo-out")]
     out: PathBuf,
+    /// Record every file in the manifest and store none; what ran before and has the same bytes does not run again
+    #[arg(long)]
+    manifest_only: bool,
+    /// Say what would be written, and write nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Files made side by side [default: the number of processors]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
@@ -50,9 +63,11 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   emo zoo build --out releases
-      every model for every target, untrained
-  emo zoo build --models emo-1m,my.toml --targets coreml,qnn
-      some of them
+      the project's own release, untrained
+  emo zoo build --models 'ssdlite-*,my.toml' --targets coreml,qnn
+      some of it
+  emo zoo build --models '*' --targets '*' --dry-run
+      how much everything would be
   emo zoo build --weights-dir resources --out releases
       with the authors' checkpoints";
 
@@ -63,35 +78,82 @@ pub fn run(args: &Args) -> Said {
 fn build(args: &Args) -> Said {
     let progress = Progress::new();
     let store = Store::new(&args.out);
-    let _lock = store.lock()?;
+    let _lock = if args.dry_run { None } else { Some(store.lock()?) };
     progress.step("reading weights");
     let (checkpoints, mut models) = models(args)?;
-    let targets: Vec<&Profile> =
-        if args.targets.is_empty() { PROFILES.iter().collect() } else { args.targets.clone() };
     if let Some(side) = args.window {
         for (model, _) in &mut models {
             *model = model.windowed(side)?;
         }
     }
+    let targets = names::all(&args.targets);
+    let targets = (!targets.is_empty()).then_some(targets.as_slice());
     let opsets = (!args.opsets.is_empty()).then_some(args.opsets.as_slice());
     progress.step("looking at what is there");
-    let plan = Plan::new(&store, recipes(&models, &targets, opsets)?)?;
+    let plan = Plan::new(&store, recipes(&models, targets, opsets)?, !args.manifest_only)?;
+    let estimate = plan.estimate()?;
     drop(progress);
+    if args.dry_run {
+        return planned(args, &plan, &estimate);
+    }
+    if !estimate.files.is_empty() {
+        remark(&outlook(args, &estimate));
+    }
     let bars = Bars::new(plan.work());
     let built = plan.run(&checkpoints, &bars);
     drop(bars);
     report(args, &built?)
 }
 
+/// How much there is to do, in a line.
+fn outlook(args: &Args, estimate: &Estimate) -> String {
+    let threads = rayon::current_num_threads();
+    let seconds = estimate.time.as_secs_f64() / threads as f64;
+    let time = match seconds {
+        ..90.0 => format!("{:.0} s", seconds.max(1.0)),
+        ..5400.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3600.0),
+    };
+    let (files, bytes) = (counted(estimate.files.len(), "file"), estimate.bytes() as f64 / 1e6);
+    let size = if bytes < 1e3 { format!("{bytes:.0} MB") } else { format!("{:.1} GB", bytes / 1e3) };
+    let processors = counted(threads, "processor");
+    let folder = args.out.display();
+    format!(
+        "{folder}: {files} to write, about {size}; about {time} on {processors} of a server, by the models' work"
+    )
+}
+
+/// What would be written.
+fn planned(args: &Args, plan: &Plan, estimate: &Estimate) -> Said {
+    let data = match args.format {
+        Format::Json => {
+            let files = estimate.files.iter();
+            let files: Vec<_> =
+                files.map(|(path, bytes)| json!({ "model_path": path, "about_bytes": bytes })).collect();
+            to_json(&json!({ "schema": "emo.zoo.plan/1", "files": files, "kept": plan.kept(),
+                             "about_bytes": estimate.bytes(), "about_seconds": estimate.time.as_secs() }))?
+        }
+        Format::Text => {
+            let row = |(path, bytes): &(String, u64)| vec![path.clone(), thousands(*bytes)];
+            let kept = plan.kept().len();
+            let list = table(&["file", "about bytes"], estimate.files.iter().map(row));
+            format!("{list}\n{}, {kept} unchanged; nothing was written\n", outlook(args, estimate))
+        }
+    };
+    Ok((data, Outcome::Pass))
+}
+
 /// The models to build with where their weights come from, and their checkpoints.
 fn models(args: &Args) -> anyhow::Result<(Checkpoints, Vec<(Model, Provenance)>)> {
-    // Without a wish: the first family, which is the project's own; or whatever there are checkpoints of.
-    let is_wanted =
-        |model: &&Model| args.weights_dir.is_some() || matches!(model.definition, Definition::Emo(_));
-    let asked: Vec<Model> = match args.models.is_empty() {
-        true => MODELS.iter().filter(is_wanted).cloned().collect(),
-        false => args.models.clone(),
+    let mut asked: Vec<Model> = match (args.models.is_empty(), &args.weights_dir) {
+        (true, None) => released(),
+        // Whatever there are checkpoints of.
+        (true, Some(_)) => MODELS.iter().chain(&*DENSE).cloned().collect(),
+        (false, _) => names::all(&args.models),
     };
+    // Two patterns may mean the same.
+    let mut seen = HashSet::new();
+    asked.retain(|model| model.is_own() || seen.insert(model.name.clone()));
     for (i, model) in asked.iter().enumerate() {
         if asked[..i].iter().any(|other| other.name.eq_ignore_ascii_case(&model.name)) {
             return Err(anyhow!("--models: expected each model once, found two called {}", model.name));

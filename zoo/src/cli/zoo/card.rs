@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use emo_proto::plain::plain;
 
 use super::super::{Outcome, Said};
@@ -15,7 +14,7 @@ pub struct Args {
     /// The folder of the releases; a card is written as DIR/MODEL/README.md
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// A model of the manifest
+    /// A model of the manifest, where '*' stands for anything
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     model: Option<String>,
     /// Every model of the manifest
@@ -32,16 +31,13 @@ pub fn run(args: &Args) -> Said {
     // Before the lock, which would make a folder that is not there.
     let manifest = store.manifest()?;
     let models = match &args.model {
-        Some(model) => vec![model.as_str()],
+        Some(model) => manifest.matching(model)?,
         None => manifest.models(),
     };
     let _lock = store.lock()?;
     let mut text = String::new();
     for model in models {
         let entries = manifest.of(model)?;
-        if entries.iter().any(|entry| entry.model != model) {
-            return Err(anyhow!("expected a model of the manifest, found the path of a file: {model}"));
-        }
         let path = store.write_card(model, &card(model, &entries))?;
         text += &format!("{}\n", plain(&path.display().to_string()));
     }

@@ -9,8 +9,9 @@ use serde_json::json;
 use super::super::formats::Format;
 use super::super::progress::Bars;
 use super::super::{Outcome, Said};
+use super::chosen;
 use crate::manifest::Store;
-use crate::manifest::check::{check, work};
+use crate::manifest::check::{Scope, check};
 use crate::manifest::checkpoints::Checkpoints;
 use crate::manifest::recipe::models;
 
@@ -20,9 +21,12 @@ pub struct Args {
     /// The folder of the releases
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// Write every file again, compare the bytes and run it; a folder without files holds the manifest alone
-    #[arg(long)]
-    rebuild: bool,
+    /// Models whose files to check, where '*' stands for anything [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "A,'B-*'")]
+    models: Vec<String>,
+    /// Write every file again and compare the bytes, and run it or not; a folder without files holds the manifest alone
+    #[arg(long, value_enum, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "run")]
+    rebuild: Option<Rebuild>,
     /// The checkpoints of trained weights, for --rebuild
     #[arg(long, value_name = "DIR", requires = "rebuild")]
     weights_dir: Option<PathBuf>,
@@ -33,10 +37,23 @@ pub struct Args {
     format: Format,
 }
 
+/// What is made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Rebuild {
+    /// The file, and what it shows in a run beside the reference
+    Run,
+    /// The file
+    Bytes,
+}
+
 const EXAMPLES: &str = "\
 Examples:
-  emo zoo check releases            files against what is recorded of them
-  emo zoo check releases --rebuild  and against bytes written anew";
+  emo zoo check releases
+      files against what is recorded of them
+  emo zoo check releases --rebuild --models 'emo-*'
+      some of them against bytes and runs made anew
+  emo zoo check releases --rebuild=bytes
+      all of them against bytes alone: in a minute";
 
 pub fn run(args: &Args) -> Said {
     super::on_threads(args.jobs, || judge(args))
@@ -49,12 +66,18 @@ fn judge(args: &Args) -> Said {
         Some(folder) => Checkpoints::find(folder, &models(&manifest))?,
         None => Checkpoints::default(),
     };
-    let bars = Bars::new(work(&manifest, args.rebuild));
-    let findings = check(&store, &manifest, args.rebuild.then_some(&checkpoints), &bars);
+    let models = chosen(&manifest, &args.models)?;
+    let scope = Scope {
+        models: models.as_deref(),
+        checkpoints: args.rebuild.is_some().then_some(&checkpoints),
+        run: args.rebuild == Some(Rebuild::Run),
+    };
+    let bars = Bars::new(scope.work(&manifest));
+    let findings = check(&store, &manifest, scope, &bars);
     drop(bars);
     let findings = findings?;
 
-    let entries = manifest.len();
+    let entries = scope.entries(&manifest).len();
     let failing = |severity| {
         let mut files: Vec<_> =
             findings.iter().filter(|f| f.severity == severity).filter_map(|f| f.file.as_deref()).collect();
@@ -64,7 +87,11 @@ fn judge(args: &Args) -> Said {
     let (failed, open) = (failing(Severity::Error), failing(Severity::Open));
     let outcome = Outcome::of(&findings);
     let word = outcome.name();
-    let again = if args.rebuild { ", written again" } else { "" };
+    let again = match args.rebuild {
+        Some(Rebuild::Run) => ", written and run again",
+        Some(Rebuild::Bytes) => ", written again",
+        None => "",
+    };
     let headline = match (failed, open) {
         (0, 0) => format!("{word}: {entries} entries hold{again}"),
         (0, open) => format!("{word}: {open} of {entries} entries cannot be written again"),
@@ -87,7 +114,8 @@ fn judge(args: &Args) -> Said {
                     "message": f.message })
         };
         let findings: Vec<_> = findings.iter().map(finding).collect();
-        json!({ "schema": "emo.zoo.check/1", "verdict": word, "entries": entries, "rebuilt": args.rebuild,
+        json!({ "schema": "emo.zoo.check/1", "verdict": word, "entries": entries, "rebuilt": args.rebuild.is_some(),
+                "run": scope.run,
                 "findings": findings })
     };
     Ok((args.format.write(&report, document)?, outcome))

@@ -8,7 +8,8 @@ use serde_json::json;
 use super::super::output::{Format, json as to_json};
 use super::super::table::table;
 use super::super::{Outcome, Said};
-use super::{claim, error, manifest, weights};
+use super::{chosen, claim, error, manifest, weights};
+use crate::manifest::Entry;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -16,22 +17,30 @@ pub struct Args {
     /// The folder of the releases, or a manifest
     #[arg(value_name = "DIR")]
     folder: PathBuf,
+    /// Models to list, where '*' stands for anything [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "A,'B-*'")]
+    models: Vec<String>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  emo zoo list releases  what is released";
+  emo zoo list releases                        what is released
+  emo zoo list releases --models 'ssdlite-*'   some of it";
 
 pub fn run(args: &Args) -> Said {
     let manifest = manifest(&args.folder)?;
+    let models = chosen(&manifest, &args.models)?;
+    let asked = |entry: &&Entry| models.as_ref().is_none_or(|models| models.contains(&&*entry.model));
     let data = match args.format {
         Format::Json => {
             let entries: Vec<_> = manifest
                 .entries()
+                .filter(asked)
                 .map(|e| {
-                    json!({ "model": e.model, "model_path": e.model_path, "profile": e.profile,
+                    json!({ "model": e.model, "model_path": e.model_path, "task": e.task,
+                            "profile": e.profile,
                             "opset_version": e.opset_version, "dtype": e.dtype, "weights": e.weights,
                             "parameters": e.parameters, "fvcore": e.costs.fvcore,
                             "claim": e.claim.as_ref().map(|c| c.holds),
@@ -44,7 +53,7 @@ pub fn run(args: &Args) -> Said {
         Format::Text => {
             let header = ["file", "params", "FLOPs (fvcore)", "claim", "error", "weights", "bytes", "sha256"];
             let figure = |n: Option<u64>| n.map_or("-".to_owned(), thousands);
-            let rows = manifest.entries().map(|entry| {
+            let rows = manifest.entries().filter(asked).map(|entry| {
                 vec![
                     entry.model_path.clone(),
                     figure(entry.parameters),

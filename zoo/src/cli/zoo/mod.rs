@@ -76,6 +76,13 @@ fn manifest(path: &Path) -> anyhow::Result<Manifest> {
     Ok(if path.is_file() { Manifest::read(path)? } else { Store::new(path).manifest()? })
 }
 
+/// The models of a manifest that names and patterns mean; `None` where nobody says which.
+fn chosen<'a>(manifest: &'a Manifest, asked: &[String]) -> anyhow::Result<Option<Vec<&'a str>>> {
+    let found: Vec<Vec<&str>> =
+        asked.iter().map(|name| manifest.matching(name)).collect::<emo_proto::Result<_>>()?;
+    Ok((!asked.is_empty()).then(|| found.concat()))
+}
+
 /// The worst of the recorded errors, as a share of the largest logit.
 fn error(entry: &crate::manifest::Entry) -> String {
     entry.numerics.as_ref().map_or("-".to_owned(), |numerics| format!("{:.1e}", numerics.of_largest))

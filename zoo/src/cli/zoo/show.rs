@@ -10,7 +10,7 @@ use super::super::output::{Format, json as to_json};
 use super::super::{Outcome, Said};
 use super::manifest;
 use crate::manifest::Entry;
-use crate::manifest::entry::{Account, Extent, Port, Provenance};
+use crate::manifest::entry::{Account, Classes, Extent, Port, Preprocessing, Provenance};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -18,7 +18,7 @@ pub struct Args {
     /// The folder of the releases, or a manifest
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// A model, or the path of one of its files
+    /// A model, where '*' stands for anything, or the path of one of its files
     model: String,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -54,6 +54,14 @@ fn text(entry: &Entry) -> String {
         "interface",
         format!("{} → {}", ports(&metadata.io_ports.inputs), ports(&metadata.io_ports.outputs)),
     );
+    for (name, meaning) in
+        metadata.io_ports.outputs.iter().filter_map(|p| Some((&p.name, p.meaning.as_ref()?)))
+    {
+        line("", format!("{name}: {meaning}"));
+    }
+    for (name, words) in model(entry) {
+        line(name, words);
+    }
     let figure = |n: Option<u64>| n.map_or("not countable".to_owned(), thousands);
     line("parameters", figure(entry.parameters));
     let costs = &entry.costs;
@@ -94,6 +102,29 @@ fn text(entry: &Entry) -> String {
     }
     line("tool", entry.tool.clone());
     text
+}
+
+/// What an entry tells of its model beside the file.
+fn model(entry: &Entry) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    lines.extend(entry.task.iter().map(|task| ("task", task.clone())));
+    if let Some(Preprocessing { channels, fit, multiple, mean, deviation }) = &entry.preprocessing {
+        let sides = format!("{channels}, {fit}, sides of multiples of {multiple}");
+        lines.push(("picture", format!("{sides}, mean {mean:?}, deviation {deviation:?}")));
+    }
+    if let Some(Classes { count, names, in_file }) = &entry.classes {
+        let names = names.as_deref().unwrap_or("without names");
+        let place = if *in_file { ", in the file" } else { "" };
+        lines.push(("classes", format!("{count}: {names}{place}")));
+    }
+    if let Some(p) = &entry.published {
+        let ([height, width], exactly) = (p.input, p.exact_flops.map_or("-".to_owned(), thousands));
+        let params = format!("{} parameters ({})", p.parameters, thousands(p.exact_parameters));
+        let flops = format!("{} FLOPs at {height} × {width} by {} ({exactly})", p.flops, p.convention);
+        lines.push(("published", format!("{params}, {flops}, {:.1} {}", p.accuracy, p.metric)));
+        lines.extend(p.notes.iter().map(|note| ("", note.clone())));
+    }
+    lines
 }
 
 fn port(port: &Port) -> String {
