@@ -21,10 +21,11 @@ impl FoldedConv {
         let after = self.after.as_ref().map(|n| n.scale_and_shift(weights)).transpose()?;
         let elements = weight.f32s()?;
         let rows = self.rows.clone().unwrap_or(0..out);
-        let mut scaled = Vec::with_capacity(rows.len() * inner * taps);
+        let columns = self.columns.clone().unwrap_or(0..inner);
+        let mut scaled = Vec::with_capacity(rows.len() * columns.len() * taps);
         for o in rows {
             let row = after.as_ref().map_or(1.0, |(scale, _)| scale[o]) * self.factor(o);
-            for i in 0..inner {
+            for i in columns.clone() {
                 let factor = row * before.as_ref().map_or(1.0, |(scale, _)| scale[i]);
                 let start = (o * inner + i) * taps;
                 scaled.extend(elements[start..start + taps].iter().map(|&e| f64::from(e) * factor));

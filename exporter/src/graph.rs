@@ -153,6 +153,8 @@ pub struct FoldedConv {
     pub scaled: Option<(usize, f64)>,
     /// The published output channels that are here; all where absent.
     pub rows: Option<Range<usize>>,
+    /// The published input channels that are read here; all where absent, and where there is `inner`.
+    pub columns: Option<Range<usize>>,
 }
 
 /// Where the elements of a constant come from.

@@ -43,12 +43,14 @@ pub enum Kind {
     Image,
     /// A layer scale folded into the projection before it.
     LayerScale,
+    /// A pointwise convolution over maps side by side, taken apart and done before they are resized.
+    Split,
     /// Attention in several patterns of windows that are the same: computed once and multiplied.
     Pattern,
 }
 
 impl Kind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Kind::Norm,
         Kind::Scale,
         Kind::Padding,
@@ -58,6 +60,7 @@ impl Kind {
         Kind::Resize,
         Kind::Image,
         Kind::LayerScale,
+        Kind::Split,
         Kind::Pattern,
     ];
 
@@ -73,6 +76,7 @@ impl Kind {
             Kind::Resize => "resize",
             Kind::Image => "image",
             Kind::LayerScale => "layer-scale",
+            Kind::Split => "split",
             Kind::Pattern => "pattern",
         }
     }
@@ -90,6 +94,7 @@ impl Kind {
             Kind::Resize => ("resize", "written as products"),
             Kind::Image => ("image", "normalised in the file"),
             Kind::LayerScale => ("layer scale", "folded into projections"),
+            Kind::Split => ("layer", "over maps side by side done before they are resized"),
             Kind::Pattern => ("attention", "computed once for all patterns of windows"),
         };
         format!("{n} {what}{} {done}", if n == 1 { "" } else { "s" })

@@ -68,7 +68,7 @@ fn order(model: &str, target: &str, size: (usize, usize), output: Output) -> Ord
 pub type Row = (&'static str, &'static str, (usize, usize), Output);
 
 /// Every head, at sizes that its strides divide and at one that they do not.
-const RIGHT: [Row; 12] = [
+const RIGHT: [Row; 14] = [
     ("ssdlite-emo-1m", "portable", (128, 128), Output::Raw),
     ("ssdlite-emo2-1m", "coreml", (96, 96), Output::Decoded),
     ("ssdlite-emo-1m", "reference", (200, 131), Output::Decoded),
@@ -81,6 +81,9 @@ const RIGHT: [Row; 12] = [
     ("semantic-fpn-emo2-1m", "portable", (96, 96), Output::Labels),
     ("segformer-emo2-1m", "qnn", (96, 96), Output::LogitsSmall),
     ("segformer-emo2-2m", "portable", (200, 131), Output::Logits),
+    // The layer over all maps is taken apart, behind resizes by an operator and by products.
+    ("segformer-emo2-1m", "ort-cpu", (128, 128), Output::Logits),
+    ("segformer-emo2-2m", "tract", (200, 131), Output::LogitsSmall),
 ];
 
 /// With their own weights and the checkpoint's; and what is recovered of them is the checkpoint's again.

@@ -8,6 +8,7 @@ mod edit;
 mod fold;
 pub mod half;
 mod rows;
+mod split;
 
 use emo_proto::tensor_proto::DataType;
 
@@ -26,7 +27,7 @@ pub struct Pass {
 }
 
 /// In the order in which they run: a later one may build on what an earlier one left.
-pub const PASSES: [Pass; 5] = [
+pub const PASSES: [Pass; 6] = [
     Pass {
         name: "fold-batch-norms",
         what: "batch norms go into the convolutions beside them; the function stays the same",
@@ -45,6 +46,13 @@ pub const PASSES: [Pass; 5] = [
                the norms between them folded, and the function stays the same",
         wanted: |target| target.profile.forms.merge,
         run: |graph, _| fold::merge_neighbours(graph),
+    },
+    Pass {
+        name: "split-before-resizes",
+        what: "a pointwise convolution over maps side by side becomes one a map, before the map is resized, and their \
+               sum; it needs the norms behind it folded, and the function stays the same",
+        wanted: |target| target.profile.forms.split,
+        run: |graph, _| split::before_resizes(graph),
     },
     Pass {
         name: "expansions-as-rows",

@@ -60,6 +60,8 @@ pub struct Forms {
     pub fold: bool,
     /// Pointwise convolutions with nothing but a folded norm between them are one.
     pub merge: bool,
+    /// Pointwise convolutions over maps side by side are one a map, before the map is resized.
+    pub split: bool,
     /// Windows are put back and their padding cut off before the value convolution, which
     /// is pointwise, rather than after it: fewer channels move, padded tokens cost nothing.
     pub unpartition_first: bool,

@@ -40,6 +40,7 @@ const SLOW_ABOVE_4: HighestRank = HighestRank {
 const PUBLISHED: Forms = Forms {
     fold: false,
     merge: false,
+    split: false,
     unpartition_first: false,
     expansion: Expansion::Conv,
     attention: Attention::Channels {
@@ -59,6 +60,7 @@ const PUBLISHED: Forms = Forms {
 const TOKENS: Forms = Forms {
     fold: true,
     merge: true,
+    split: true,
     unpartition_first: true,
     attention: Attention::Tokens,
     pool: Pool::ReduceMean,
@@ -73,6 +75,7 @@ const CHANNELS: Forms = Forms {
         mix: Mix::TransposedScores,
     },
     pool: Pool::GlobalAveragePool,
+    split: false,
     ..TOKENS
 };
 
@@ -123,7 +126,13 @@ pub const PROFILES: [Profile; 12] = [
             source: "the ONNX standard; where the batch is fixed also CoreML's list",
         },
         notes: &["published modules stay apart: the weights of each are still to be found by name"],
-        forms: Forms { merge: false, padding: Padding::Concat, resizing: Resizing::Empty, ..TOKENS },
+        forms: Forms {
+            merge: false,
+            split: false,
+            padding: Padding::Concat,
+            resizing: Resizing::Empty,
+            ..TOKENS
+        },
     },
     Profile {
         name: "ort-cpu",

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::figures::dense::{self, Dense};
 use super::figures::{Published, published};
-use super::layers::Place;
+use super::layers::{Place, linear, pixels};
 use super::plan::{Count, Kind, Layer, Segment, Site, pooled};
 use super::recognise::{Departure, Found, Input, Recognition, at_batch_one, recognise, recognise_as};
 use crate::cost::{Pool, Work};
@@ -287,6 +287,7 @@ impl<'a> Part<'a> {
         entries.extend(self.skipped_padding());
         entries.extend(self.one_window());
         entries.extend(self.merged());
+        entries.extend(self.apart());
         Ok(entries)
     }
 
@@ -312,6 +313,30 @@ impl<'a> Part<'a> {
     /// leaves out the last: what fvcore counts of them is then another number.
     fn resampled(&self) -> Option<Entry> {
         let (layer, _) = self.layer().filter(|_| self.expected.gridded + self.expected.resized > 0)?;
+        let (products, resizes) = self.resampling();
+        let reads = |layer: &Layer| layer.joined.iter().any(|(place, _)| place == self.place);
+        let mut apart = self.recognition.layers().filter(|(_, found)| found.is_apart());
+        let reader = apart.find(|(layer, _)| reads(layer)).map(|(layer, _)| layer);
+        let expected = self.expected.gridded + self.expected.resized;
+        let (norm, into) = match (self.expected.gridded > 0, products > 0) {
+            (false, false) if reader.is_some() && resizes == 0 => ("the resize", "what reads it"),
+            (false, false) if resizes == self.expected.resized => return None,
+            (true, true) => ("means over grids", "products with constants, and windows"),
+            (true, false) => ("means over grids", "windows"),
+            (false, true) => ("the resize", "products with constants"),
+            (false, false) => ("the resize", "left to who reads the file"),
+        };
+        Some(Entry {
+            norm: format!("{norm} behind {}", layer.name),
+            into: into.to_owned(),
+            params: 0,
+            macs: -products,
+            fvcore: expected - resizes - products,
+        })
+    }
+
+    /// Multiply-adds of products with constants here, and what fvcore counts of resizes.
+    fn resampling(&self) -> (i64, i64) {
         let is_layer = |index: usize| {
             let parts = self.recognition.found.iter().flat_map(|found| &found.parts);
             parts.into_iter().any(|part| part.node == index)
@@ -332,20 +357,25 @@ impl<'a> Part<'a> {
                 _ => {}
             }
         }
-        let expected = self.expected.gridded + self.expected.resized;
-        let (norm, into) = match (self.expected.gridded > 0, products > 0) {
-            (false, false) if resizes == self.expected.resized => return None,
-            (true, true) => ("means over grids", "products with constants, and windows"),
-            (true, false) => ("means over grids", "windows"),
-            (false, true) => ("the resize", "products with constants"),
-            (false, false) => ("the resize", "left to who reads the file"),
-        };
+        (products, resizes)
+    }
+
+    /// A layer over maps side by side that is done map by map, before the maps are resized.
+    fn apart(&self) -> Option<Entry> {
+        let (layer, found) = self.layer().filter(|(_, found)| found.is_apart())?;
+        let (products, resizes) = self.resampling();
+        let saved = found.parts.iter().map(|part| {
+            let (shape, _) = linear(self.inference, part.node)?;
+            let fewer = layer.pixels as i64 - pixels(self.inference, part.node, shape) as i64;
+            Some(fewer * (shape.inputs * shape.outputs * self.input.images.max(1)) as i64)
+        });
+        let macs = saved.sum::<Option<i64>>()? - products;
         Some(Entry {
-            norm: format!("{norm} behind {}", layer.name),
-            into: into.to_owned(),
+            norm: format!("{} over maps side by side", layer.name),
+            into: "a layer a map, before the map is resized".to_owned(),
             params: 0,
-            macs: -products,
-            fvcore: expected - resizes - products,
+            macs,
+            fvcore: macs - resizes,
         })
     }
 

@@ -9,7 +9,8 @@ use crate::sym::Expr;
 
 use super::layers::{Part, Shape};
 
-/// A linear layer of a file: one node, several where queries and keys are apart, none where it is one with the next.
+/// A linear layer of a file: one node, several where queries and keys are apart or every map is read by its own, none
+/// where it is one with the next.
 #[derive(Debug, Clone)]
 pub struct Found {
     pub parts: Vec<Part>,
@@ -20,7 +21,17 @@ pub struct Found {
 impl Found {
     #[must_use]
     pub fn has_bias(&self) -> bool {
-        !self.is_merged() && self.parts.iter().all(|part| part.bias.is_some())
+        let biased = |part: &Part| part.bias.is_some();
+        match self.is_apart() {
+            true => self.parts.iter().any(biased),
+            false => !self.is_merged() && self.parts.iter().all(biased),
+        }
+    }
+
+    /// Whether its parts read a map each, and their sum is the layer.
+    #[must_use]
+    pub fn is_apart(&self) -> bool {
+        self.parts.iter().any(|part| part.column > 0)
     }
 
     /// Whether the next layer is the product of both.

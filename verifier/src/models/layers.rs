@@ -53,6 +53,8 @@ pub struct Part {
     pub transposed: bool,
     /// The value that is its bias, in the node or added behind it.
     pub bias: Option<String>,
+    /// The first of the layer's inputs that it reads: not 0 where the layer is taken apart by the maps that it reads.
+    pub column: usize,
 }
 
 /// Where something stands in a network: the last layers that it depends on, none of which depends on another.
@@ -219,7 +221,7 @@ pub fn linear(inference: &Inference, index: usize) -> Option<(Shape, Part)> {
             name(2).and_then(|name| constant(inference, name)).map(|(name, _)| name)
         }
     };
-    Some((shape, Part { node: index, weight: name(operand)?.to_owned(), transposed, bias }))
+    Some((shape, Part { node: index, weight: name(operand)?.to_owned(), transposed, bias, column: 0 }))
 }
 
 /// Pixels of a layer's output, or tokens, for an image; 0 where they are not known.

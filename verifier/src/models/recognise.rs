@@ -240,9 +240,33 @@ impl Matching<'_> {
         let outputs = self.plan.layers[layer].shape.outputs;
         match &self.found[layer] {
             Some(found) if found.is_merged() || self.plan.layers[layer].per_class > 0 => 0,
+            Some(found) if found.shape.inputs < self.plan.layers[layer].shape.inputs => outputs,
             Some(found) => outputs.saturating_sub(found.shape.outputs),
             None => outputs,
         }
+    }
+
+    /// The layer that reads the map at `place` side by side with others, and the map's first channel there.
+    fn column(&self, shape: Shape, place: &Place) -> Option<(usize, usize)> {
+        (0..self.found.len()).filter(|&layer| self.lacks(layer) > 0).find_map(|layer| {
+            let whole = &self.plan.layers[layer];
+            let mut column = 0;
+            for (at, channels) in &whole.joined {
+                let is_taken = |found: &Found| found.parts.iter().any(|part| part.column == column);
+                let part = Shape { inputs: *channels, ..whole.shape };
+                if at == place && part == shape && !self.found[layer].iter().any(is_taken) {
+                    return Some((layer, column));
+                }
+                column += channels;
+            }
+            None
+        })
+    }
+
+    /// Whether parts of the layer were found that read a map each.
+    fn is_apart(&self, layer: usize) -> bool {
+        let whole = self.plan.layers[layer].shape.inputs;
+        self.found[layer].as_ref().is_some_and(|found| found.is_apart() || found.shape.inputs < whole)
     }
 
     fn is_whole(&self, layer: usize, shape: Shape) -> bool {
@@ -360,7 +384,12 @@ impl Matching<'_> {
     }
 
     fn take(&mut self, layer: usize, shape: Shape, part: Part) {
+        let apart = shape.inputs < self.plan.layers[layer].shape.inputs;
         match &mut self.found[layer] {
+            Some(found) if apart => {
+                found.shape.inputs += shape.inputs;
+                found.parts.push(part);
+            }
             Some(found) => {
                 found.shape.outputs += shape.outputs;
                 found.parts.push(part);
@@ -377,7 +406,11 @@ impl Matching<'_> {
             None => format!("expected {name} ({shape}), found the end of the network"),
             Some(found) => {
                 let node = self.inference.nodes[found.parts[0].node].place();
-                format!("expected {name} ({shape}), found {} of its outputs at {node}", found.shape.outputs)
+                let (n, what) = match self.is_apart(missing) {
+                    true => (found.shape.inputs, "inputs"),
+                    false => (found.shape.outputs, "outputs"),
+                };
+                format!("expected {name} ({shape}), found {n} of its {what} at {node}")
             }
         })
     }
@@ -420,10 +453,15 @@ impl Name for Matching<'_> {
             self.take(layer, shape, part);
             return Ok(Some(layer));
         }
+        if let Some((layer, column)) = self.column(shape, &place) {
+            self.take(layer, shape, Part { column, ..part });
+            return Ok(Some(layer));
+        }
         // Means over grids of cells may be products with constants, and so may what is resized.
         let resampled = |segment: &Segment| segment.gridded > 0 || segment.resized > 0;
         let product = self.inference.nodes[part.node].node.op_type() == "MatMul";
-        if product && self.plan.segments.get(&place).is_some_and(resampled) {
+        let apart = matches!(place[..], [layer] if self.is_apart(layer));
+        if product && (apart || self.plan.segments.get(&place).is_some_and(resampled)) {
             return Ok(None);
         }
         let node = self.inference.nodes[part.node].place();
@@ -442,7 +480,8 @@ impl Name for Matching<'_> {
 
     fn add_bias(&mut self, layer: usize, made: usize, bias: String, elements: usize) {
         let Some(found) = &mut self.found[layer] else { return };
-        let (outputs, parts) = (found.shape.outputs, found.parts.len());
+        let parts = if found.is_apart() { 1 } else { found.parts.len() };
+        let outputs = found.shape.outputs;
         if let Some(part) = found.parts.iter_mut().find(|part| part.node == made)
             && elements * parts == outputs
         {

@@ -234,14 +234,15 @@ impl<'a> Recovery<'a> {
         if found.is_merged() {
             return Ok((identity(layer.shape.outputs), None));
         }
-        let (mut weight, mut bias) = (Vec::new(), None);
+        let (mut weights, mut bias) = (Vec::new(), None);
         for part in self.in_order(layer, found) {
             let tensor = self.constants.tensor(&part.weight)?;
-            weight.extend(if part.transposed { transposed(&tensor)? } else { tensor.f32s()? });
+            weights.push(if part.transposed { transposed(&tensor)? } else { tensor.f32s()? });
             if let Some(name) = &part.bias {
                 bias.get_or_insert_with(Vec::new).extend(self.constants.tensor(name)?.f32s()?);
             }
         }
+        let weight = if found.is_apart() { beside(&weights, layer.shape.outputs) } else { weights.concat() };
         let (outputs, inputs) = (layer.shape.outputs, layer.shape.inputs);
         let expected = outputs * inputs * layer.shape.kernel * layer.shape.kernel;
         if weight.len() != expected || bias.as_ref().is_some_and(|b: &Vec<f32>| b.len() != outputs) {
@@ -255,13 +256,19 @@ impl<'a> Recovery<'a> {
 
     /// What a layer's weights were rounded to, where that is coarser than f32.
     fn stored(&self, layer: &Layer, found: &Found) -> Option<Stored> {
-        let rows = layer.shape.outputs / found.parts.len().max(1);
+        let apart = found.is_apart();
+        let rows = layer.shape.outputs / if apart { 1 } else { found.parts.len().max(1) };
+        // A row that several parts have is as coarse as the coarsest of them.
+        let add = |all: &mut Vec<f64>, steps: Vec<f64>| match apart && !all.is_empty() {
+            true => all.iter_mut().zip(steps).for_each(|(all, step)| *all = all.max(step)),
+            false => all.extend(steps),
+        };
         let mut stored = Stored { tolerance: &FLOAT32, weight: Vec::new(), bias: Vec::new() };
         for part in self.in_order(layer, found) {
             let weight = self.constants.grain(&part.weight);
             let bias = part.bias.as_ref().map_or(Grain::Float32, |name| self.constants.grain(name));
-            stored.weight.extend(weight.half_steps(rows));
-            stored.bias.extend(bias.half_steps(rows));
+            add(&mut stored.weight, weight.half_steps(rows));
+            add(&mut stored.bias, bias.half_steps(rows));
             stored.tolerance = coarser(stored.tolerance, coarser(weight.tolerance(), bias.tolerance()));
         }
         (stored.tolerance != &FLOAT32).then_some(stored)
@@ -272,6 +279,9 @@ impl<'a> Recovery<'a> {
         let mut parts: Vec<_> = found.parts.iter().collect();
         if layer.attention.is_some() && parts.len() > 1 {
             parts.sort_by_key(|part| self.factor(part.node));
+        }
+        if found.is_apart() {
+            parts.sort_by_key(|part| part.column);
         }
         parts
     }
@@ -451,6 +461,15 @@ impl<'a> Recovery<'a> {
 
 fn attribute(node: &NodeFacts, name: &str) -> Option<f64> {
     node.node.attribute.iter().find(|a| a.name() == name).and_then(|a| a.f).map(f64::from)
+}
+
+/// Matrices of so many rows side by side.
+fn beside(matrices: &[Vec<f32>], rows: usize) -> Vec<f32> {
+    let row = |matrix: &Vec<f32>, i: usize| {
+        let columns = matrix.len() / rows.max(1);
+        matrix[i * columns..(i + 1) * columns].to_vec()
+    };
+    (0..rows).flat_map(|i| matrices.iter().flat_map(move |matrix| row(matrix, i))).collect()
 }
 
 /// `[n, n]`, ones on the diagonal.

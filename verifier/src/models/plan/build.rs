@@ -120,6 +120,7 @@ impl Name for Naming<'_> {
             pixels: pixels(self.inference, node, shape),
             per_class: 0,
             attention: None,
+            joined: Vec::new(),
             before: None,
             after: Vec::new(),
             merges: None,

@@ -38,6 +38,8 @@ pub struct Layer {
     pub per_class: usize,
     /// Channels of a head, where the layer makes queries and keys; its first rows are the queries.
     pub attention: Option<usize>,
+    /// Where each map stands that it reads side by side with others, and the map's channels.
+    pub joined: Vec<(Place, usize)>,
     /// The norm that its input comes from, which may be part of its weights.
     pub before: Option<usize>,
     /// Norms and scales of its output alone, which may be part of its weights.

@@ -163,6 +163,9 @@ impl<'a> Reading<'a> {
             }
             joined[layer].padding = self.padding(node);
             let data = self.data(node);
+            if shape.is_pointwise() {
+                joined[layer].joined = self.side_by_side(data);
+            }
             let gelu = self.writers.get(data).is_some_and(|&writer| self.op(writer) == "Gelu");
             joined[layer].behind_gelu = gelu && self.readers(data).len() == 1;
         }
@@ -186,6 +189,20 @@ impl<'a> Reading<'a> {
             }
         }
         plan.layers = joined;
+    }
+
+    /// Where the maps stand that lie side by side in `value`, and their channels; nothing where it is one map.
+    fn side_by_side(&self, value: &str) -> Vec<(Place, usize)> {
+        let Some(&concat) = self.writers.get(value).filter(|&&writer| self.op(writer) == "Concat") else {
+            return Vec::new();
+        };
+        let map = |name: &String| {
+            let dims = self.inference.values.get(name.as_str())?.dims.as_ref().ok()?;
+            let [_, channels, _, _] = &dims[..] else { return None };
+            let writer = self.writers.get(name.as_str())?;
+            Some((self.places[*writer].clone(), channels.count()? as usize))
+        };
+        self.node(concat).node.input.iter().map(map).collect::<Option<_>>().unwrap_or_default()
     }
 
     fn name(&self, index: usize) -> &'a str {

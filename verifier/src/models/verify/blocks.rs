@@ -41,7 +41,11 @@ pub fn boundaries(inference: &Inference, recognition: &Recognition) -> Vec<Bound
     let ends = (0..plan.layers.len()).filter(is_last).filter(|&index| block(index) != "head");
     ends.filter_map(|index| {
         let (layer, found) = (&plan.layers[index], &recognition.found[index]);
-        let [part] = found.parts.as_slice() else { return None };
+        let part = match found.parts.as_slice() {
+            [part] => part,
+            [.., last] if found.is_apart() => last,
+            _ => return None,
+        };
         let own_norm = owns(plan, index, Kind::BatchNorm);
         let normed = !own_norm && layer.bias.is_none() && found.has_bias();
         let value = graph.end(part.node, index)?;

@@ -99,6 +99,10 @@ pub fn unexplained(
         let tokens: Vec<Token> = found.iter().map(|found| found.token).collect();
         let mut left = left_over(expected, &tokens);
         take_away(&mut left, made.get(place).map_or(&[], Vec::as_slice));
+        // The parts of a layer that is taken apart are summed.
+        let apart = |&layer: &usize| Some(&recognition.found[layer]).filter(|found| found.is_apart());
+        let parts = place.first().and_then(apart).map_or(1, |found| found.parts.len());
+        take_away(&mut left, &vec!["Add2"; parts - 1]);
         for token in left {
             let of_kind: Vec<&Found> = found.iter().filter(|found| found.token == token).collect();
             let Some(last) = of_kind.last() else { continue };
