@@ -1,26 +1,29 @@
-//! Writes EMO as a profile has it, with single layers spelled otherwise, for the race to measure.
+//! Writes a model as a profile has it, with single layers spelled otherwise, for the race to measure.
 //!
-//! `forms MODEL PROFILE OUT [LAYER=SPELLING]…`, spellings by the names of [`SPELLINGS`]. The
-//! profile's other rules hold, so only what a runtime takes can be tried.
+//! `forms MODEL PROFILE OUT [LAYER=SPELLING]…`, spellings by the names of [`SPELLINGS`], `opset=20` and
+//! `output=logits-small`. The profile's other rules hold, so only what a runtime takes can be tried.
 
 use std::process::ExitCode;
 
 use emo_exporter::models::Model;
 use emo_exporter::profile::{
-    Attention, Expansion, Forms, Gelu, LayerNorm, Mix, Opset, Padding, Pool, Profile, Qk, Silu, Windows,
+    Attention, Expansion, Forms, Gelu, LayerNorm, Mix, Opset, Padding, Pool, Profile, Qk, Resizing, Silu,
+    Windows,
 };
-use emo_exporter::target::Target;
+use emo_exporter::target::{Output, Target};
 use emo_exporter::weights::Spec;
 use emo_proto::{Error, Result};
 
 /// A layer, a spelling of it, and what that changes.
 type Spelling = (&'static str, &'static str, fn(&mut Forms));
 
-const SPELLINGS: [Spelling; 28] = [
+const SPELLINGS: [Spelling; 33] = [
     ("fold", "no", |f| f.fold = false),
     ("fold", "yes", |f| f.fold = true),
     ("merge", "no", |f| f.merge = false),
     ("merge", "yes", |f| f.merge = true),
+    ("split", "no", |f| f.split = false),
+    ("split", "yes", |f| f.split = true),
     ("unpartition", "first", |f| f.unpartition_first = true),
     ("unpartition", "last", |f| f.unpartition_first = false),
     ("expansion", "conv", |f| f.expansion = Expansion::Conv),
@@ -45,6 +48,9 @@ const SPELLINGS: [Spelling; 28] = [
     ("pool", "mean", |f| f.pool = Pool::ReduceMean),
     ("pool", "global", |f| f.pool = Pool::GlobalAveragePool),
     ("padding", "concat", |f| f.padding = Padding::Concat),
+    ("resizing", "operator", |f| f.resizing = Resizing::LeftOut),
+    ("resizing", "logits", |f| f.resizing = Resizing::Logits { widest: 256 }),
+    ("resizing", "products", |f| f.resizing = Resizing::Products { widest: 256 }),
 ];
 
 /// The parts of attention over channels, which it becomes where it was not.
@@ -66,7 +72,7 @@ fn write(arguments: &[String]) -> Result<()> {
     let unknown = |what: &str, found: &str| Error::new(format!("no {what} {found:?}"));
     let model = Model::named(model).ok_or_else(|| unknown("model", model))?;
     let mut profile = *Profile::named(profile).ok_or_else(|| unknown("profile", profile))?;
-    let mut opset = profile.default_opset();
+    let (mut opset, mut output) = (profile.default_opset(), None);
     for spelling in spellings {
         let (layer, name) = spelling.split_once('=').unwrap_or((spelling, ""));
         if layer == "opset" {
@@ -74,10 +80,15 @@ fn write(arguments: &[String]) -> Result<()> {
             opset = version.ok_or_else(|| unknown("opset", name))?;
             continue;
         }
+        if layer == "output" {
+            output = Some(Output::named(name).ok_or_else(|| unknown("output", name))?);
+            continue;
+        }
         let known = SPELLINGS.iter().find(|s| (s.0, s.1) == (layer, name));
         known.ok_or_else(|| unknown("spelling", spelling))?.2(&mut profile.forms);
     }
-    let target = Target { opset, ..Target::new(Box::leak(Box::new(profile))) };
+    let size = model.published_size();
+    let target = Target { opset, output, size, ..Target::new(Box::leak(Box::new(profile))) };
     let export = emo_exporter::export(model, &target, &Spec::Formula(0))?;
     emo_proto::file::write_atomic(out.as_ref(), &export.bytes)
 }

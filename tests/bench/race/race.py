@@ -1,4 +1,4 @@
-"""Races our profiles against other toolchains' EMO-1M in the runtimes that pip brings.
+"""Races our profiles against other toolchains' files in the runtimes that pip brings.
 
     python3 tests/bench/race/race.py EMO [--others FOLDER] [--runtime NAME]... [--variant NAME]... [--rounds N]
                                          [--forms PROGRAM --try "PROFILE LAYER=SPELLING ..."]...
@@ -10,11 +10,17 @@ every file runs once in turn, so that a busy machine slows all alike; sessions a
 of the others' files, to `reference` where a variant has none: the median over five races of the ratio of medians, its
 lowest and highest, and the ratio of the shortest runs of all. --try adds a file as PROGRAM (the example `forms`)
 spells it.
+
+The others' files of EMO-1M lie in FOLDER. Those of a detector or a segmenter (--variant segformer-emo2-2m) are written
+here, by PyTorch of tests/peers/torch.txt from ../shared/torch with the same weights, into target/race/peers, where
+tract's race finds them too: each exporter's file, and what onnxslim makes of it. All its outputs are compared, of the
+size that the PyTorch model gives them.
 """
 
 import argparse
 import os
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -33,6 +39,10 @@ OTHERS = (
     "emo_1m_dynamo_op20_onnxslim", "emo_1m_einops_torchscript_op17",
 )
 TORCHSCRIPT, ONNXSLIM = OTHERS[1], OTHERS[3]
+# Detectors and segmenters by what their names begin with: the side of their input; and how far they may be off.
+DENSE = {"ssdlite": 320, "deeplabv3": 512, "pspnet": 512, "semantic-fpn": 512, "segformer": 512}
+DEEP = 5e-6
+PEERS = ("torchscript", "torchscript_onnxslim", "dynamo", "dynamo_onnxslim")
 
 
 def environment() -> None:
@@ -52,6 +62,22 @@ def environment() -> None:
         os.execv(python, [str(python), *sys.argv])
 
 
+def peers(variant: str, side: int) -> dict[str, pathlib.Path]:
+    """PyTorch's files of a detector or a segmenter, by name; written where they are missing."""
+    pins, home = ROOT / "tests" / "peers" / "torch.txt", ROOT / "target" / "torch"
+    stamp = home / "pins.txt"
+    if not stamp.exists() or stamp.read_text() != pins.read_text():
+        venv.create(home, clear=True, with_pip=True)
+        subprocess.run([home / "bin" / "pip", "install", "--quiet", "--requirement", pins], check=True)
+        shutil.copy(pins, stamp)
+    folder = HOME / "peers" / variant
+    files = {name: folder / f"{name}.onnx" for name in PEERS}
+    if not all(path.exists() for path in files.values()):
+        command = [home / "bin" / "python", HERE / "peers.py", variant, str(side), folder]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    return files
+
+
 def program(*command) -> None:
     """Runs a converter; its own account is the error where it fails."""
     done = subprocess.run(command, capture_output=True, text=True)
@@ -59,7 +85,7 @@ def program(*command) -> None:
         raise RuntimeError((done.stderr or done.stdout).strip().splitlines()[-1])
 
 
-# How each runtime makes a file ready (untimed), and a session of it: a function from image to logits.
+# How each runtime makes a file ready (untimed), and a session of it: a function from image to outputs.
 
 
 def as_it_is(path: pathlib.Path, _folder: pathlib.Path) -> pathlib.Path:
@@ -72,7 +98,7 @@ def onnxruntime_session(path: pathlib.Path):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda image: session.run(None, {"input": image})[0]
+    return lambda image: session.run(None, {"input": image})
 
 
 def openvino_session(path: pathlib.Path):
@@ -81,9 +107,11 @@ def openvino_session(path: pathlib.Path):
     options = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     core = openvino.Core()
     model = core.read_model(path)
-    model.reshape([1, 3, SIDE, SIDE])
+    if model.is_dynamic():
+        model.reshape([1, 3, SIDE, SIDE])
     request = core.compile_model(model, "CPU", options).create_infer_request()
-    return lambda image: request.infer({0: image})[0]
+    # Without copies, which take as long for any file.
+    return lambda image: list(request.infer([image], share_inputs=True, share_outputs=True).values())
 
 
 def mnn_file(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
@@ -110,7 +138,7 @@ def mnn_session(path: pathlib.Path):
         entry.copyFrom(MNN.Tensor(shape, floats, image, planes))
         network.runSession(session)
         exit_.copyToHostTensor(host)
-        return host.getNumpyData().reshape(1, -1)
+        return [host.getNumpyData().reshape(1, -1)]
 
     return run
 
@@ -138,7 +166,7 @@ def ncnn_session(path: pathlib.Path):
     def run(image):
         extractor = network.create_extractor()
         extractor.input(network.input_names()[0], ncnn.Mat(image[0]))
-        return np.array(extractor.extract(network.output_names()[0])[1]).reshape(1, -1)
+        return [np.array(extractor.extract(network.output_names()[0])[1]).reshape(1, -1)]
 
     return run
 
@@ -153,10 +181,12 @@ RUNTIMES = {
 }
 
 
-def difference(logits, truth) -> float:
+def difference(outputs, truths) -> float:
+    """The largest error of any output, as a share of its largest value."""
     import numpy as np
 
-    return float(np.abs(logits - truth).max() / np.abs(truth).max())
+    pairs = zip(outputs, truths, strict=True)
+    return max(float(np.abs(output - truth).max() / np.abs(truth).max()) for output, truth in pairs)
 
 
 def quiet(run, *arguments):
@@ -188,8 +218,8 @@ def in_turn(rounds: int, calls: dict) -> dict:
     return times
 
 
-def race(runtime: str, variant: str, files: dict, truth, image, rounds: int, folder: pathlib.Path) -> None:
-    prepare, open_, _, tolerance = RUNTIMES[runtime]
+def race(runtime: str, variant: str, files: dict, others: dict, truth, image, tolerance, rounds, folder) -> None:
+    prepare, open_, *_ = RUNTIMES[runtime]
     made, runs, errors = {}, {}, {}
     print(f"\n{runtime}, {variant}, {RACES} races of {rounds} rounds", flush=True)
     for name, path in files.items():
@@ -201,17 +231,17 @@ def race(runtime: str, variant: str, files: dict, truth, image, rounds: int, fol
             print(f"{name}: no session: {error}")
             continue
         if not errors[name] <= tolerance:
-            sys.exit(f"{name} in {runtime}: off by {errors[name]:.1e} of the largest logit")
+            sys.exit(f"{name} in {runtime}: off by {errors[name]:.1e} of the largest value")
     created = quiet(in_turn, CREATIONS, {name: lambda p=made[name]: open_(p) for name in runs})
     races = [in_turn(rounds, {name: lambda r=run: r(image) for name, run in runs.items()}) for _ in range(RACES)]
 
-    field = [name for name in runs if name in OTHERS] or ["reference"]
+    field = [name for name in runs if name in others] or ["reference"]
     medians = {name: [statistics.median(times[name]) for times in races] for name in runs}
     shortest = {name: min(min(times[name]) for times in races) for name in runs}
     fastest = [min(medians[name][i] for name in field) for i in range(RACES)]
     least = min(shortest[name] for name in field)
     bases = [name for name in (TORCHSCRIPT, ONNXSLIM) if name in runs]
-    print(f"ratios to {'the fastest other' if field[0] in OTHERS else field[0]}; error of the largest logit; "
+    print(f"ratios to {'the fastest other' if others else field[0]}; error of the largest value; "
           f"creation in ms{''.join(f', × {base}' for base in bases)}")
     print(f"{'file':34}{'ms':>8}{'ratio':>8}{'spread':>13}{'by min':>8}{'error':>10}{'creation':>{9 + 7 * len(bases)}}")
     for name in runs:
@@ -243,8 +273,10 @@ def main(options: argparse.Namespace) -> None:
 
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    image = np.random.default_rng(0).standard_normal((1, 3, SIDE, SIDE), dtype=np.float32)
     for variant in options.variant or ["emo-1m"]:
+        side = next((side for head, side in DENSE.items() if variant.startswith(f"{head}-")), None)
+        shape = (1, 3, side or SIDE, side or SIDE)
+        image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
 
@@ -255,14 +287,17 @@ def main(options: argparse.Namespace) -> None:
                 return path
 
             others = {name: options.others / f"{name}.onnx" for name in OTHERS if variant == "emo-1m"}
-            truth = onnxruntime_session(others[OTHERS[0]] if others else export("reference"))(image)
-            for runtime in options.runtime or RUNTIMES:
+            others = peers(variant, side) if side else others
+            truth = onnxruntime_session(next(iter(others.values()), None) or export("reference"))(image)
+            # The sessions of the last two give one output.
+            for runtime in options.runtime or list(RUNTIMES)[: 2 if side else None]:
+                tolerance = DEEP if side else RUNTIMES[runtime][3]
                 files = others | {p: export(p) for p in ("reference", *RUNTIMES[runtime][2])}
                 for number, spelling in enumerate(options.tries):
                     files[spelling] = folder / f"try{number}.onnx"
                     profile, *forms = spelling.split()
                     subprocess.run([options.forms, variant, profile, files[spelling], *forms], check=True)
-                race(runtime, variant, files, truth, image, options.rounds, folder)
+                race(runtime, variant, files, others, truth, image, tolerance, options.rounds, folder)
 
 
 if __name__ == "__main__":
