@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use cpu_time::ProcessTime;
 use emo_exporter::models::{MODELS, Model, Task};
 use emo_exporter::profile::Profile;
-use emo_exporter::target::Target;
 use emo_exporter::weights::{Spec, formula};
 use emo_proto::file::OnnxFile;
 use emo_proto::tensor::External;
