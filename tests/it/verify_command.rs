@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use emo_exporter::models::{DENSE, MODELS, Model};
 use emo_proto::Message as _;
 use emo_proto::tensor_proto::DataType;
 use emo_tests::{fixture, onnx};
@@ -101,6 +102,23 @@ fn the_schema_knows_every_cause() {
     known.sort_unstable();
     causes.sort_unstable();
     assert_eq!(known, causes);
+}
+
+/// Any module of any model may be where a file parts.
+#[test]
+fn the_schema_knows_every_place() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../verifier/schemas/verify.json");
+    let schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let block = jsonschema::validator_for(&schema["$defs"]["block"]).unwrap();
+    for place in ["boxes", "scores", "nms"] {
+        assert!(block.is_valid(&place.into()), "{place}");
+    }
+    for parameter in MODELS.iter().chain(&*DENSE).flat_map(Model::parameters) {
+        for (end, _) in parameter.name.match_indices('.') {
+            let module = &parameter.name[..end];
+            assert!(block.is_valid(&module.into()), "{module}");
+        }
+    }
 }
 
 #[test]
