@@ -105,7 +105,7 @@ fn interface(example: Example, fit: &str) -> String {
         let _ = writeln!(text, "- {} `{}`: {meaning}", plain(&port.name), shape(port));
     }
     if let Some(classes) = &entry.classes {
-        let names = classes.names.as_deref().map_or("without names".to_owned(), |names| plain(names));
+        let names = classes.names.as_deref().map_or("without names".to_owned(), plain);
         let place = if classes.in_file { ", in the file's metadata as `emo.classes`" } else { "" };
         let _ = writeln!(text, "\n{} classes: {names}{place}.", classes.count);
     }
