@@ -13,9 +13,7 @@ make scores of all cells and levels equal, and boxes larger than the coder allow
 import functools
 import importlib
 import importlib.util
-import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 import types
@@ -23,9 +21,8 @@ import unittest.mock
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
-from formula import network_input
+from dense import export, run, targets
 from safetensors.numpy import save_file
 
 # mmdetection's folders as bare packages: a plain import wants mmcv, which its anchors and its coder do not need.
@@ -83,22 +80,6 @@ def published(head: str):
         octave_base_scale=4, scales_per_octave=3, ratios=[0.5, 1.0, 2.0], strides=[8, 16, 32, 64, 128]
     )
     return generator, coder(), False, (0.05, 0.5, 100)
-
-
-def export(emo: str, path: pathlib.Path, model: str, target: str, size, *arguments: str) -> str:
-    """Why the target does not take it; nothing where it does."""
-    command = [emo, "export", model, "--target", target, "--size", f"{size[0]}x{size[1]}", "--no-verify"]
-    run = subprocess.run([*command, "-o", str(path), *arguments], capture_output=True, text=True)
-    if run.returncode == 0:
-        onnx.checker.check_model(onnx.load(path), full_check=True)
-    return "" if run.returncode == 0 else run.stderr.strip()
-
-
-def run(path: pathlib.Path, size) -> list:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: network_input((1, 3, *size))})
 
 
 def changed(emo: str, model: str, folder: pathlib.Path) -> pathlib.Path:
@@ -219,16 +200,14 @@ def check(emo: str, folder: pathlib.Path, target: str, case) -> list[str]:
         failures += ["no ties, or nothing flat"] if change and not (ties and flat) else []
     print(f"{name}: decoded {error:.1e}; nms {told}{': OTHERS: ' if failures else ''}{', '.join(failures)}")
     return [f"{name}: {failure}" for failure in failures]
-    return failures
 
 
 def main(emo: str, *names: str) -> int:
-    run = subprocess.run([emo, "targets", "--format", "json"], check=True, capture_output=True, text=True)
-    targets = names or [target["name"] for target in json.loads(run.stdout)]
+    chosen = names or targets(emo)
     failures = []
     with tempfile.TemporaryDirectory() as folder:
-        for target in targets:
-            for case in CASES + (LARGE if target == targets[0] else ()):
+        for target in chosen:
+            for case in CASES + (LARGE if target == chosen[0] else ()):
                 failures += check(emo, pathlib.Path(folder), target, case)
     print("\n".join(failures) or "mmdetection's boxes, and its rules")
     return 1 if failures else 0
