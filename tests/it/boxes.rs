@@ -12,6 +12,7 @@ use emo_verifier::runtime::{Options, Ort, Own, Runtime, Tract};
 use emo_verifier::verify::detections::THRESHOLDS;
 use emo_verifier::verify::probes::Probe;
 use emo_verifier::verify::{self, Outcome, Request, Verdict};
+use ndarray::ArrayD;
 
 use crate::dense::{Edit, Row, node, set};
 use crate::profiles::open;
@@ -170,6 +171,37 @@ fn tract_judges_what_it_takes() {
         let open = row > 2 && verdict.verdict == Outcome::Undecided && told;
         assert!(verdict.verdict == Outcome::Pass || open, "row {row}: {:?}", verdict.reason);
     }
+}
+
+/// Boxes beyond the input have no width or no height once they are clipped; as published none of them is kept.
+#[test]
+fn flat_boxes_are_not_kept() {
+    let size = (97, 64);
+    let [decoded, kept] = [Output::Decoded, Output::Nms].map(|output| {
+        let model = export(("retinanet-emo-1m", "portable", size, output), Suppression::default());
+        let input = ("input".to_owned(), vec![1, 3, size.0, size.1]);
+        let outputs = ["boxes", "scores"].map(str::to_owned);
+        let mut session = Tract.prepare(&open(&model.encode_to_vec()), &[input], &outputs).unwrap();
+        let image =
+            ArrayD::from_shape_fn(vec![1, 3, size.0, size.1], |at| ((at[2] * 7 + at[3] * 13) % 5) as f32);
+        session.run(&[image]).unwrap()
+    });
+    // Of the boxes with a score above the published threshold, how many have no area.
+    let flat = |outputs: &[ArrayD<f32>]| {
+        let boxes = outputs[0].as_slice().unwrap().chunks_exact(4);
+        let classes = outputs[1].len() / boxes.len();
+        let scores = outputs[1].as_slice().unwrap().chunks_exact(classes);
+        let shown = boxes.zip(scores).filter(|(_, scores)| scores.iter().any(|&score| score > 0.05));
+        let (mut all, mut flat) = (0, 0);
+        for (corners, _) in shown {
+            all += 1;
+            flat += usize::from(corners[2] <= corners[0] || corners[3] <= corners[1]);
+        }
+        (all, flat)
+    };
+    let (decoded, kept) = (flat(&decoded), flat(&kept));
+    assert!(decoded.1 > 0, "of {} boxes none is flat: nothing is shown", decoded.0);
+    assert!(kept.0 > 0 && kept.1 == 0, "{} of {} boxes that are kept are flat", kept.1, kept.0);
 }
 
 /// The published thresholds are remarked upon and not demanded; what none of the inputs shows is open.
