@@ -14,6 +14,7 @@ use emo_verifier::verify::probes::Probe;
 use emo_verifier::verify::{self, Outcome, Request, Verdict};
 use ndarray::ArrayD;
 
+use crate::command::emo;
 use crate::dense::{Edit, Row, node, set};
 use crate::profiles::open;
 
@@ -202,6 +203,19 @@ fn flat_boxes_are_not_kept() {
     let (decoded, kept) = (flat(&decoded), flat(&kept));
     assert!(decoded.1 > 0, "of {} boxes none is flat: nothing is shown", decoded.0);
     assert!(kept.0 > 0 && kept.1 == 0, "{} of {} boxes that are kept are flat", kept.1, kept.0);
+}
+
+/// A file that keeps boxes is judged by them before it gets its name, where there are any.
+#[test]
+fn an_export_says_what_was_judged_of_its_boxes() {
+    let folder = tempfile::TempDir::new().unwrap();
+    for (threshold, told) in [("0.05", "those that are kept are the reference's"), ("0.99", "was not judged")]
+    {
+        let order =
+            ["export", "ssdlite-emo-1m", "--size", "96", "--output", "nms", "--score-threshold", threshold];
+        let (code, text, stderr) = emo(&folder, &order);
+        assert!(code == 0 && text.contains(told), "{text}{stderr}");
+    }
 }
 
 /// The published thresholds are remarked upon and not demanded; what none of the inputs shows is open.

@@ -13,15 +13,17 @@ use emo_proto::file::OnnxFile;
 use emo_proto::plain::plain;
 use emo_proto::tensor::External;
 use emo_proto::tensor_proto::DataType;
+use emo_verifier::finding::{Finding, Severity};
 use emo_verifier::identity::Identity;
 use emo_verifier::models::recover::recover_as;
 use emo_verifier::range::{Range, ranges};
 use emo_verifier::runtime::Tract;
+use emo_verifier::verify;
 use emo_verifier::written::{count, findings, numerics, probe};
 use serde_json::json;
 
 use super::files::{apart, write};
-use super::output::{Format, Report, json as to_json, untrained};
+use super::output::{Format, KEPT, Report, json as to_json, untrained};
 use super::progress::Progress;
 use super::{Outcome, Said, names};
 use crate::manifest::facts::sha256;
@@ -188,10 +190,10 @@ pub fn run(args: &Args) -> Said {
     progress.step("counting");
     let identity = Identity::read(&file.model)?;
     let (audit, claim) = count(&file.model, &identity);
-    let findings = findings(&file.model, &identity, &audit, &claim);
+    let mut findings = findings(&file.model, &identity, &audit, &claim);
     progress.step("running in tract and in the reference");
     // Which boxes are kept is decided by comparisons, in which an error of any size may show: what they are decided
-    // from is judged.
+    // from is held to the tolerance, and the file itself to what suppression may keep of them.
     let decoded = (target.output == Some(ModelOutput::Nms) && !args.no_verify)
         .then(|| decoded(&model, &target, &export))
         .transpose()?;
@@ -200,6 +202,9 @@ pub fn run(args: &Args) -> Said {
         None => numerics(&file, &identity, &export.weights, &Tract),
     };
     let numerics = (!args.no_verify).then(run).transpose()?;
+    if decoded.is_some() {
+        findings.extend(kept(&file)?);
+    }
     let half = target.dtype == DataType::Float16 && !args.no_verify;
     let ranges = half.then(|| float16_ranges(&target, &export, &identity)).transpose()?;
     let report = Report {
@@ -246,6 +251,20 @@ fn decoded(model: &Model, target: &Target, export: &Export) -> anyhow::Result<(O
     let file = OnnxFile::from_bytes(whole.bytes.into(), External::none())?;
     let identity = Identity::read(&file.model)?;
     Ok((file, identity))
+}
+
+/// Why the boxes that the file keeps are not those that the reference keeps, or why that stays open.
+fn kept(file: &OnnxFile) -> anyhow::Result<Option<Finding>> {
+    let request = verify::Request { probes: Some(1), ..Default::default() };
+    let verdict = verify::verify(file, None, &request, &Tract)?;
+    let reason = verdict.reason.unwrap_or_else(|| "the boxes that are kept are others".to_owned());
+    let (severity, message) = match verdict.verdict {
+        Outcome::Pass => return Ok(None),
+        // What decides them holds: without a box that is kept nothing more is to be seen.
+        Outcome::Undecided => (Severity::Note, format!("which boxes are kept was not judged: {reason}")),
+        Outcome::Fail | Outcome::Unreadable => (Severity::Error, reason),
+    };
+    Ok(Some(Finding { code: KEPT, severity, place: String::new(), message, file: None }))
 }
 
 /// What the tensors that are float16 in the file hold, taken from the same model in float32.

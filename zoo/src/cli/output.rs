@@ -25,6 +25,9 @@ use serde_json::{Value, json};
 use super::Outcome;
 use super::table::table;
 
+/// The code of what is told of the boxes that a file keeps.
+pub const KEPT: &str = "kept-boxes";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
     #[default]
@@ -230,7 +233,9 @@ impl Report<'_> {
                 ("value", format!("; the class agrees on {agree} of {of} pixels"))
             }
             (Task::Detect, _) if self.identity.output == Output::Nms => {
-                ("value of its output", ", before boxes are suppressed".to_owned())
+                let judged = self.findings.iter().all(|finding| finding.code != KEPT);
+                let kept = if judged { "; those that are kept are the reference's" } else { "" };
+                ("value of its output", format!(", before boxes are suppressed{kept}"))
             }
             (Task::Detect | Task::Features, _) => ("value of its output", String::new()),
         };
